@@ -1,0 +1,402 @@
+package scenario
+
+import (
+	"fmt"
+	"math"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"phasegate/scenarios"
+)
+
+// Options choose what of a scenario is run, and change it. The zero value
+// compiles the file as it stands for the quick profile.
+type Options struct {
+	Profile  string   // "quick" (default), "standard" or "full"
+	Set      []string // "path=value" with a YAML value, applied in order
+	Seed     *uint64  // replaces the scenario's
+	System   string   // replaces systems.new: "optimizer", "direct" or a URL
+	Embedded bool     // the source is embedded: Plan.Source stays ""
+}
+
+// Open compiles a scenario by file or name: a file if name has a separator or
+// ends in .yaml or .yml, or if there is such a file; else the embedded
+// scenario of that name. readFile is os.ReadFile but in tests.
+func Open(name string, readFile func(string) ([]byte, error), opts Options) (*Plan, error) {
+	src, err := readFile(name)
+	if err == nil {
+		return Compile(src, name, opts)
+	}
+	if strings.ContainsAny(name, `/\`) || strings.HasSuffix(name, ".yaml") || strings.HasSuffix(name, ".yml") {
+		return nil, fmt.Errorf("read scenario: %w", err)
+	}
+	src, ok := scenarios.Read(name)
+	if !ok {
+		return nil, fmt.Errorf("no scenario %s%s; allowed: a file, or one of %s",
+			quote(name), meant(name, scenarios.Names()), listed(scenarios.Names()))
+	}
+	opts.Embedded = true
+	return Compile(src, "scenarios/"+name+".yaml", opts)
+}
+
+// Compile reads the scenario in src and returns its plan for one profile.
+// File is its name in messages. The error is [Errors].
+func Compile(src []byte, file string, opts Options) (*Plan, error) {
+	root, errs := parseDocument(src, file, false)
+	if root == nil {
+		return nil, errs
+	}
+	c := &compiler{opts: opts, errs: errs, plan: &Plan{Source: file}}
+	if opts.Embedded {
+		c.plan.Source = ""
+	}
+	for _, arg := range opts.Set {
+		c.errs = append(c.errs, applySet(root, arg)...)
+	}
+	if opts.System != "" && (root.form == mapping || root.form == null) {
+		if err := replaceNew(root, opts.System); err != nil {
+			c.errs = append(c.errs, err)
+		}
+	}
+	if root.form == null {
+		root.form = mapping // an empty file lacks what is required, and that is said
+	}
+	c.check(root, &grammar, "")
+	if root.form == mapping {
+		c.scenario(root)
+	}
+	if len(c.errs) > 0 {
+		c.errs.sort()
+		return nil, c.errs
+	}
+	return c.plan, nil
+}
+
+// compiler fills a plan from a document and collects the faults on the way.
+// Values that check could not read were reported there; here they count as
+// absent.
+type compiler struct {
+	opts Options
+	errs Errors
+	plan *Plan
+}
+
+func (c *compiler) failAt(at place, format string, args ...any) {
+	c.errs = append(c.errs, at.fault(format, args...))
+}
+
+// fail reports a fault of v, named by its path.
+func (c *compiler) fail(v *value, format string, args ...any) {
+	msg := fmt.Sprintf(format, args...)
+	if v.path != "" {
+		msg = v.path + ": " + msg
+	}
+	c.failAt(v.at, "%s", msg)
+}
+
+func (c *compiler) notice(format string, args ...any) {
+	c.plan.Notices = append(c.plan.Notices, fmt.Sprintf(format, args...))
+}
+
+// read returns what a key's value stands for, and fallback where it is absent
+// or was reported.
+func read[T any](v *value, name string, fallback T) T {
+	if x := v.get(name); x != nil {
+		if t, ok := x.read.(T); ok {
+			return t
+		}
+	}
+	return fallback
+}
+
+// sound reports whether every named key is either absent or was understood,
+// so that checks across them make sense.
+func (v *value) sound(names ...string) bool {
+	for _, name := range names {
+		if x := v.get(name); x != nil && x.form == scalar && x.read == nil {
+			return false
+		}
+	}
+	return true
+}
+
+func (c *compiler) scenario(root *value) {
+	p := c.plan
+	p.Name = read(root, "name", "")
+	p.Title = read(root, "title", p.Name)
+	p.Seed = read(root, "seed", uint64(1))
+	if c.opts.Seed != nil {
+		p.Seed = *c.opts.Seed
+	}
+	p.Confidence = read(root, "confidence", 0.95)
+	if p.Confidence < 0.5 || p.Confidence >= 1 {
+		c.fail(root.get("confidence"), "%s is out of range; allowed: at least 50%% and below 100%%", quote(root.get("confidence").text))
+	}
+	c.profile(root)
+	c.systems(root)
+	c.upstream(root)
+	c.load(root)
+	c.prewarm(root)
+	c.sequential(root)
+	c.gates(root)
+	c.triggers(root)
+	c.drills(root)
+}
+
+func (c *compiler) profile(root *value) {
+	all := root.get("profiles")
+	if all == nil || all.form != mapping {
+		return
+	}
+	name := c.opts.Profile
+	if name == "" {
+		name = profiles[0]
+	}
+	c.plan.Profile = name
+	chosen := all.get(name)
+	if chosen == nil {
+		c.fail(all, "no profile %s%s; allowed: %s", quote(name), meant(name, written(all)), listed(written(all)))
+		return
+	}
+	c.plan.Warmup = read(chosen, "warmup", time.Duration(0))
+	c.plan.Steady = read(chosen, "steady", time.Duration(0))
+	c.plan.Extensions = read(chosen, "extensions", 0)
+	c.plan.TimeScale = read(chosen, "time_scale", 1.0)
+	if scale := c.plan.TimeScale; scale != 1 {
+		c.notice("time scale %v: the triggers' `for` and windows are divided by it", scale)
+	}
+}
+
+// written lists the keys of a mapping that have a value.
+func written(v *value) []string {
+	var out []string
+	for _, f := range v.fields {
+		if f.value.form != null {
+			out = append(out, f.name)
+		}
+	}
+	return out
+}
+
+// placeholder is what looks like one in commands and paths.
+var placeholder = regexp.MustCompile(`\{[A-Za-z0-9_.-]+\}`)
+
+var placeholders = []string{"{listen}", "{upstream}", "{upstream_tls}", "{ca}"}
+
+func (c *compiler) systems(root *value) {
+	systems := root.get("systems")
+	newSystem, oldSystem := systems.get("new"), systems.get("old")
+	newShare, oldShare := c.traffic(root)
+	if oldSystem == nil && oldShare > 0 {
+		c.plan.Systems = append(c.plan.Systems, System{Name: Old, Kind: KindDirect, Share: oldShare})
+	}
+	for _, arm := range []struct {
+		name  string
+		v     *value
+		share float64
+	}{{Old, oldSystem, oldShare}, {New, newSystem, newShare}} {
+		if arm.v != nil && arm.v.form == mapping {
+			c.plan.Systems = append(c.plan.Systems, c.system(root, arm.v, arm.name, arm.share))
+		}
+	}
+	if root.get("upstream") != nil {
+		return
+	}
+	for _, s := range c.plan.Systems {
+		if s.Kind != "" && s.Kind != KindURL {
+			c.failAt(root.at, "upstream is missing, and the %s system is of kind %s; allowed: without upstream, a single system of kind url", s.Name, s.Kind)
+			return
+		}
+	}
+	if len(c.plan.Systems) > 1 {
+		c.failAt(root.at, "upstream is missing, and there are two systems; allowed: without upstream, a single system of kind url")
+	}
+}
+
+// traffic returns the shares of new and old.
+func (c *compiler) traffic(root *value) (newShare, oldShare float64) {
+	traffic := root.get("traffic")
+	if traffic == nil || !traffic.sound("new", "old") {
+		return 1, 0
+	}
+	n, o := traffic.get("new"), traffic.get("old")
+	switch {
+	case n == nil && o == nil:
+		return 1, 0
+	case n == nil:
+		oldShare = read(traffic, "old", 0.0)
+		newShare = 1 - oldShare
+	case o == nil:
+		newShare = read(traffic, "new", 1.0)
+		oldShare = 1 - newShare
+	default:
+		newShare, oldShare = read(traffic, "new", 1.0), read(traffic, "old", 0.0)
+	}
+	if math.Abs(newShare+oldShare-1) > 1e-9 {
+		c.fail(o, "new %s and old %s are %s together; allowed: 100%%, or leave one out", percent(newShare), percent(oldShare), percent(newShare+oldShare))
+	} else if newShare == 0 {
+		at := n
+		if at == nil {
+			at = o
+		}
+		c.fail(at, "the new system gets no traffic, so nothing would be judged; allowed: traffic.new above 0%%")
+	}
+	return newShare, oldShare
+}
+
+func percent(share float64) string {
+	return strconv.FormatFloat(math.Round(share*1e8)/1e6, 'f', -1, 64) + "%"
+}
+
+func (c *compiler) system(root, v *value, name string, share float64) System {
+	s := System{Name: name, Share: share, Kind: Kind(read(v, "kind", ""))}
+	if s.Kind == "" {
+		return s // reported
+	}
+	for _, later := range []string{"image", "dockerfile"} {
+		if x := v.get(later); x != nil {
+			c.fail(x, "kind container is not supported by this version; allowed: kind command")
+		}
+	}
+	for _, owned := range []struct {
+		key  string
+		kind Kind
+	}{{"command", KindCommand}, {"url", KindURL}, {"upstream_tls", KindOptimizer}} {
+		key, kind := owned.key, owned.kind
+		x := v.get(key)
+		if x != nil && s.Kind != kind {
+			c.fail(x, "not a key of kind %s; allowed: with kind %s", s.Kind, kind)
+		} else if x == nil && s.Kind == kind && key == string(kind) {
+			c.failAt(v.at, "%s.%s is missing; allowed: %s", v.path, key, systemShape.keyNamed(key).describe())
+		}
+	}
+	if config := v.get("config"); config != nil && config.form == mapping {
+		if s.Kind == KindOptimizer {
+			s.Config = config.any().(map[string]any)
+		} else {
+			c.notice("systems.%s.config is not applied: a system of kind %s has settings of its own", name, s.Kind)
+		}
+	}
+	switch s.Kind {
+	case KindOptimizer:
+		s.UpstreamTLS = read(v, "upstream_tls", false)
+	case KindCommand:
+		s.Command = c.command(root, v.get("command"))
+	case KindURL:
+		s.URL = read[*url.URL](v, "url", nil)
+	}
+	return s
+}
+
+func (s *shape) keyNamed(name string) *shape {
+	i := slices.IndexFunc(s.keys, func(k key) bool { return k.name == name })
+	return &s.keys[i].shape
+}
+
+// command checks an argument vector: without an address to listen on nobody
+// could reach the program, and without one of the upstream it could reach
+// nobody.
+func (c *compiler) command(root, v *value) []string {
+	if v == nil || v.form != list {
+		return nil
+	}
+	if len(v.items) == 0 || v.items[0].text == "" {
+		c.fail(v, "no program; allowed: a program and its arguments")
+		return nil
+	}
+	var args, used []string
+	for _, item := range v.items {
+		args = append(args, item.text)
+		for _, p := range placeholder.FindAllString(item.text, -1) {
+			if !slices.Contains(placeholders, p) {
+				c.fail(item, "%s has the unknown placeholder %s%s; allowed: %s", quote(item.text), p, meant(p, placeholders), listed(placeholders))
+			}
+			used = append(used, p)
+		}
+	}
+	if !slices.Contains(used, "{listen}") {
+		c.fail(v, "no argument has {listen}; allowed: the address to listen on passed as {listen}")
+	}
+	if !slices.Contains(used, "{upstream}") && !slices.Contains(used, "{upstream_tls}") && root.get("upstream").get("listen") == nil {
+		c.fail(v, "no argument has {upstream} or {upstream_tls}; allowed: one of them, or a fixed address by upstream.listen")
+	}
+	return args
+}
+
+// maxSpread is the largest ratio of 95th percentile to mean that a log-normal
+// distribution has: ln(p95/mean) = zσ − σ²/2 is at most z²/2, with z = 1.6449.
+var maxSpread = math.Exp(1.6448536269514722 * 1.6448536269514722 / 2)
+
+func (c *compiler) upstream(root *value) {
+	v := root.get("upstream")
+	if v == nil || v.form != mapping {
+		return
+	}
+	u := &Upstream{
+		Listen:       read(v, "listen", ""),
+		CacheControl: read(v, "cache_control", "public, max-age=600"),
+		BodyMin:      512,
+		BodyMax:      8 << 10,
+	}
+	c.plan.Upstream = u
+	if l := v.get("latency"); l != nil {
+		u.Latency = c.latency(l)
+	}
+	if b := v.get("body"); b != nil && b.form == scalar {
+		u.BodyMin = read(v, "body", u.BodyMin)
+		u.BodyMax = u.BodyMin
+	} else if b != nil && b.sound("min", "max") {
+		u.BodyMin, u.BodyMax = read(b, "min", int64(0)), read(b, "max", int64(0))
+		if u.BodyMin > u.BodyMax && b.get("max") != nil {
+			c.fail(b.get("min"), "%s is more than max, %s; allowed: min at most max", quote(b.get("min").text), quote(b.get("max").text))
+		}
+	}
+	if u.BodyMax > 1<<30 {
+		c.fail(v.get("body"), "bodies of %d bytes; allowed: at most 1GiB", u.BodyMax)
+	}
+	if vary := v.get("vary"); vary != nil {
+		for _, item := range vary.items {
+			if !fieldName.MatchString(item.text) {
+				c.fail(item, "%s is not the name of a request field; allowed: one such as Accept-Language", quote(item.text))
+			}
+			u.Vary = append(u.Vary, item.text)
+		}
+	}
+	if cc := v.get("cache_control"); cc != nil && strings.ContainsAny(cc.text, "\r\n\x00") {
+		c.fail(cc, "%s has a line break; allowed: one field value", quote(cc.text))
+	}
+}
+
+// fieldName is a token of RFC 9110, section 5.6.2.
+var fieldName = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
+
+func (c *compiler) latency(v *value) Latency {
+	if v.form == scalar {
+		d, _ := v.read.(time.Duration)
+		return Latency{Fixed: d}
+	}
+	l := Latency{
+		Fixed: read(v, "fixed", time.Duration(0)),
+		Mean:  read(v, "mean", time.Duration(0)),
+		P95:   read(v, "p95", time.Duration(0)),
+	}
+	mean, p95 := v.get("mean"), v.get("p95")
+	switch {
+	case v.form != mapping || !v.sound("fixed", "mean", "p95"):
+	case v.get("fixed") != nil && (mean != nil || p95 != nil):
+		c.fail(v, "both fixed and a distribution; allowed: {fixed: 464ms} or {mean: 464ms, p95: 520ms}")
+	case (mean == nil) != (p95 == nil):
+		c.fail(v, "one of mean and p95 is missing; allowed: both, or fixed")
+	case mean == nil:
+	case l.P95 < l.Mean:
+		c.fail(p95, "%s is below the mean, %s; allowed: from the mean to %.2f times the mean", quote(p95.text), quote(mean.text), maxSpread)
+	case float64(l.P95) > maxSpread*float64(l.Mean):
+		c.fail(p95, "%s is %.2f times the mean, %s, which no log-normal distribution has; allowed: from the mean to %.2f times the mean",
+			quote(p95.text), float64(l.P95)/float64(l.Mean), quote(mean.text), maxSpread)
+	}
+	return l
+}

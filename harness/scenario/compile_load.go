@@ -1,0 +1,255 @@
+package scenario
+
+import (
+	"strings"
+	"time"
+)
+
+// maxTimeout is the longest latency that histograms record.
+const maxTimeout = time.Minute
+
+// maxRate is more than one machine sends.
+const maxRate = 1e6
+
+func (c *compiler) load(root *value) {
+	v := root.get("load")
+	if v == nil || v.form != mapping {
+		return
+	}
+	l := &c.plan.Load
+	*l = Load{
+		Protocol:    read(v, "protocol", "http/1.1"),
+		Connections: read(v, "connections", 0),
+		Path:        read(v, "path", "/items/{key}"),
+		Timeout:     read(v, "timeout", 5*time.Second),
+		Verify:      read(v, "verify", "auto") == "auto" && root.get("upstream") != nil,
+	}
+	if p := v.get("protocol"); p != nil && p.form == mapping {
+		c.fail(p, "a mix of protocols is not supported by this version; allowed: http/1.1")
+	}
+	if l.Timeout > maxTimeout {
+		c.fail(v.get("timeout"), "%s is too long; allowed: at most 60s, the longest latency that is recorded", quote(v.get("timeout").text))
+	}
+	if c.plan.Upstream != nil && !l.Verify && v.sound("verify") {
+		c.notice("verification is off: answers are not checked, and what the upstream's ledger says proves nothing about them")
+	}
+	l.Keys = c.keys(v.get("keys"))
+	c.rate(v)
+	if p := v.get("path"); l.Keys.AccessLog == "" && p != nil && p.read != nil && !strings.Contains(l.Path, "{key}") {
+		c.fail(p, "%s has no {key}, so all keys would be one; allowed: a path with {key}", quote(p.text))
+	}
+	c.writes(v)
+}
+
+func (c *compiler) keys(v *value) Keys {
+	if v == nil || v.form != mapping {
+		return Keys{}
+	}
+	if t := v.get("targets"); t != nil {
+		c.fail(t, "a list of targets is not supported by this version; allowed: a distribution, or access_log")
+		return Keys{}
+	}
+	log, distribution := v.get("access_log"), v.get("distribution")
+	switch {
+	case log != nil && distribution != nil:
+		c.fail(v, "both distribution and access_log; allowed: one of them")
+	case log != nil:
+		return c.accessLog(v)
+	case distribution != nil:
+		return c.generated(v)
+	default:
+		c.failAt(v.at, "%s has neither distribution nor access_log; allowed: one of them", v.path)
+	}
+	return Keys{}
+}
+
+func (c *compiler) accessLog(v *value) Keys {
+	for _, name := range []string{"count", "exponent", "hot_keys", "hot_traffic"} {
+		if x := v.get(name); x != nil {
+			c.fail(x, "not a key of an access log; allowed: with distribution")
+		}
+	}
+	k := Keys{
+		AccessLog: read(v, "access_log", ""),
+		PaceLog:   read(v, "pace", "rate") == "log",
+		Speed:     read(v, "speed", 1.0),
+		Repeat:    read(v, "repeat", false),
+	}
+	if x := v.get("speed"); x != nil && !k.PaceLog && v.sound("pace") {
+		c.fail(x, "not a key of pace rate; allowed: with pace: log")
+	}
+	return k
+}
+
+func (c *compiler) generated(v *value) Keys {
+	for _, name := range append([]string{"access_log"}, logKeys...) {
+		if x := v.get(name); x != nil {
+			c.fail(x, "not a key of generated keys; allowed: with access_log")
+		}
+	}
+	k := Keys{
+		Distribution: Distribution(read(v, "distribution", "")),
+		Count:        read(v, "count", 0),
+		Speed:        1,
+	}
+	if v.get("count") == nil {
+		c.failAt(v.at, "%s.count is missing; allowed: a whole number from 1", v.path)
+	}
+	if k.Distribution == "" {
+		return k // reported
+	}
+	for _, owned := range []struct {
+		name  string
+		owner Distribution
+	}{{"exponent", Zipf}, {"hot_keys", HotSet}, {"hot_traffic", HotSet}} {
+		if x := v.get(owned.name); x != nil && k.Distribution != owned.owner {
+			c.fail(x, "not a key of distribution %s; allowed: with distribution %s", k.Distribution, owned.owner)
+		}
+	}
+	switch k.Distribution {
+	case Zipf:
+		k.Exponent = read(v, "exponent", 1.1)
+	case HotSet:
+		k.HotKeys, k.HotTraffic = read(v, "hot_keys", 0.1), read(v, "hot_traffic", 0.9)
+		if k.HotKeys == 0 || k.HotKeys == 1 {
+			c.fail(v.get("hot_keys"), "%s is no part of the keys; allowed: above 0%% and below 100%%", quote(v.get("hot_keys").text))
+		}
+	}
+	return k
+}
+
+// rate fills the segments of the schedule.
+func (c *compiler) rate(load *value) {
+	l := &c.plan.Load
+	v := load.get("rate")
+	if l.Keys.PaceLog {
+		if v != nil {
+			c.notice("load.rate is not used: the log's own times set the pace, %v times as fast", l.Keys.Speed)
+		}
+		return
+	}
+	switch {
+	case v == nil:
+		c.failAt(load.at, "load.rate is missing; allowed: %s", rateShape.describe())
+	case v.form == scalar:
+		r, ok := v.read.(float64)
+		if ok && r == 0 {
+			c.fail(v, "%s sends nothing; allowed: a rate above 0", quote(v.text))
+		}
+		l.Rate = []Segment{{From: r, To: r}}
+	case v.form != mapping:
+	case (v.get("ramp") == nil) == (v.get("steps") == nil):
+		c.fail(v, "both or neither of ramp and steps; allowed: one of them")
+	case v.get("ramp") != nil:
+		ramp := v.get("ramp")
+		from, to := read(ramp, "from", 0.0), read(ramp, "to", 0.0)
+		if ramp.form == mapping && ramp.sound("from", "to") && ramp.get("to") != nil && to == 0 {
+			c.fail(ramp.get("to"), "%s ends in silence; allowed: a rate above 0", quote(ramp.get("to").text))
+		}
+		l.Rate = []Segment{{From: from, To: to, For: read(ramp, "over", time.Duration(0))}, {From: to, To: to}}
+	default:
+		c.steps(v.get("steps"))
+	}
+	for _, s := range l.Rate {
+		if max(s.From, s.To) > maxRate {
+			c.fail(v, "%.0f/s is more than one machine sends; allowed: at most 1000000/s", max(s.From, s.To))
+			break
+		}
+	}
+}
+
+func (c *compiler) steps(v *value) {
+	if v.form != list {
+		return
+	}
+	if len(v.items) == 0 {
+		c.fail(v, "no step; allowed: a list of {rate: 10/s, for: 30s}")
+		return
+	}
+	var segments []Segment
+	sends := false
+	for i, step := range v.items {
+		last := i == len(v.items)-1
+		r, d := read(step, "rate", 0.0), read(step, "for", time.Duration(0))
+		sends = sends || r > 0 || !step.sound("rate")
+		if step.form == mapping && step.get("for") == nil && !last {
+			c.failAt(step.at, "%s.for is missing; allowed: %s", step.path, aTime.allowed)
+		}
+		if last {
+			if d > 0 {
+				c.notice("load.rate: the last step goes on after its %v, until the end of the run", d)
+			}
+			d = 0
+		}
+		segments = append(segments, Segment{From: r, To: r, For: d})
+	}
+	if !sends {
+		c.fail(v, "no step sends anything; allowed: at least one rate above 0")
+	}
+	c.plan.Load.Rate = segments
+}
+
+func (c *compiler) writes(load *value) {
+	v := load.get("writes")
+	if v == nil || v.form != mapping {
+		return
+	}
+	w := Writes{
+		Share:  read(v, "share", 0.0),
+		Method: read(v, "method", "POST"),
+		Path:   read(v, "path", "/orders"),
+	}
+	switch {
+	case w.Share == 1:
+		c.fail(v.get("share"), "%s leaves no reads; allowed: below 100%%", quote(v.get("share").text))
+	case w.Share == 0:
+	case c.plan.Load.Keys.AccessLog != "":
+		c.notice("load.writes dropped: the log's own methods are used")
+	default:
+		c.plan.Load.Writes = w
+	}
+}
+
+func (c *compiler) prewarm(root *value) {
+	v := root.get("prewarm")
+	if v == nil || v.form != mapping {
+		return
+	}
+	w := Prewarm{Top: read(v, "top", 0), Concurrency: read(v, "concurrency", 64)}
+	keys := c.plan.Load.Keys
+	s := c.plan.System(New)
+	switch {
+	case w.Top == 0:
+	case keys.AccessLog != "":
+		c.notice("prewarm dropped: prewarming with the keys of the log would be foreknowledge, so the log is replayed cold")
+	case s != nil && s.Kind == KindDirect:
+		c.notice("prewarm dropped: a system of kind direct stores nothing")
+	case keys.Count > 0 && w.Top > keys.Count:
+		c.fail(v.get("top"), "%d of %d keys; allowed: at most load.keys.count", w.Top, keys.Count)
+	default:
+		c.plan.Prewarm = w
+	}
+}
+
+func (c *compiler) sequential(root *value) {
+	v := root.get("sequential")
+	if root.get("upstream") == nil {
+		if v != nil {
+			c.fail(v, "needs requests straight to the upstream, and this scenario has none; allowed: with upstream")
+		}
+		return
+	}
+	if v != nil && (v.form != mapping || !v.sound("direct", "hits")) {
+		return
+	}
+	q := Sequential{Direct: read(v, "direct", 8), Hits: read(v, "hits", 200)}
+	if (q.Direct == 0) != (q.Hits == 0) {
+		c.fail(v, "one of direct and hits is 0, and the stage compares them; allowed: both above 0, or both 0 for none")
+	}
+	// Each would wait for the upstream: 200 of 464 ms are a minute and a half.
+	if s := c.plan.System(New); s != nil && s.Kind == KindDirect && q.Hits > q.Direct {
+		q.Hits = q.Direct
+		c.notice("sequential.hits reduced to %d: a system of kind direct has no hits", q.Hits)
+	}
+	c.plan.Sequential = q
+}

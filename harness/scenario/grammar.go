@@ -1,0 +1,404 @@
+package scenario
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// shape says what may stand at one place of a scenario: a single value, a
+// mapping, a list, or several of these.
+type shape struct {
+	scalar *kindOf // nil: no single value
+	keys   []key   // nil: no mapping, unless open
+	open   bool    // a mapping of any keys, passed on as it is
+	item   *shape  // nil: no list
+	atMost int     // items of the list; 0 for any number
+}
+
+// key is one key of a mapping.
+type key struct {
+	name     string
+	shape    shape
+	required bool
+	// later marks the documented keys of a later version. They are known, so
+	// that compiling can say what to use instead, and not advertised.
+	later bool
+	help  string
+}
+
+// kindOf is one kind of single value.
+type kindOf struct {
+	allowed string                         // "a duration such as 250ms"
+	parse   func(text string) (any, error) // the error says what was found
+	schema  map[string]any                 // JSON Schema
+}
+
+// one returns the shape of a single value only.
+func one(k *kindOf) shape { return shape{scalar: k} }
+
+// parsed adapts a typed parser, with checks of what it returns.
+func parsed[T any](parse func(string) (T, error), checks ...func(T) error) func(string) (any, error) {
+	return func(text string) (any, error) {
+		v, err := parse(text)
+		for _, check := range checks {
+			if err == nil {
+				err = check(v)
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+		return v, nil
+	}
+}
+
+func positive(d time.Duration) error {
+	if d <= 0 {
+		return fmt.Errorf("%v is not above 0", d)
+	}
+	return nil
+}
+
+// The patterns of the quantities, for editors.
+const (
+	numberPattern   = `[0-9]*\.?[0-9]+ ?`
+	durationPattern = `^(` + numberPattern + `(ns|us|µs|ms|s|m|min|h|hour|d|day) ?)+$`
+	sizePattern     = `^` + numberPattern + `([kKMGT]?B|[KMGT]iB)$`
+	ratePattern     = `^` + numberPattern + `/ ?(s|m|min|h|hour|d|day)$`
+	sharePattern    = `^` + numberPattern + `%$`
+)
+
+func pattern(p string) map[string]any { return map[string]any{"type": "string", "pattern": p} }
+
+var shareSchema = map[string]any{"anyOf": []any{
+	map[string]any{"type": "number", "minimum": 0, "maximum": 1},
+	pattern(sharePattern),
+}}
+
+// The kinds of single value.
+var (
+	aText     = &kindOf{"text", parsed(parseText), map[string]any{"type": "string", "minLength": 1}}
+	anyText   = &kindOf{"text", func(text string) (any, error) { return text, nil }, map[string]any{"type": "string"}}
+	aDuration = &kindOf{durationAllowed, parsed(parseDuration), pattern(durationPattern)}
+	aTime     = &kindOf{durationAllowed + ", above 0", parsed(parseDuration, positive), pattern(durationPattern)}
+	aSize     = &kindOf{sizeAllowed, parsed(parseSize), pattern(sizePattern)}
+	aRate     = &kindOf{rateAllowed, parsed(parseRate), pattern(ratePattern)}
+	aShare    = &kindOf{shareAllowed, parsed(parseShare), shareSchema}
+	aFlag     = &kindOf{"true or false", parsed(parseFlag), map[string]any{"type": "boolean"}}
+	aSeed     = &kindOf{"a whole number from 0", parsed(parseSeed), map[string]any{"type": "integer", "minimum": 0}}
+	aName     = &kindOf{"a name of lower-case letters, digits, '-', '_' and '.', such as phase1",
+		parsed(parseName), pattern(namePattern.String())}
+	aPath = &kindOf{"a path of ASCII that begins with / and has no white space, such as /items/{key}",
+		parsed(parsePath), pattern(pathPattern.String())}
+	aMethod   = oneOf("POST", "PUT", "PATCH", "DELETE")
+	anAddress = &kindOf{"a loopback HOST:PORT, such as 127.0.0.1:9000", parsed(parseLoopback), map[string]any{"type": "string"}}
+	aURL      = &kindOf{"http://HOST:PORT or https://HOST:PORT, without path", parsed(parseBaseURL), pattern(`^https?://[^/?#@]+/?$`)}
+
+	aCondition = &kindOf{"", parsed(ParseCondition), pattern(conditionPattern())}
+
+	connections = &kindOf{"auto, or a whole number from 1 to 100000", parsed(parseConnections), map[string]any{"anyOf": []any{
+		map[string]any{"const": "auto"}, map[string]any{"type": "integer", "minimum": 1, "maximum": 100000},
+	}}}
+)
+
+var (
+	namePattern = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,63}$`)
+	pathPattern = regexp.MustCompile(`^/[!"$-~]*$`)
+)
+
+// kinds of system, and those of later versions.
+var (
+	kinds      = []Kind{KindOptimizer, KindDirect, KindCommand, KindURL}
+	laterKinds = []string{"nginx", "varnish", "haproxy", "container"}
+	profiles   = []string{"quick", "standard", "full"}
+)
+
+var (
+	latencyShape = shape{scalar: aDuration, keys: []key{
+		{name: "fixed", shape: one(aDuration), help: "the same for every request"},
+		{name: "mean", shape: one(aTime), help: "mean of a log-normal distribution; needs p95"},
+		{name: "p95", shape: one(aTime), help: "95th percentile of the log-normal distribution"},
+	}}
+	systemShape = shape{keys: []key{
+		{name: "kind", required: true, shape: one(oneOfKinds()), help: "optimizer: the reference proxy. direct: no system, straight to the upstream. command: any program. url: a server that is already running"},
+		{name: "config", shape: shape{open: true}, help: "the optimizer's own configuration, passed on as it is"},
+		{name: "upstream_tls", shape: one(aFlag), help: "kind optimizer: speak TLS to the upstream, which offers HTTP/2 and HTTP/1.1 there; default false: clear text, HTTP/1.1"},
+		{name: "command", shape: shape{item: &shape{scalar: anyText}, atMost: 1000}, help: "kind command: program and arguments; {listen}, {upstream}, {upstream_tls} and {ca} are replaced"},
+		{name: "url", shape: one(aURL), help: "kind url: where the server is"},
+		{name: "image", shape: one(aText), later: true},
+		{name: "dockerfile", shape: one(aText), later: true},
+	}}
+	rateShape = shape{scalar: aRate, keys: []key{
+		{name: "ramp", shape: shape{keys: []key{
+			{name: "from", required: true, shape: one(aRate), help: "rate at the start of the warm-up"},
+			{name: "to", required: true, shape: one(aRate), help: "rate at the end of the ramp, and from then on"},
+			{name: "over", required: true, shape: one(aTime), help: "length of the ramp"},
+		}}, help: "a linear change, then constant"},
+		{name: "steps", shape: shape{item: &shape{keys: []key{
+			{name: "rate", required: true, shape: one(aRate), help: "rate of this step"},
+			{name: "for", shape: one(aTime), help: "length of this step; the last one lasts until the end"},
+		}}, atMost: 1000}, help: "constant rates, one after the other, from the start of the warm-up"},
+	}}
+	keysShape = shape{keys: []key{
+		{name: "distribution", shape: one(oneOf(Zipf, Uniform, HotSet)), help: "popularity of generated keys"},
+		{name: "count", shape: one(whole(1, 100_000_000)), help: "number of distinct keys"},
+		{name: "exponent", shape: one(number(0.01, 10)), help: "zipf: the k-th key gets a share proportional to k^-exponent; default 1.1"},
+		{name: "hot_keys", shape: one(aShare), help: "hot: share of the keys that is hot; default 10%"},
+		{name: "hot_traffic", shape: one(aShare), help: "hot: share of the requests that goes to hot keys; default 90%"},
+		{name: "access_log", shape: one(aText), help: "replay this access log (common or combined format, plain or .gz) instead of generating keys; a path from the working directory"},
+		{name: "pace", shape: one(oneOf("rate", "log")), help: "access_log: rate (default) sends at load.rate, log at the log's own times"},
+		{name: "speed", shape: one(number(0.001, 1_000_000)), help: "pace log: that many times as fast as the log; default 1"},
+		{name: "repeat", shape: one(aFlag), help: "access_log: start over at its end; default false: the load ends there"},
+		{name: "targets", shape: one(aText), later: true},
+	}}
+	loadShape = shape{keys: []key{
+		{name: "rate", shape: rateShape, help: "requests per second to all systems together, open loop"},
+		{name: "arrivals", shape: one(oneOfLater([]string{"constant"}, "poisson")), help: "spacing of the due times: constant"},
+		{name: "protocol", shape: shape{scalar: oneOfLater([]string{"http/1.1"}, "h2", "h2c"), open: true}, help: "client leg: http/1.1"},
+		{name: "connections", shape: one(connections), help: "connections per system; auto (default) is rate × latency × 1.5; a number limits them, and waiting for one is latency"},
+		{name: "path", shape: one(aPath), help: "request path of generated keys, with {key}; default /items/{key}"},
+		{name: "keys", required: true, shape: keysShape, help: "what is asked for: generated keys, or a recorded access log"},
+		{name: "writes", shape: shape{keys: []key{
+			{name: "share", required: true, shape: one(aShare), help: "share of requests that write"},
+			{name: "method", shape: one(aMethod), help: "default POST"},
+			{name: "path", shape: one(aPath), help: "may contain {key}; default /orders"},
+		}}, help: "writes among generated requests"},
+		{name: "timeout", shape: one(aTime), help: "from the due time, at most 60s; default 5s"},
+		{name: "verify", shape: one(oneOf("auto", "off")), help: "auto (default) checks every answer against the mock upstream's self-description; off for foreign upstreams"},
+	}}
+	profileShape = shape{keys: []key{
+		{name: "warmup", shape: one(aDuration), help: "load before the clock starts; default 0s"},
+		{name: "steady", required: true, shape: one(aTime), help: "the time that gates judge"},
+		{name: "extensions", shape: one(whole(0, 20)), help: "how often the steady state may be run on to decide a gate; default 0"},
+		{name: "time_scale", shape: one(number(0.001, 1_000_000)), help: "divides the triggers' times: 60 turns 5m into 5s; default 1"},
+	}}
+	gateShape = shape{scalar: aCondition, keys: []key{
+		{name: "gate", required: true, shape: one(aCondition), help: "METRIC OP VALUE"},
+		{name: "system", shape: one(oneOf(Old, New)), help: "default new"},
+		{name: "profiles", shape: shape{item: &shape{scalar: oneOf(profiles...)}}, help: "the profiles that judge this gate; default all"},
+	}}
+	triggerShape = shape{keys: []key{
+		{name: "when", required: true, shape: one(aCondition), help: "METRIC OP VALUE"},
+		{name: "for", shape: one(aDuration), help: "how long the condition must hold without a break, before time_scale; default 0s fires at once"},
+		{name: "action", shape: one(oneOf("immediate", "gradual")), help: "how to roll back; default immediate"},
+		{name: "system", shape: one(oneOf(Old, New)), help: "default new"},
+	}}
+	drillShape = shape{keys: []key{
+		{name: "fault", required: true, shape: shape{open: true}, help: "what is broken: {kind: NAME, for: DURATION}"},
+		{name: "expect", required: true, shape: shape{item: &shape{scalar: aText}}, help: "conditions that must hold, and statements such as no trigger"},
+	}}
+
+	grammar = shape{keys: []key{
+		{name: "name", required: true, shape: one(aName), help: "short name; results go to out/NAME"},
+		{name: "title", shape: one(aText), help: "one line for people; default the name"},
+		{name: "seed", shape: one(aSeed), help: "of keys, split and upstream; default 1"},
+		{name: "upstream", help: "the mock upstream; may be left out if the only system is a url", shape: shape{keys: []key{
+			{name: "listen", shape: one(anAddress), help: "fixed clear-text address for the new system, for a proxy that you start yourself; default a free port"},
+			{name: "latency", shape: latencyShape, help: "how long it thinks; default none"},
+			{name: "body", shape: shape{scalar: aSize, keys: []key{
+				{name: "min", required: true, shape: one(aSize), help: "smallest"},
+				{name: "max", required: true, shape: one(aSize), help: "largest, at most 1GiB"},
+			}}, help: "size of generated bodies; default 512B to 8KiB"},
+			{name: "cache_control", shape: one(anyText), help: `Cache-Control of GET and HEAD answers; default "public, max-age=600"; "" sends none`},
+			{name: "vary", shape: shape{item: &shape{scalar: aText}, atMost: 20}, help: "request fields that select a variant"},
+		}}},
+		{name: "systems", required: true, help: "what is judged, and what it is compared with", shape: shape{keys: []key{
+			{name: "old", shape: systemShape, help: "the arm that traffic comes from; default direct if traffic.old is above 0"},
+			{name: "new", required: true, shape: systemShape, help: "the system under test"},
+		}}},
+		{name: "traffic", help: "shares of the load; default all on new", shape: shape{keys: []key{
+			{name: "new", shape: one(aShare), help: "share of the new system; default what old leaves"},
+			{name: "old", shape: one(aShare), help: "share of the old system; default what new leaves"},
+		}}},
+		{name: "load", required: true, shape: loadShape, help: "the requests"},
+		{name: "prewarm", help: "fills the new system before the clock starts; stands for the days before the gate", shape: shape{keys: []key{
+			{name: "top", required: true, shape: one(whole(0, 100_000_000)), help: "number of keys, the most popular ones"},
+			{name: "concurrency", shape: one(whole(1, 10_000)), help: "requests at a time; default 64"},
+		}}},
+		{name: "sequential", help: "one client, one request after the other: direct, then hits", shape: shape{keys: []key{
+			{name: "direct", shape: one(whole(0, 1_000_000)), help: "requests straight to the upstream; default 8"},
+			{name: "hits", shape: one(whole(0, 1_000_000)), help: "requests for one warm key through the new system; default 200"},
+		}}},
+		{name: "confidence", shape: one(aShare), help: "of each gate's one-sided bound, at least 50% and below 100%; default 95%"},
+		{name: "profiles", required: true, help: "how long a run lasts", shape: shape{keys: []key{
+			{name: "quick", shape: profileShape, help: "decides what can be decided while one waits; the default"},
+			{name: "standard", shape: profileShape, help: "minutes, in real time"},
+			{name: "full", shape: profileShape, help: "as long as the phase itself"},
+		}}},
+		{name: "gates", required: true, shape: shape{item: &gateShape}, help: "the claims to be judged"},
+		{name: "triggers", shape: shape{item: &triggerShape}, help: "conditions under which traffic is rolled back"},
+		{name: "drills", shape: shape{item: &drillShape}, help: "planned faults with an expected outcome; accepted and not run by this version"},
+	}}
+)
+
+// oneOf is a choice of words.
+func oneOf[S ~string](words ...S) *kindOf {
+	allowed := make([]string, len(words))
+	for i, w := range words {
+		allowed[i] = string(w)
+	}
+	return oneOfLater(allowed)
+}
+
+// oneOfLater is a choice of words, some of which belong to a later version.
+func oneOfLater(words []string, later ...string) *kindOf {
+	return &kindOf{listed(words), func(text string) (any, error) {
+		switch {
+		case slices.Contains(words, text):
+			return text, nil
+		case slices.Contains(later, text):
+			return nil, fmt.Errorf("%s is not supported by this version", text)
+		}
+		return nil, fmt.Errorf("%s is none of the choices%s", quote(text), meant(text, words))
+	}, map[string]any{"enum": words}}
+}
+
+// oneOfKinds is the choice of the kinds of system.
+func oneOfKinds() *kindOf {
+	k := oneOf(kinds...)
+	parse := k.parse
+	k.parse = func(text string) (any, error) {
+		if slices.Contains(laterKinds, text) {
+			return nil, fmt.Errorf("%s is not supported by this version; use command", text)
+		}
+		return parse(text)
+	}
+	return k
+}
+
+// meant suggests the nearest words, as a clause.
+func meant(word string, among []string) string {
+	if near := Nearest(word, among); near != nil {
+		return " (nearest: " + listed(near) + ")"
+	}
+	return ""
+}
+
+// whole is a whole number from low to high, an int.
+func whole(low, high int) *kindOf {
+	return &kindOf{fmt.Sprintf("a whole number from %d to %d", low, high), parsed(func(text string) (int, error) {
+		n, err := parseCount(text)
+		if err == nil && (n < float64(low) || n > float64(high)) {
+			err = fmt.Errorf("%s is out of range", quote(text))
+		}
+		return int(n), err
+	}), map[string]any{"type": "integer", "minimum": low, "maximum": high}}
+}
+
+// number is a plain number from low to high, a float64.
+func number(low, high float64) *kindOf {
+	return &kindOf{fmt.Sprintf("a number from %v to %v", low, strconv.FormatFloat(high, 'f', -1, 64)), parsed(func(text string) (float64, error) {
+		n, unit, err := splitNumber(text)
+		switch {
+		case err != nil:
+		case unit != "":
+			err = fmt.Errorf("%s has the unknown unit %s", quote(text), quote(unit))
+		case n < low || n > high:
+			err = fmt.Errorf("%s is out of range", quote(text))
+		}
+		return n, err
+	}), map[string]any{"type": "number", "minimum": low, "maximum": high}}
+}
+
+func parseText(text string) (string, error) {
+	if strings.TrimSpace(text) == "" {
+		return "", errors.New("empty")
+	}
+	return text, nil
+}
+
+func parseFlag(text string) (bool, error) {
+	if text != "true" && text != "false" {
+		return false, fmt.Errorf("%s is neither", quote(text))
+	}
+	return text == "true", nil
+}
+
+func parseSeed(text string) (uint64, error) {
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("%s is not a whole number from 0 to 2^64−1", quote(text))
+	}
+	return n, nil
+}
+
+func parseName(text string) (string, error) {
+	if !namePattern.MatchString(text) {
+		return "", fmt.Errorf("%s is not a name", quote(text))
+	}
+	return text, nil
+}
+
+func parsePath(text string) (string, error) {
+	if !pathPattern.MatchString(text) {
+		return "", fmt.Errorf("%s is not a path", quote(text))
+	}
+	for _, p := range placeholder.FindAllString(text, -1) {
+		if p != "{key}" {
+			return "", fmt.Errorf("%s has the unknown placeholder %s, {key} is the only one", quote(text), p)
+		}
+	}
+	return text, nil
+}
+
+// parseConnections returns 0 for auto.
+func parseConnections(text string) (int, error) {
+	if text == "auto" {
+		return 0, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > 100_000 {
+		return 0, fmt.Errorf("%s is neither", quote(text))
+	}
+	return n, nil
+}
+
+// parseLoopback accepts localhost, 127.0.0.0/8 and [::1] with a port.
+func parseLoopback(text string) (string, error) {
+	u, err := url.Parse("//" + text)
+	if err != nil || u.Host != text || u.Hostname() == "" {
+		return "", fmt.Errorf("%s is not HOST:PORT", quote(text))
+	}
+	if !validPort(u.Port()) {
+		return "", fmt.Errorf("%s has no port from 1 to 65535", quote(text))
+	}
+	if h := u.Hostname(); h != "localhost" && h != "::1" && !loopback4.MatchString(h) {
+		return "", fmt.Errorf("%s is not a loopback address, and the mock upstream must not be reachable from outside", quote(text))
+	}
+	return text, nil
+}
+
+func validPort(text string) bool {
+	port, err := strconv.ParseUint(text, 10, 16)
+	return err == nil && port > 0
+}
+
+var loopback4 = regexp.MustCompile(`^127(\.(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])){3}$`)
+
+// parseBaseURL accepts a server's address and nothing that each request
+// brings itself.
+func parseBaseURL(text string) (*url.URL, error) {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%s is not a URL", quote(text))
+	case u.Scheme != "http" && u.Scheme != "https":
+		return nil, fmt.Errorf("%s begins with neither http:// nor https://", quote(text))
+	case u.Hostname() == "":
+		return nil, fmt.Errorf("%s has no host", quote(text))
+	case u.Port() != "" && !validPort(u.Port()):
+		return nil, fmt.Errorf("%s has no port from 1 to 65535", quote(text))
+	case u.User != nil:
+		return nil, fmt.Errorf("%s has a user in it, which would end up in reports", quote(u.Redacted()))
+	case u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		return nil, fmt.Errorf("%s has a path, and the load brings its own", quote(text))
+	}
+	u.Path = ""
+	return u, nil
+}

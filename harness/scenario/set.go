@@ -1,0 +1,126 @@
+package scenario
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// logKeys are the keys beside access_log.
+var logKeys = []string{"pace", "speed", "repeat"}
+
+// applySet applies one "path=value" of the command line to the document.
+func applySet(root *value, arg string) Errors {
+	at := place{file: "--set " + oneLine(arg)}
+	path, text, ok := strings.Cut(arg, "=")
+	steps := strings.Split(path, ".")
+	if !ok || slices.Contains(steps, "") {
+		return Errors{at.fault("no PATH=VALUE; allowed: a dotted path and a YAML value, such as load.rate=200/s or gates.0=p95_latency < 10ms")}
+	}
+	if len(steps) > maxNested {
+		return Errors{at.fault("nested too deep; allowed: %d levels", maxNested)}
+	}
+	v, errs := parseDocument([]byte(text), at.file, true)
+	if len(errs) > 0 {
+		return errs
+	}
+	if root.form != mapping && root.form != null {
+		return nil // reported by check
+	}
+	if path == "load.keys.access_log" {
+		replaceKeys(root)
+	}
+	if err := put(root, steps, 0, v, at); err != nil {
+		return Errors{err}
+	}
+	return nil
+}
+
+// replaceKeys makes room for an access log, which replaces the whole choice of
+// keys: nothing of what the file says stays. What the command line said about
+// the log before does.
+func replaceKeys(root *value) {
+	keys := root.get("load").get("keys")
+	if keys == nil || keys.form != mapping {
+		return
+	}
+	keys.fields = slices.DeleteFunc(keys.fields, func(f *field) bool {
+		return f.at.line > 0 || !slices.Contains(logKeys, f.name)
+	})
+}
+
+// put sets the value at steps[i:] below v.
+func put(v *value, steps []string, i int, new *value, at place) *Error {
+	step, last := steps[i], i == len(steps)-1
+	so := oneLine(strings.Join(steps[:i], "."))
+	if v.form == null { // created on the way
+		v.form = mapping
+		if i > 0 {
+			v.at = at
+		}
+		if step == "0" {
+			v.form = list
+		}
+	}
+	switch v.form {
+	case mapping:
+		f := v.field(step)
+		if f == nil {
+			f = &field{step, at, &value{at: at}}
+			v.fields = append(v.fields, f)
+		}
+		if last {
+			f.at, f.value = at, new
+			return nil
+		}
+		return put(f.value, steps, i+1, new, at)
+	case list:
+		n, err := strconv.Atoi(step)
+		if err != nil || n < 0 || n > len(v.items) {
+			return at.fault("%s is a list of %d; allowed after it: an index from 0 to %d, which appends", so, len(v.items), len(v.items))
+		}
+		if n == len(v.items) {
+			v.items = append(v.items, &value{at: at})
+		}
+		if last {
+			v.items[n] = new
+			return nil
+		}
+		return put(v.items[n], steps, i+1, new, at)
+	default:
+		return at.fault("%s is %s and has no %s inside; allowed: set %s as a whole", so, quote(v.text), quote(step), so)
+	}
+}
+
+// replaceNew puts the system that the command line names in the place of the
+// new one. A kind keeps the optimizer's settings that the file has for it.
+func replaceNew(root *value, name string) *Error {
+	at := place{file: "--system " + oneLine(name)}
+	text := func(s string) *value { return &value{at: at, form: scalar, text: s, data: s} }
+	system := &value{at: at, form: mapping}
+	add := func(key string, v *value) { system.fields = append(system.fields, &field{key, at, v}) }
+	switch {
+	case strings.Contains(name, "://"):
+		add("kind", text(string(KindURL)))
+		add("url", text(name))
+	case name == string(KindCommand):
+		return at.fault(`a command needs its arguments; allowed: --set 'systems.new={kind: command, command: [PROGRAM, ARG, "{listen}", "{upstream}"]}'`)
+	case name == string(KindURL):
+		return at.fault("no address; allowed: the URL itself, such as --system http://127.0.0.1:8080")
+	case slices.Contains(kinds, Kind(name)):
+		add("kind", text(name))
+	case slices.Contains(laterKinds, name):
+		return at.fault("kind %s is not supported by this version; allowed: kind command, by --set 'systems.new={kind: command, command: [...]}'", name)
+	default:
+		return at.fault("unknown system; allowed: optimizer, direct, or a URL that begins with http:// or https://")
+	}
+	old := root.get("systems").get("new")
+	if name == string(KindOptimizer) && old != nil {
+		for _, key := range []string{"config", "upstream_tls"} {
+			if f := old.field(key); f != nil {
+				system.fields = append(system.fields, f)
+			}
+		}
+	}
+	return put(root, []string{"systems", "new"}, 0, system, at)
+}

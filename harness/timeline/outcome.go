@@ -1,0 +1,52 @@
+package timeline
+
+import "time"
+
+// Class is how one request ended.
+type Class uint8
+
+// The classes. Every class but OK counts for error_rate; Transport, Timeout
+// and ServerError count against availability too.
+const (
+	OK          Class = iota
+	Transport         // no complete response: refused, reset, cut off
+	Timeout           // not finished within the scenario's timeout from its due time
+	ServerError       // 5xx
+	Status            // a status that the scenario doesn't expect
+	Wrong             // a response that isn't the one asked for, or damaged
+	Unproven          // verification is on and the answer carries no self-description
+	Classes     = iota
+)
+
+var classNames = [Classes]string{"ok", "transport", "timeout", "5xx", "status", "wrong", "unproven"}
+
+// String returns the name used in result files: "ok", "transport", "timeout",
+// "5xx", "status", "wrong" or "unproven".
+func (c Class) String() string { return classNames[c] }
+
+// Usable reports whether the client got an answer it could use.
+func (c Class) Usable() bool { return c != Transport && c != Timeout && c != ServerError }
+
+// Outcome is one finished request.
+type Outcome struct {
+	Due     time.Duration // when it should have been sent, from the schedule's start
+	Latency time.Duration // from the due time to the last body byte
+	Service time.Duration // from the send to the last body byte; 0 if it was never sent
+	Class   Class
+
+	Cacheable bool // GET or HEAD
+	Stale     bool // older than its lifetime plus any allowance when it was asked for
+	Blocking  bool // born after it was asked for: it waited for the upstream
+	Proven    bool // carried the mock upstream's self-description
+	Claim     Claim
+}
+
+// Claim is what the answer's own headers say about the cache.
+type Claim uint8
+
+// The claims.
+const (
+	NoClaim Claim = iota
+	ClaimHit
+	ClaimMiss
+)

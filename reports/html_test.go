@@ -1,0 +1,313 @@
+package reports_test
+
+import (
+	"bytes"
+	"encoding/xml"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/html"
+
+	"phasegate/reports"
+	"phasegate/reports/internal/resulttest"
+	"phasegate/reports/result"
+)
+
+// sections is the order in which the page answers.
+var sections = []string{
+	"verdict", "gates", "triggers", "latency", "percentiles", "hit-ratio", "traffic", "resources", "systems", "failures", "logs", "load", "environment",
+}
+
+func TestHTMLStructure(t *testing.T) {
+	t.Parallel()
+	for _, variant := range resulttest.Variants {
+		t.Run(variant, func(t *testing.T) {
+			t.Parallel()
+			var b bytes.Buffer
+			r := resulttest.New(variant)
+			if err := reports.HTML(&b, r); err != nil {
+				t.Fatal(err)
+			}
+			page := b.String()
+			for _, bad := range []string{"NaN", "<nil>", "&lt;nil&gt;", "%!", "+Inf", "ZgotmplZ", "0001-01-01"} {
+				if strings.Contains(page, bad) {
+					t.Errorf("the page contains %q", bad)
+				}
+			}
+			if len(page) > 400_000 {
+				t.Errorf("the page has %d bytes, want at most 400,000", len(page))
+			}
+			doc, err := html.Parse(&b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkDocument(t, doc)
+			want := sections
+			if variant != "died" && variant != "error" && variant != "hostile" {
+				want = slices.DeleteFunc(slices.Clone(sections), func(s string) bool { return s == "logs" })
+			}
+			var ids []string
+			for n := range doc.Descendants() {
+				if id := attribute(n, "id"); id != "" {
+					ids = append(ids, id)
+				}
+			}
+			if !slices.Equal(ids, want) {
+				t.Errorf("sections %v, want %v", ids, want)
+			}
+		})
+	}
+}
+
+// checkDocument: self-contained, no script, and what assistive programs need.
+func checkDocument(t *testing.T, doc *html.Node) {
+	t.Helper()
+	headings := 0
+	for n := range doc.Descendants() {
+		if n.Type != html.ElementNode {
+			continue
+		}
+		switch n.Data {
+		case "script", "link", "img", "iframe", "object", "embed", "image", "use", "base", "a":
+			t.Errorf("element %s", n.Data)
+		case "h1":
+			headings++
+		case "th":
+			if attribute(n, "scope") == "" {
+				t.Errorf("a table header without scope: %q", text(n))
+			}
+		case "svg":
+			if attribute(n, "aria-hidden") != "true" && (attribute(n, "role") != "img" || attribute(n, "aria-label") == "") {
+				t.Error("a figure that screen readers can't name")
+			}
+		case "html":
+			if attribute(n, "lang") == "" {
+				t.Error("no language")
+			}
+		}
+		for _, a := range n.Attr {
+			value := strings.ToLower(a.Val)
+			if a.Key == "src" || a.Key == "href" || strings.HasPrefix(a.Key, "on") || a.Key == "style" && strings.Contains(value, "url(") {
+				t.Errorf("%s has %s=%q", n.Data, a.Key, a.Val)
+			}
+		}
+		if n.Data == "style" && (strings.Contains(text(n), "url(") || strings.Contains(text(n), "@import")) {
+			t.Error("the style sheet loads something")
+		}
+	}
+	if headings != 1 {
+		t.Errorf("%d h1 elements, want 1", headings)
+	}
+}
+
+// The words that a reader looks for, where they belong.
+func TestHTMLSays(t *testing.T) {
+	t.Parallel()
+	pages := map[string]*html.Node{}
+	for _, c := range []struct {
+		variant, section string
+		want             []string
+	}{
+		{"pass", "verdict", []string{"✓", "PASS", "phase1 · Basic cache", "8 of 8 gates passed; no trigger fired", "quick", "65 s"}},
+		{"pass", "gates", []string{"p95_latency < 10ms", "3.1 ms", "[2.9 ms, 3.4 ms]", "< 10 ms", "7,800 in 65 s", "wrong_responses <= 0 implied", "99.962 %"}},
+		{"fail", "verdict", []string{"✗", "FAIL", "5 of 8 gates passed, 2 failed, 1 inconclusive; 1 trigger fired; 1 trigger could not be watched"}},
+		{"fail", "gates", []string{"p95 is a miss", "12,400 more requests"}},
+		{"fail", "triggers", []string{"✗ FIRED", "fired at 46 s; its condition began to hold at 41 s", "? UNKNOWN", "fewer than 50 requests"}},
+		{"fail", "failures", []string{"status 503, expected 200", "mixed up"}},
+		{"fail", "systems", []string{"51 5xx, 3 timeout", "not offered: the upstream leg was not asked for HTTP/2"}},
+		{"inconclusive", "verdict", []string{"?", "INCONCLUSIVE", "Not a pass"}},
+		{"inconclusive", "gates", []string{"4,550 more", "cpu was not sampled"}},
+		{"error", "verdict", []string{"!", "ERROR"}},
+		{"error", "latency", []string{"No samples"}},
+		{"error", "logs", []string{"exit status 2", "address already in use", "logs/new.log"}},
+		{"no-ledger", "hit-ratio", []string{"No samples", "self-description"}},
+		{"no-ledger", "systems", []string{"not offered: nothing was started"}},
+		{"died", "logs", []string{"out of memory", "signal: killed"}},
+		{"pass", "load", []string{"zipf(1.1) over 5,000 keys", "2,400/s", "1.9 ms", "1,587", "4,000 keys"}},
+		{"pass", "environment", []string{"--set 'systems.new={kind: optimizer, config: {cache: {max_memory_mb: 100}}}'", "0123abcd", "8.6 GB"}},
+	} {
+		if pages[c.variant] == nil {
+			pages[c.variant] = render(t, resulttest.New(c.variant))
+		}
+		got := section(pages[c.variant], c.section)
+		for _, want := range c.want {
+			if !strings.Contains(got, want) {
+				t.Errorf("%s of %s lacks %q:\n%s", c.section, c.variant, want, got)
+			}
+		}
+	}
+}
+
+func TestHTMLNotices(t *testing.T) {
+	t.Parallel()
+	for variant, want := range map[string][]string{
+		"incomplete": {"incomplete: interrupted (SIGINT) after 25 s of 70 s", "time scale 60"},
+		"error":      {"environment failed: system new did not become healthy", "incomplete"},
+		"notices":    {"cache.setting_0 is not applied: nginx has no such thing <b>0</b>", "cache.setting_13"},
+	} {
+		var aside string
+		for n := range render(t, resulttest.New(variant)).Descendants() {
+			if n.Data == "aside" {
+				aside = text(n)
+			}
+		}
+		for _, w := range want {
+			if !strings.Contains(aside, w) {
+				t.Errorf("notices of %s lack %q: %s", variant, w, aside)
+			}
+		}
+	}
+	// A scaled run says so even where the harness forgot to.
+	r := resulttest.New("pass")
+	r.Notices = nil
+	var b bytes.Buffer
+	if err := reports.HTML(&b, r); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(b.String(), "time scale 60: the times of triggers") {
+		t.Error("the time scale is not among the notices")
+	}
+}
+
+func TestJUnitCounts(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		variant                          string
+		tests, failures, errors, skipped int
+	}{
+		{"pass", 12, 0, 0, 0},
+		{"fail", 12, 3, 0, 2},
+		{"inconclusive", 12, 0, 0, 2},
+		{"error", 1, 0, 1, 0},
+		{"incomplete", 13, 0, 0, 3}, // the run's own case is skipped too
+		{"no-ledger", 12, 0, 0, 4},
+		{"empty", 1, 0, 0, 1}, // never a green suite
+	} {
+		var b bytes.Buffer
+		if err := reports.JUnit(&b, resulttest.New(c.variant)); err != nil {
+			t.Fatal(err)
+		}
+		var got struct {
+			Suite struct {
+				Tests    int `xml:"tests,attr"`
+				Failures int `xml:"failures,attr"`
+				Errors   int `xml:"errors,attr"`
+				Skipped  int `xml:"skipped,attr"`
+				Cases    []struct {
+					Failure *struct{} `xml:"failure"`
+				} `xml:"testcase"`
+			} `xml:"testsuite"`
+		}
+		if err := xml.Unmarshal(b.Bytes(), &got); err != nil {
+			t.Fatalf("%s: %v", c.variant, err)
+		}
+		s := got.Suite
+		if s.Tests != c.tests || s.Failures != c.failures || s.Errors != c.errors || s.Skipped != c.skipped || len(s.Cases) != c.tests {
+			t.Errorf("%s: %d tests, %d failures, %d errors, %d skipped, %d cases; want %+v", c.variant, s.Tests, s.Failures, s.Errors, s.Skipped, len(s.Cases), c)
+		}
+	}
+}
+
+// Text of other programs must not steer the terminal that shows it.
+func TestTextIsHarmless(t *testing.T) {
+	t.Parallel()
+	var b bytes.Buffer
+	if err := reports.Text(&b, resulttest.New("hostile"), false); err != nil {
+		t.Fatal(err)
+	}
+	if i := strings.IndexFunc(b.String(), func(r rune) bool { return r < ' ' && r != '\n' }); i >= 0 {
+		t.Errorf("control character %q", b.String()[i])
+	}
+}
+
+// A result may have been edited, or written by a later version.
+func FuzzHTML(f *testing.F) {
+	for _, variant := range []string{"error", "empty", "hostile", "died"} {
+		r := resulttest.New(variant)
+		r.Timeline = r.Timeline[:min(len(r.Timeline), 4)]
+		for name, s := range r.Systems {
+			s.Histogram = ""
+			r.Systems[name] = s
+		}
+		var b bytes.Buffer
+		if err := result.Encode(&b, r); err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b.Bytes())
+	}
+	f.Add([]byte(`{"schema":1,"verdict":"pass","time_scale":1e308,"duration":-1e300,"gates":[{"verdict":"fail","unit":"s","metric":"p95_latency","threshold":5e-324,"value":1e308,"low":-1e308}],
+		"timeline":[{"t":1e300,"memory":1e308,"cpu":-5,"p50":5e-324},{"t":1,"p50":0,"p95":1e18,"split":1e9,"requests":-9223372036854775808}],"marks":[{"name":"steady","from":1,"to":-1e308}]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r, err := result.Decode(bytes.NewReader(data))
+		if err != nil {
+			return
+		}
+		var b, rest bytes.Buffer
+		if err := reports.HTML(&b, r); err != nil {
+			t.Fatal(err)
+		}
+		for _, write := range []func() error{
+			func() error { return reports.JUnit(&rest, r) }, func() error { return reports.Summary(&rest, r, ".") },
+			func() error { return reports.Text(&rest, r, true) }, func() error { return reports.Timeline(&rest, r) },
+		} {
+			if err := write(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		doc, err := html.Parse(&b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkDocument(t, doc)
+		for n := range doc.Descendants() {
+			for _, a := range n.Attr {
+				if (a.Key == "d" || a.Key == "x" || a.Key == "cx") && strings.ContainsAny(a.Val, "NI") {
+					t.Errorf("%s=%q is not a number", a.Key, a.Val)
+				}
+			}
+		}
+	})
+}
+
+func render(t *testing.T, r *result.Result) *html.Node {
+	t.Helper()
+	var b bytes.Buffer
+	if err := reports.HTML(&b, r); err != nil {
+		t.Fatal(err)
+	}
+	doc, err := html.Parse(&b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return doc
+}
+
+// section returns the text of the element with that id, "" where there is none.
+func section(doc *html.Node, id string) string {
+	for n := range doc.Descendants() {
+		if attribute(n, "id") == id {
+			return text(n)
+		}
+	}
+	return ""
+}
+
+func text(n *html.Node) string {
+	var b strings.Builder
+	for c := range n.Descendants() {
+		if c.Type == html.TextNode {
+			b.WriteString(c.Data)
+		}
+	}
+	return strings.Join(strings.FieldsFunc(b.String(), func(r rune) bool { return r == ' ' || r == '\n' }), " ")
+}
+
+func attribute(n *html.Node, key string) string {
+	for _, a := range n.Attr {
+		if a.Key == key {
+			return a.Val
+		}
+	}
+	return ""
+}

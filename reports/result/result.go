@@ -1,0 +1,164 @@
+package result
+
+import "time"
+
+// Schema is the version of the result file that this package reads and writes.
+const Schema = 1
+
+// Verdict is the outcome of a gate or of a whole run.
+type Verdict string
+
+// The three verdicts, and the word for a run that could not be judged because
+// the environment failed (in Result.Verdict only).
+const (
+	Pass         Verdict = "pass"
+	Fail         Verdict = "fail"
+	Inconclusive Verdict = "inconclusive"
+	EnvError     Verdict = "error"
+)
+
+// Result is one run: the record from which every report is made. Times are in
+// seconds, sizes in bytes, shares between 0 and 1; nil stands for "no sample".
+type Result struct {
+	Schema    int       `json:"schema"`
+	Scenario  string    `json:"scenario"`
+	Title     string    `json:"title,omitempty"`
+	Profile   string    `json:"profile"`
+	Seed      uint64    `json:"seed"`
+	TimeScale float64   `json:"time_scale"`
+	Started   time.Time `json:"started"`
+	Duration  float64   `json:"duration"` // wall clock of the whole run
+	Complete  bool      `json:"complete"` // false: interrupted or broken off; Incomplete says why
+
+	Verdict    Verdict `json:"verdict"`
+	Incomplete string  `json:"incomplete,omitempty"`
+	Error      string  `json:"error,omitempty"` // set with verdict "error"
+
+	Environment Environment `json:"environment"`
+	// Notices must be read before the figures: what was scaled, assumed, not
+	// offered or fell short. Shown at the top of every report.
+	Notices []string `json:"notices"`
+
+	Gates    []Gate            `json:"gates"`
+	Triggers []Trigger         `json:"triggers"`
+	Systems  map[string]System `json:"systems"` // by arm: "old", "new"
+	Timeline []Interval        `json:"timeline"`
+	Marks    []Mark            `json:"marks"` // stages of the load, on the timeline's clock
+	Load     *Load             `json:"load,omitempty"`
+}
+
+// Environment says where a run was made and how to repeat it.
+type Environment struct {
+	Go       string   `json:"go"`
+	CPUs     int      `json:"cpus"`
+	CPUModel string   `json:"cpu_model,omitempty"`
+	Memory   int64    `json:"memory,omitempty"`
+	Kernel   string   `json:"kernel"`
+	OS       string   `json:"os,omitempty"`
+	Upstream string   `json:"upstream"` // "process", "container" or "none"
+	Commit   string   `json:"commit"`
+	Command  []string `json:"command,omitempty"` // argument vector that repeats the run
+	Source   string   `json:"source,omitempty"`  // the scenario's file, or "embedded"
+}
+
+// Gate is one judged claim. Value, Low and High are the estimate and its
+// two-sided interval in the metric's unit; Threshold likewise. Confidence is
+// that of the one-sided bound the verdict rests on.
+type Gate struct {
+	Gate       string   `json:"gate"` // as written in the scenario
+	Metric     string   `json:"metric"`
+	System     string   `json:"system"`
+	Op         string   `json:"op"`
+	Threshold  float64  `json:"threshold"`
+	Unit       string   `json:"unit"` // "s", "B", "B/h", "share", "1/s", "count", "ratio"
+	Value      *float64 `json:"value"`
+	Low        *float64 `json:"low"`
+	High       *float64 `json:"high"`
+	Confidence float64  `json:"confidence"`
+	Samples    int64    `json:"samples"`
+	Verdict    Verdict  `json:"verdict"`
+	Reason     string   `json:"reason"` // one sentence; never empty unless the verdict is pass
+	Looks      int      `json:"looks"`
+	Implied    bool     `json:"implied,omitempty"` // not written in the scenario: judged because verification is on
+}
+
+// Trigger is a rollback trigger's fate. Times are seconds on the timeline's
+// clock; For is the scaled time that the condition must hold.
+type Trigger struct {
+	Condition    string   `json:"condition"`
+	System       string   `json:"system"`
+	For          float64  `json:"for"`
+	Action       string   `json:"action"`
+	State        string   `json:"state"` // "inactive", "pending", "firing" at the end; "unknown" where the metric isn't offered
+	Reason       string   `json:"reason,omitempty"`
+	PendingAt    *float64 `json:"pending_at"`
+	FiredAt      *float64 `json:"fired_at"`
+	RollbackTime *float64 `json:"rollback_time"`
+	Worst        *float64 `json:"worst,omitempty"` // the worst window seen, in Unit
+	Threshold    float64  `json:"threshold"`
+	Unit         string   `json:"unit"`
+}
+
+// System is what was measured of one arm over the steady state.
+type System struct {
+	Kind     string              `json:"kind"` // "optimizer", "command", "url", "direct", …
+	URL      string              `json:"url,omitempty"`
+	Command  []string            `json:"command,omitempty"`
+	Version  string              `json:"version,omitempty"`
+	Requests int64               `json:"requests"`
+	Errors   map[string]int64    `json:"errors,omitempty"`   // by class: "transport", "timeout", "5xx", "status", "wrong", …
+	Metrics  map[string]*float64 `json:"metrics"`            // by metric name; null where there was no sample
+	Missing  map[string]string   `json:"missing,omitempty"`  // metric name → why it is not offered
+	Exit     string              `json:"exit,omitempty"`     // set if the system ended by itself: "exit status 1 at 12.3 s"
+	LogTail  []string            `json:"log_tail,omitempty"` // its last log lines, where it ended by itself or never became healthy
+	LogFile  string              `json:"log_file,omitempty"` // relative to the output folder
+	// Histogram and ServiceHistogram hold latency and service time of the
+	// steady state: HdrHistogram V2 compressed encoding, base64, microseconds.
+	Histogram        string   `json:"histogram,omitempty"`
+	ServiceHistogram string   `json:"service_histogram,omitempty"`
+	MemoryLimit      *float64 `json:"memory_limit,omitempty"` // drawn in the memory plot
+	Examples         []string `json:"examples,omitempty"`     // the first failed answers, one sentence each
+}
+
+// Interval is one second (or longer) of one arm, binned by due time. Quantiles
+// are of latency; nil where nothing finished. T is its end on the timeline's
+// clock, which starts with the warm-up.
+type Interval struct {
+	T                float64  `json:"t"`
+	System           string   `json:"system"`
+	Stage            string   `json:"stage"` // "warmup" or "steady"
+	Split            float64  `json:"split"` // share of traffic that the arm is meant to get
+	Offered          int64    `json:"offered"`
+	Requests         int64    `json:"requests"` // finished
+	Errors           int64    `json:"errors"`
+	P50              *float64 `json:"p50"`
+	P95              *float64 `json:"p95"`
+	P99              *float64 `json:"p99"`
+	Cacheable        int64    `json:"cacheable"`         // GET and HEAD requests sent
+	UpstreamRequests *int64   `json:"upstream_requests"` // GET and HEAD seen by the upstream's ledger
+	HitRatio         *float64 `json:"hit_ratio"`
+	Memory           *float64 `json:"memory"`
+	CPU              *float64 `json:"cpu"` // share of the CPUs available
+}
+
+// Mark names a stage on the timeline's clock.
+type Mark struct {
+	Name string  `json:"name"` // "warmup", "steady", a drill's name
+	From float64 `json:"from"`
+	To   float64 `json:"to"`
+}
+
+// Load is what the load generator says of itself.
+type Load struct {
+	Source      string         `json:"source"`       // one line: "zipf(1.1) over 5,000 keys", "access log FILE, 10,000 requests"
+	OfferedRate float64        `json:"offered_rate"` // requests per second due
+	SentRate    float64        `json:"sent_rate"`
+	Completed   float64        `json:"completed_rate"`
+	LagP50      *float64       `json:"schedule_lag_p50"` // send − due while a connection was free
+	LagP99      *float64       `json:"schedule_lag_p99"`
+	LagMax      *float64       `json:"schedule_lag_max"`
+	Connections map[string]int `json:"connections"` // opened, by arm
+	CPU         float64        `json:"cpu"`         // CPU seconds of the harness process over the run
+	Prewarmed   int64          `json:"prewarmed"`
+	LogSkipped  int64          `json:"log_skipped,omitempty"` // unusable lines of a replayed log
+}

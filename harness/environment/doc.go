@@ -1,0 +1,14 @@
+// Package environment starts what a plan needs, the mock upstream and the
+// systems under test, each as a process of its own, and stops it again.
+//
+// [Start] returns when everything answers; [Environment.Stop] when nothing of
+// it is left. Between harness and process stands a supervisor, this program
+// executed once more ([Supervise]): it ends the process with everything that
+// descends from it, also when the harness is killed and can't do it any more.
+//
+//	harness ─┬─ supervise ── upstream
+//	         └─ supervise ── system ── whatever it forks
+//
+// The environment failed if Start returns an [*Error]: it names the system,
+// holds its last log lines and says what to do.
+package environment

@@ -1,0 +1,282 @@
+package environment
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml"
+
+	"phasegate/harness/scenario"
+)
+
+// System is one running system: what load is sent to, and the process that
+// answers, if it is ours.
+type System struct {
+	Name       string        // of the arm
+	Kind       scenario.Kind // "" for the mock upstream
+	URL        *url.URL      // where load is sent
+	Admin      *url.URL      // the optimizer's own listener for metrics and health; nil otherwise
+	PID        int           // root of its process tree, 0 if it isn't ours
+	Supervisor int           // all descendants of this process are the system's, daemonised ones too; 0 if it isn't ours
+	Command    []string      // as executed, after substitution; nil if it isn't ours
+	LogFile    string        // both outputs of its processes; "" if it isn't ours
+
+	process *process // nil if it isn't ours
+}
+
+// Died returns a channel that is closed when the system's process has ended,
+// by itself or by Stop. It is nil, so never ready, if the process isn't ours.
+func (s *System) Died() <-chan struct{} {
+	if s.process == nil {
+		return nil
+	}
+	return s.process.died
+}
+
+// Exit says how the process ended by itself: "exit status 1 after 12.3 s". It
+// is "" while it runs, if it was stopped, and if it isn't ours.
+func (s *System) Exit() string {
+	if s.process == nil {
+		return ""
+	}
+	return s.process.exited()
+}
+
+// LogTail returns the last n lines of the log (50 at most), oldest first.
+func (s *System) LogTail(n int) []string {
+	if s.process == nil {
+		return nil
+	}
+	return s.process.log.lines(n)
+}
+
+// startSystem starts a system by its kind and waits until it answers.
+func (e *Environment) startSystem(ctx context.Context, s *scenario.System) (*System, error) {
+	switch s.Kind {
+	case scenario.KindDirect:
+		return e.direct(s)
+	case scenario.KindURL:
+		return e.reach(ctx, s)
+	case scenario.KindOptimizer:
+		return e.startOptimizer(ctx, s)
+	case scenario.KindCommand:
+		return e.startCommand(ctx, s)
+	default:
+		return nil, &Error{Op: "start it", System: s.Name, Err: fmt.Errorf("kind %q; allowed are optimizer, command, url and direct", s.Kind)}
+	}
+}
+
+// errNoUpstream says that a system needs the upstream that the plan lacks.
+var errNoUpstream = errors.New("the scenario has no upstream")
+
+// direct is the upstream itself.
+func (e *Environment) direct(s *scenario.System) (*System, error) {
+	u, err := baseURL(e.ready.Arms[s.Name].URL)
+	if e.plan.Upstream == nil {
+		err = errNoUpstream
+	}
+	if err != nil {
+		return nil, &Error{Op: "send load straight to the upstream", System: s.Name, Err: err}
+	}
+	return &System{Name: s.Name, Kind: s.Kind, URL: u}, nil
+}
+
+// reach checks that a server of somebody else's is there. Any answer will do:
+// how it treats a path that it may not know says nothing about it.
+func (e *Environment) reach(ctx context.Context, s *scenario.System) (*System, error) {
+	const op = "reach it"
+	if s.URL == nil {
+		return nil, &Error{Op: op, System: s.Name, Err: errors.New("no URL")}
+	}
+	err := e.prober.wait(ctx, s.URL, nil, min(e.health, reachTime), func(int) bool { return true })
+	if err != nil {
+		return nil, &Error{Op: op, System: s.Name, Err: err, Hint: "Start the server at " + s.URL.Redacted() + " first, or correct the address."}
+	}
+	return &System{Name: s.Name, Kind: s.Kind, URL: s.URL}, nil
+}
+
+// startCommand runs a program of the user's choice.
+func (e *Environment) startCommand(ctx context.Context, s *scenario.System) (*System, error) {
+	const op = "start it"
+	listen, err := freeAddress()
+	if err != nil {
+		return nil, &Error{Op: "find a free port", System: s.Name, Err: err}
+	}
+	command, err := e.substitute(s, listen)
+	if err != nil {
+		return nil, &Error{Op: op, System: s.Name, Err: err}
+	}
+	p, err := e.spawn(ctx, s.Name, command)
+	if err != nil {
+		return nil, err
+	}
+	system := e.system(s, p, &url.URL{Scheme: "http", Host: listen})
+	return system, e.waitHealthy(ctx, system,
+		"The command must listen on "+listen+", which stands in place of {listen}, and stay in the foreground.")
+}
+
+// substitute fills in the addresses.
+func (e *Environment) substitute(s *scenario.System, listen string) ([]string, error) {
+	if len(s.Command) == 0 {
+		return nil, errors.New("the command is empty")
+	}
+	all := strings.Join(s.Command, " ")
+	if !strings.Contains(all, "{listen}") {
+		return nil, fmt.Errorf("the command %q has no {listen}: nothing tells it where to listen", s.Command)
+	}
+	if e.plan.Upstream == nil && (strings.Contains(all, "{upstream}") || strings.Contains(all, "{upstream_tls}") || strings.Contains(all, "{ca}")) {
+		return nil, fmt.Errorf("the command %q names the upstream, but %w", s.Command, errNoUpstream)
+	}
+	arm := e.ready.Arms[s.Name]
+	values := strings.NewReplacer("{listen}", listen, "{upstream}", arm.URL, "{upstream_tls}", arm.TLSURL, "{ca}", e.ready.CAFile)
+	command := make([]string, len(s.Command))
+	for i, arg := range s.Command {
+		command[i] = values.Replace(arg)
+	}
+	return command, nil
+}
+
+// startOptimizer runs our reference proxy.
+func (e *Environment) startOptimizer(ctx context.Context, s *scenario.System) (*System, error) {
+	const op = "start it"
+	if e.plan.Upstream == nil {
+		return nil, &Error{Op: op, System: s.Name, Err: errNoUpstream}
+	}
+	if e.binary == "" {
+		return nil, &Error{Op: op, System: s.Name, Err: errors.New("the optimizer's binary was not found"),
+			Hint: "Name it with --optimizer PATH or PHASEGATE_OPTIMIZER, or put it beside phasegate or on PATH."}
+	}
+	arm := e.ready.Arms[s.Name]
+	upstream, config := arm.URL, s.Config
+	if s.UpstreamTLS {
+		upstream, config = arm.TLSURL, withCA(config, e.ready.CAFile)
+	}
+	if config == nil {
+		config = map[string]any{}
+	}
+	text, err := yaml.Marshal(config)
+	if err != nil {
+		return nil, &Error{Op: "write its configuration", System: s.Name, Err: err}
+	}
+	file := filepath.Join(e.spawner.temp, s.Name+".yaml")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		return nil, &Error{Op: "write its configuration", System: s.Name, Err: err}
+	}
+	command := []string{e.binary, "--upstream", upstream, "--listen", "127.0.0.1:0", "--config", file}
+	p, err := e.spawn(ctx, s.Name, command)
+	if err != nil {
+		return nil, err
+	}
+	const wait = "wait until it listens"
+	line, err := p.firstLine(ctx, e.health)
+	if err != nil {
+		return nil, p.failed(s.Name, wait, err, "Its configuration was:\n"+strings.TrimSpace(string(text)))
+	}
+	listen, admin, err := parseListening(line)
+	if err != nil {
+		p.drained()
+		return nil, p.failed(s.Name, wait, err, "Check that "+e.binary+" is the optimizer.")
+	}
+	system := e.system(s, p, listen)
+	system.Admin = admin
+	return system, e.waitHealthy(ctx, system, "")
+}
+
+// withCA adds upstream.ca_file, unless it is set, to a copy of the configuration.
+func withCA(config map[string]any, file string) map[string]any {
+	upstream, _ := config["upstream"].(map[string]any)
+	if upstream = maps.Clone(upstream); upstream == nil {
+		upstream = make(map[string]any)
+	}
+	if _, ok := upstream["ca_file"]; !ok {
+		upstream["ca_file"] = file
+	}
+	if config = maps.Clone(config); config == nil {
+		config = make(map[string]any)
+	}
+	config["upstream"] = upstream
+	return config
+}
+
+// listening is the optimizer's first line of output.
+var listening = regexp.MustCompile(`^optimizer listening on (\S+) admin (\S+)$`)
+
+// parseListening reads the addresses from the optimizer's first line.
+func parseListening(line string) (listen, admin *url.URL, err error) {
+	m := listening.FindStringSubmatch(line)
+	if m == nil {
+		return nil, nil, fmt.Errorf("its first line of output was %.200q; expected is %q", line, "optimizer listening on URL admin URL")
+	}
+	if listen, err = baseURL(m[1]); err == nil {
+		admin, err = baseURL(m[2])
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("its first line of output was %.200q: %w", line, err)
+	}
+	return listen, admin, nil
+}
+
+func (e *Environment) system(s *scenario.System, p *process, u *url.URL) *System {
+	return &System{
+		Name: s.Name, Kind: s.Kind, URL: u, process: p,
+		PID: int(p.pid.Load()), Supervisor: p.supervisor, Command: slices.Clone(p.command), LogFile: p.logFile,
+	}
+}
+
+// waitHealthy waits until a system answers through to the upstream. hint is
+// given if it doesn't answer at all.
+func (e *Environment) waitHealthy(ctx context.Context, s *System, hint string) error {
+	err := e.prober.wait(ctx, s.URL, s.Died(), e.health, func(status int) bool { return status < http.StatusInternalServerError })
+	if err == nil {
+		return nil
+	}
+	p := s.process
+	var refused *refusedError
+	switch {
+	case errors.Is(err, errDied):
+		p.drained()
+		err = fmt.Errorf("it ended by itself: %s", p.exited())
+		if port := p.portHint(); port != "" {
+			hint = port
+		}
+	case errors.As(err, &refused) && e.plan.Upstream != nil:
+		hint = "It answers, but not with what its upstream says; its upstream is " + e.ready.Arms[s.Name].URL + "."
+	}
+	return p.failed(s.Name, "wait until it answers", err, hint)
+}
+
+// portHint explains the most common reason to end at once, if it is that.
+func (p *process) portHint() string {
+	if p.log.contains("address already in use") {
+		return "Another process took the port between our choosing it and the start. Run again."
+	}
+	return ""
+}
+
+// firstLine waits for the first line of standard output.
+func (p *process) firstLine(ctx context.Context, timeout time.Duration) (string, error) {
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	select {
+	case line := <-p.first:
+		return line, nil
+	case <-ctx.Done():
+		return "", ctx.Err()
+	case <-timer.C:
+		return "", fmt.Errorf("no line on its standard output within %v", timeout)
+	case <-p.died:
+	}
+	// What it said before it died is told by the log.
+	p.drained()
+	return "", fmt.Errorf("it ended by itself: %s", p.exited())
+}

@@ -1,0 +1,322 @@
+package optimizer
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"reflect"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+
+	"phasegate/optimizer/guard"
+	"phasegate/optimizer/upstream"
+)
+
+// Config is everything that can be set. The zero value of every field but
+// Upstream.URL means the default that stands beside it; where zero itself means
+// something, the field is a pointer. The YAML keys are a contract with users.
+type Config struct {
+	Listen    string           `yaml:"listen"` // address for clients; default 127.0.0.1:8080
+	Admin     Admin            `yaml:"admin"`
+	Upstream  upstream.Config  `yaml:"upstream"`
+	Cache     Cache            `yaml:"cache"`
+	Guard     guard.Config     `yaml:"guard"`
+	Breaker   upstream.Breaker `yaml:"breaker"`
+	Telemetry Telemetry        `yaml:"telemetry"`
+
+	Logger *slog.Logger `yaml:"-"` // default: nothing is logged
+}
+
+// Admin sets the listener for operators.
+type Admin struct {
+	Listen string `yaml:"listen"` // default 127.0.0.1:0, any free port
+}
+
+// Cache sets what is stored, and for how long where the response says nothing.
+type Cache struct {
+	MaxMemoryMB    int            `yaml:"max_memory_mb"`    // bound on the process, in 10^6 bytes; default 100, at least 40
+	Capacity       int            `yaml:"capacity"`         // bound on the entries; default none
+	MaxObjectShare float64        `yaml:"max_object_share"` // largest share of the cache that one response may take, larger ones are streamed; default 0.02
+	DefaultTTL     *time.Duration `yaml:"default_ttl"`      // lifetime where the response says nothing; default 5m, 0s: such responses aren't stored
+	NegativeTTL    *time.Duration `yaml:"negative_ttl"`     // the same for 404, 405, 410, 414 and 501; default 10s
+	RefreshAhead   *float64       `yaml:"refresh_ahead"`    // share of its lifetime after which a hit on a response used before fetches the next one; default 0.9, 0: never
+
+	StaleWhileRevalidate time.Duration `yaml:"stale_while_revalidate"` // allowance where the response names none; default 0s
+	StaleIfError         time.Duration `yaml:"stale_if_error"`         // allowance where the response names none; default 0s
+}
+
+// Telemetry sets what is told beside the metrics.
+type Telemetry struct {
+	AccessLog bool `yaml:"access_log"` // one log record per request; default false
+}
+
+// Shares of max_memory_mb, found by measuring the peak resident set under churn.
+const (
+	cacheShare  = 0.55 // entries as the cache accounts them
+	bufferShare = 0.08 // bodies that are arriving to be stored
+	heapShare   = 0.82 // what the Go runtime aims to stay below, garbage and stacks included; the rest is for the program's own pages
+	minMemoryMB = 40   // below this the runtime and a few hundred connections leave no cache worth the name
+)
+
+// WithDefaults returns c with every absent value replaced by its default.
+func (c Config) WithDefaults() Config {
+	if c.Listen == "" {
+		c.Listen = "127.0.0.1:8080"
+	}
+	if c.Admin.Listen == "" {
+		c.Admin.Listen = "127.0.0.1:0"
+	}
+	if c.Cache.MaxMemoryMB == 0 {
+		c.Cache.MaxMemoryMB = 100
+	}
+	if c.Cache.MaxObjectShare == 0 {
+		c.Cache.MaxObjectShare = 0.02
+	}
+	if c.Cache.DefaultTTL == nil {
+		c.Cache.DefaultTTL = new(5 * time.Minute)
+	}
+	if c.Cache.NegativeTTL == nil {
+		c.Cache.NegativeTTL = new(10 * time.Second)
+	}
+	if c.Cache.RefreshAhead == nil {
+		c.Cache.RefreshAhead = new(0.9)
+	}
+	c.Upstream.Breaker = c.Breaker
+	c.Upstream = c.Upstream.WithDefaults()
+	c.Breaker = c.Upstream.Breaker
+	c.Guard = c.Guard.WithDefaults()
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+// Validate reports every fault, joined, each beginning with the key at fault.
+func (c Config) Validate() error {
+	c = c.WithDefaults()
+	var faults []error
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	if c.Cache.MaxMemoryMB < minMemoryMB || c.Cache.MaxMemoryMB > 1<<20 {
+		fault("cache.max_memory_mb: %d, must be %d to 1048576", c.Cache.MaxMemoryMB, minMemoryMB)
+	}
+	if c.Cache.Capacity < 0 {
+		fault("cache.capacity: %d, must be 0 (no bound) or above", c.Cache.Capacity)
+	}
+	if !(c.Cache.MaxObjectShare > 0 && c.Cache.MaxObjectShare <= 1) {
+		fault("cache.max_object_share: %v, must be above 0 and at most 1", c.Cache.MaxObjectShare)
+	}
+	if s := *c.Cache.RefreshAhead; !(s >= 0 && s < 1) {
+		fault("cache.refresh_ahead: %v, must be 0 (never) to below 1", s)
+	}
+	for _, d := range []struct {
+		key   string
+		value time.Duration
+	}{
+		{"default_ttl", *c.Cache.DefaultTTL}, {"negative_ttl", *c.Cache.NegativeTTL},
+		{"stale_while_revalidate", c.Cache.StaleWhileRevalidate}, {"stale_if_error", c.Cache.StaleIfError},
+	} {
+		if d.value < 0 || d.value > 0 && d.value < time.Millisecond || d.value > math.MaxInt64/4 {
+			fault("cache.%s: %v, must be 0s or 1ms and more (a number needs a unit, like 5m)", d.key, d.value)
+		}
+	}
+	return errors.Join(append(faults, c.Upstream.Validate(), c.Guard.Validate())...)
+}
+
+// cacheBytes is the cache's part of the memory.
+func (c Config) cacheBytes() int64 { return int64(float64(c.Cache.MaxMemoryMB) * 1e6 * cacheShare) }
+
+// LimitProcessMemory tells the Go runtime to keep this process within
+// cache.max_memory_mb. It concerns the whole process, so a program that embeds the
+// optimizer decides for itself whether to call it; cmd/optimizer does.
+func LimitProcessMemory(c Config) {
+	c = c.WithDefaults()
+	limit := float64(c.Cache.MaxMemoryMB) * 1e6
+	debug.SetMemoryLimit(int64(limit * heapShare))
+	// The live heap is about cacheShare of the limit at most, and 40 % of garbage
+	// on top of that is below heapShare: collections come by growth, not by the limit.
+	debug.SetGCPercent(40)
+}
+
+// ReadConfig reads a configuration file; name is used in messages. An unknown key,
+// a value of the wrong kind, and everything that Validate reports is an error that
+// begins with name:line:column. The zero file is valid but for upstream.url, which
+// may still come from elsewhere, so Validate isn't called here; Settings.Explain
+// finds the place of what it reports.
+func ReadConfig(name string, r io.Reader) (Config, *Settings, error) {
+	var c Config
+	text, err := io.ReadAll(r)
+	if err != nil {
+		return c, nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	positioned := func(err error) error {
+		var at yaml.Error
+		if errors.As(err, &at) && at.GetToken() != nil {
+			p := at.GetToken().Position
+			return fmt.Errorf("%s:%d:%d: %s", name, p.Line, p.Column, at.GetMessage())
+		}
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	file, err := parser.ParseBytes(text, 0)
+	if err != nil {
+		return c, nil, positioned(err)
+	}
+	s := &Settings{name: name, file: file}
+	// The decoder loses the place of a bad duration or size, so they are read first.
+	if err := s.checkScalars(reflect.TypeFor[Config](), ""); err != nil {
+		return c, nil, err
+	}
+	if err := yaml.NewDecoder(bytes.NewReader(text), yaml.Strict()).Decode(&c); err != nil && !errors.Is(err, io.EOF) {
+		return c, nil, positioned(err)
+	}
+	return c, s, nil
+}
+
+// checkScalars reports every duration and size in the file that can't be read.
+func (s *Settings) checkScalars(t reflect.Type, prefix string) error {
+	var faults []error
+	for field := range t.Fields() {
+		key := prefix + field.Tag.Get("yaml")
+		kind := field.Type
+		if kind.Kind() == reflect.Pointer {
+			kind = kind.Elem()
+		}
+		var err error
+		switch {
+		case field.Tag.Get("yaml") == "-":
+			continue
+		case kind.Kind() == reflect.Struct:
+			faults = append(faults, s.checkScalars(kind, key+"."))
+			continue
+		case kind == reflect.TypeFor[time.Duration]():
+			if text, ok := s.scalar(key); ok {
+				if _, err = time.ParseDuration(text); err != nil {
+					err = fmt.Errorf("%q is not a duration; write a number with a unit, like 250ms or 5m", text)
+				}
+			}
+		case kind == reflect.TypeFor[guard.Size]():
+			if text, ok := s.scalar(key); ok {
+				_, err = guard.ParseSize(text)
+			}
+		}
+		if err != nil {
+			faults = append(faults, fmt.Errorf("%s: %s: %w", s.Source(key), key, err))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// Settings knows where the values of a configuration come from. The zero value
+// knows of defaults only.
+type Settings struct {
+	name  string
+	file  *ast.File
+	flags map[string]string // key → flag
+}
+
+// SetByFlag notes that the flag set the key, whatever the file says.
+func (s *Settings) SetByFlag(key, flag string) {
+	if s.flags == nil {
+		s.flags = map[string]string{}
+	}
+	s.flags[key] = flag
+}
+
+// Source says where the value of a key, like cache.default_ttl, comes from.
+func (s *Settings) Source(key string) string {
+	if flag, ok := s.flags[key]; ok {
+		return "flag " + flag
+	}
+	if at, ok := s.position(key); ok {
+		return at
+	}
+	return "default"
+}
+
+func (s *Settings) position(key string) (string, bool) {
+	node := s.node(key)
+	if node == nil {
+		return "", false
+	}
+	p := node.GetToken().Position
+	return fmt.Sprintf("%s:%d:%d", s.name, p.Line, p.Column), true
+}
+
+// scalar returns the text of a key's value, if the file has one.
+func (s *Settings) scalar(key string) (string, bool) {
+	node, ok := s.node(key).(ast.ScalarNode)
+	if !ok {
+		return "", false
+	}
+	return node.GetToken().Value, true
+}
+
+func (s *Settings) node(key string) ast.Node {
+	if s.file == nil || len(s.file.Docs) == 0 || s.file.Docs[0].Body == nil {
+		return nil
+	}
+	path, err := yaml.PathString("$." + key)
+	if err != nil {
+		return nil
+	}
+	node, err := path.FilterFile(s.file)
+	if err != nil || node == nil || node.GetToken() == nil {
+		return nil
+	}
+	return node
+}
+
+// Explain puts the place of each fault that Validate found before it, where the
+// fault's key stands in the file.
+func (s *Settings) Explain(err error) error {
+	if err == nil {
+		return nil
+	}
+	var lines []error
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		key, _, _ := strings.Cut(line, ":")
+		if source := s.Source(key); source != "default" {
+			line = source + ": " + line
+		}
+		lines = append(lines, errors.New(line))
+	}
+	return errors.Join(lines...)
+}
+
+// Print writes the effective configuration as YAML, with the source of each value.
+func (s *Settings) Print(w io.Writer, c Config) error {
+	var out bytes.Buffer
+	s.print(&out, reflect.ValueOf(c.WithDefaults()), "", "")
+	_, err := w.Write(out.Bytes())
+	return err
+}
+
+func (s *Settings) print(out *bytes.Buffer, v reflect.Value, prefix, indent string) {
+	for i := range v.NumField() {
+		key := v.Type().Field(i).Tag.Get("yaml")
+		if key == "-" {
+			continue
+		}
+		value := v.Field(i)
+		if value.Kind() == reflect.Pointer {
+			value = value.Elem()
+		}
+		if value.Kind() == reflect.Struct {
+			fmt.Fprintf(out, "%s%s:\n", indent, key)
+			s.print(out, value, prefix+key+".", indent+"  ")
+			continue
+		}
+		text := fmt.Sprint(value.Interface())
+		if value.Kind() == reflect.String {
+			text = fmt.Sprintf("%q", text)
+		}
+		fmt.Fprintf(out, "%-50s # %s\n", fmt.Sprintf("%s%s: %s", indent, key, text), s.Source(prefix+key))
+	}
+}

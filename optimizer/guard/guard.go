@@ -1,0 +1,163 @@
+package guard
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"phasegate/optimizer/lru"
+)
+
+// Config sets the limits. Zero values mean the defaults beside them.
+type Config struct {
+	MaxRequestSize Size      `yaml:"max_request_size"` // body; default 10MB
+	MaxHeaderSize  Size      `yaml:"max_header_size"`  // request line and header fields; default 16KiB
+	MaxURILength   Size      `yaml:"max_uri_length"`   // request target; default 8KiB
+	RateLimit      RateLimit `yaml:"rate_limit"`       // per client address; default none
+}
+
+// RateLimit is a token bucket per client address.
+type RateLimit struct {
+	RequestsPerMinute int `yaml:"requests_per_minute"` // 0: no limit
+	Burst             int `yaml:"burst"`               // size of the bucket; default 100
+	Addresses         int `yaml:"addresses"`           // buckets kept, least recently used dropped first; default 65536
+}
+
+// WithDefaults returns c with every zero value replaced by its default.
+func (c Config) WithDefaults() Config {
+	if c.MaxRequestSize == 0 {
+		c.MaxRequestSize = 10e6
+	}
+	if c.MaxHeaderSize == 0 {
+		c.MaxHeaderSize = 16 << 10
+	}
+	if c.MaxURILength == 0 {
+		c.MaxURILength = 8 << 10
+	}
+	if c.RateLimit.Burst == 0 {
+		c.RateLimit.Burst = 100
+	}
+	if c.RateLimit.Addresses == 0 {
+		c.RateLimit.Addresses = 1 << 16
+	}
+	return c
+}
+
+// Validate reports every fault, joined, each beginning with the key at fault.
+func (c Config) Validate() error {
+	c = c.WithDefaults()
+	var faults []error
+	check := func(key string, value, low, high int64) {
+		if value < low || value > high {
+			faults = append(faults, fmt.Errorf("guard.%s: %d, must be %d to %d", key, value, low, high))
+		}
+	}
+	check("max_request_size", int64(c.MaxRequestSize), 1, math.MaxInt32)
+	check("max_header_size", int64(c.MaxHeaderSize), 1<<10, 1<<20)
+	check("max_uri_length", int64(c.MaxURILength), 64, int64(c.MaxHeaderSize))
+	check("rate_limit.requests_per_minute", int64(c.RateLimit.RequestsPerMinute), 0, 1e9)
+	check("rate_limit.burst", int64(c.RateLimit.Burst), 1, 1e9)
+	check("rate_limit.addresses", int64(c.RateLimit.Addresses), 1, 1<<24)
+	return errors.Join(faults...)
+}
+
+// Limiter holds one token bucket per address. A nil Limiter allows everything.
+//
+// The table is bounded: an address that was dropped from it begins with a full
+// bucket again, which is what it would have after a minute's rest or so anyway.
+// Someone with more addresses than the table has room isn't held by it.
+type Limiter struct {
+	limit   rate.Limit
+	burst   int
+	buckets *lru.Cache[*rate.Limiter]
+}
+
+// NewLimiter returns a limiter, or nil if none is configured.
+func NewLimiter(cfg RateLimit) (*Limiter, error) {
+	if cfg.RequestsPerMinute == 0 {
+		return nil, nil
+	}
+	cfg = Config{RateLimit: cfg}.WithDefaults().RateLimit
+	buckets, err := lru.New[*rate.Limiter](lru.Config{MaxBytes: int64(cfg.Addresses)})
+	if err != nil {
+		return nil, fmt.Errorf("guard.rate_limit: %w", err)
+	}
+	return &Limiter{limit: rate.Limit(float64(cfg.RequestsPerMinute) / 60), burst: cfg.Burst, buckets: buckets}, nil
+}
+
+// Allow takes a token for the address at now. Without one it reports how long
+// until there is.
+func (l *Limiter) Allow(address []byte, now time.Time) (ok bool, wait time.Duration) {
+	if l == nil {
+		return true, 0
+	}
+	bucket, found := l.buckets.Get(address)
+	if !found {
+		// Two first requests of an address may each make a bucket; the second wins,
+		// and at most one burst is lost or won.
+		bucket = rate.NewLimiter(l.limit, l.burst)
+		l.buckets.Put(address, bucket, 1)
+	}
+	if bucket.AllowN(now, 1) {
+		return true, 0
+	}
+	missing := 1 - bucket.TokensAt(now)
+	return false, time.Duration(missing / float64(l.limit) * float64(time.Second))
+}
+
+// Folded reports whether a line of the raw header, without its first line, is
+// continued on the next one: obsolete (RFC 9112 §5.2), and read differently by
+// different recipients.
+func Folded(raw []byte) bool {
+	return bytes.Contains(raw, []byte("\n ")) || bytes.Contains(raw, []byte("\n\t"))
+}
+
+// AmbiguousFraming reports whether the raw header of a request, without its first
+// line, names both Content-Length and Transfer-Encoding (RFC 9112 §6.1): two readers
+// could then disagree on where the request ends.
+func AmbiguousFraming(raw []byte) bool {
+	var length, encoding bool
+	for len(raw) > 0 {
+		line, rest, _ := bytes.Cut(raw, []byte("\n"))
+		raw = rest
+		name, _, _ := bytes.Cut(line, []byte(":"))
+		name = bytes.TrimSpace(name)
+		length = length || bytes.EqualFold(name, []byte("Content-Length"))
+		encoding = encoding || bytes.EqualFold(name, []byte("Transfer-Encoding"))
+	}
+	return length && encoding
+}
+
+// ValidHost reports whether the bytes may stand in a Host field: enough to keep
+// white space, slashes and user information out of cache keys.
+func ValidHost(host []byte) bool {
+	if len(host) == 0 || len(host) > 255+6 {
+		return false
+	}
+	for _, c := range host {
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '.', c == '-', c == '_', c == ':', c == '[', c == ']', c == '~', c == '%':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// ValidTarget reports whether the bytes may stand as a request target in origin
+// form: a slash first, visible ASCII or UTF-8 bytes, no fragment.
+func ValidTarget(target []byte) bool {
+	if len(target) == 0 || target[0] != '/' {
+		return false
+	}
+	for _, c := range target {
+		if c <= ' ' || c == 0x7f || c == '#' {
+			return false
+		}
+	}
+	return true
+}

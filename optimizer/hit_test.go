@@ -1,0 +1,175 @@
+package optimizer
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"phasegate/optimizer/httpcache"
+	"phasegate/optimizer/lru"
+)
+
+// primed returns a handler with one stored response, and a request that hits it.
+func primed(t testing.TB, vary ...string) (*handler, *fasthttp.RequestCtx) {
+	t.Helper()
+	cfg := Config{}
+	cfg.Upstream.URL = "http://127.0.0.1:1"
+	o, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(o.cancel)
+	ctx := new(fasthttp.RequestCtx)
+	ctx.Init(new(fasthttp.Request), &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}, nil)
+	ctx.Request.SetRequestURI("/items/17?page=2")
+	ctx.Request.Header.SetHost("api.test")
+	ctx.Request.Header.Set("Accept-Encoding", "gzip, br")
+	ctx.Request.Header.Set("Accept-Language", "de, en")
+
+	tk, _, _ := o.handler.store.begin([]byte("api.test/items/17?page=2"), nil, false)
+	defer tk.end()
+	header := http.Header{
+		"Date": {"Sun, 01 Mar 2026 12:00:00 GMT"}, "Content-Type": {"application/json"}, "Cache-Control": {"public, max-age=600"},
+		"Etag": {`"v1"`}, "Last-Modified": {"Sun, 01 Mar 2026 11:00:00 GMT"}, "Phasegate-Upstream": {"key=items/17; version=1; birth=1772366400000000000"},
+	}
+	body := bytes.Repeat([]byte("x"), 1024)
+	block := encode(header, len(body))
+	object := &object{
+		block: append(block, body...), body: len(block), status: 200,
+		fresh: httpcache.Freshness{Born: time.Now().UnixNano(), Lifetime: time.Hour},
+	}
+	object.refreshAt.Store(time.Now().Add(time.Hour).UnixNano())
+	x := exchange{ctx: ctx}
+	if !o.handler.store.put(&tk, object, vary, x.selecting) {
+		t.Fatal("not stored")
+	}
+	return o.handler, ctx
+}
+
+func TestHitDoesNotAllocate(t *testing.T) {
+	if raceDetector {
+		t.Skip("sync.Pool drops items at random under the race detector")
+	}
+	for _, vary := range [][]string{nil, {"Accept-Encoding", "Accept-Language"}} {
+		h, ctx := primed(t, vary...)
+		n := testing.AllocsPerRun(200, func() {
+			ctx.Response.Reset()
+			h.serve(ctx)
+		})
+		if n != 0 || string(ctx.Response.Header.Peek("Cache-Status")) != "optimizer; hit" || len(ctx.Response.Body()) != 1024 {
+			t.Errorf("vary %v: %v allocations, answer %s", vary, n, ctx.Response.Header.String())
+		}
+	}
+}
+
+func BenchmarkHit(b *testing.B) {
+	for name, vary := range map[string][]string{"plain": nil, "vary": {"Accept-Encoding", "Accept-Language"}} {
+		b.Run(name, func(b *testing.B) {
+			h, ctx := primed(b, vary...)
+			b.ReportAllocs()
+			for b.Loop() {
+				ctx.Response.Reset()
+				h.serve(ctx)
+			}
+		})
+	}
+}
+
+func TestEncodedHeaderReadsBack(t *testing.T) {
+	t.Parallel()
+	h := http.Header{"Zz": {""}, "Aa": {"1", "2"}, "Date": {"d"}, "Age": {"5"}, "Content-Length": {"9"}}
+	block := encode(h, 3)
+	if name, value, _ := next(block); string(name) != "Date" || string(value) != "d" {
+		t.Errorf("first field is %s", name)
+	}
+	if cap(block) != len(block)+3 {
+		t.Errorf("room for %d bytes of body, want 3", cap(block)-len(block))
+	}
+	o := &object{block: append(block, "abc"...), body: len(block)}
+	got := o.header()
+	if fmt.Sprint(got) != fmt.Sprint(http.Header{"Zz": {""}, "Aa": {"1", "2"}, "Date": {"d"}}) || o.field("Aa") == nil || o.field("Age") != nil {
+		t.Errorf("read back: %v", got)
+	}
+}
+
+// Whatever the interleaving, what is stored after an invalidation returned was
+// fetched after it began.
+func TestInvalidationAndStoringHaveAnOrder(t *testing.T) {
+	t.Parallel()
+	s, err := newStore(lru.Config{MaxBytes: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := []byte("h/a")
+	var mu sync.Mutex
+	version := 0 // what the upstream would answer
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 500 {
+				tk, _, _ := s.begin(key, nil, false)
+				mu.Lock()
+				v := version
+				mu.Unlock()
+				s.put(&tk, &object{status: v, asked: time.Now().UnixNano()}, nil, nil)
+				tk.end()
+			}
+		})
+	}
+	for range 500 {
+		mu.Lock()
+		version++
+		v := version
+		mu.Unlock()
+		s.invalidate(key)
+		if o, ok := s.cache.Get(key); ok && o.status < v {
+			t.Fatalf("version %d is served after version %d was announced and the key invalidated", o.status, v)
+		}
+	}
+	wg.Wait()
+	for i := range s.stripes {
+		if n := len(s.stripes[i].groups); n != 0 {
+			t.Errorf("%d groups left behind", n)
+		}
+	}
+}
+
+func TestALaterAnswerIsNotReplacedByAnEarlierOne(t *testing.T) {
+	t.Parallel()
+	s, err := newStore(lru.Config{MaxBytes: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tk, _, _ := s.begin([]byte("h/a"), nil, false)
+	defer tk.end()
+	if !s.put(&tk, &object{asked: 20}, nil, nil) || s.put(&tk, &object{asked: 10}, nil, nil) || !s.put(&tk, &object{asked: 30}, nil, nil) {
+		t.Error("want 20 stored, 10 refused, 30 stored")
+	}
+}
+
+// Responses of one resource that vary by different fields: the key takes the union.
+func TestVaryingByDifferentFields(t *testing.T) {
+	t.Parallel()
+	s, err := newStore(lru.Config{MaxBytes: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tk, _, _ := s.begin([]byte("h/a"), nil, false)
+	defer tk.end()
+	values := func(v string) func([]byte, []string) []byte {
+		return func(dst []byte, fields []string) []byte { return append(dst, v+strings.Join(fields, ",")...) }
+	}
+	s.put(&tk, &object{status: 1}, []string{"A"}, values("x"))
+	s.put(&tk, &object{status: 2}, []string{"B"}, values("y"))
+	marker, _ := s.cache.Get([]byte("h/a"))
+	if marker.kind != varying || fmt.Sprint(marker.fields) != "[A B]" {
+		t.Errorf("marker %+v", marker)
+	}
+}

@@ -1,0 +1,144 @@
+package optimizer
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"phasegate/optimizer/httpcache"
+	"phasegate/optimizer/telemetry"
+)
+
+// respond answers with a stored response: the whole of it, a part, or the news
+// that the client's copy is still good. cacheStatus is the whole field (RFC 9211).
+func (x *exchange) respond(o *object, cacheStatus string, age bool, result telemetry.Result) telemetry.Result {
+	request, resp := &x.ctx.Request.Header, &x.ctx.Response
+	status, body := o.status, o.block[o.body:]
+	if status == http.StatusOK {
+		match, since := request.Peek("If-None-Match"), request.Peek("If-Modified-Since")
+		if len(match)+len(since) > 0 && httpcache.NotModified(string(match), string(since), string(o.field("Etag")), string(o.field("Last-Modified"))) {
+			status, body = http.StatusNotModified, nil
+		} else if spec := request.Peek("Range"); len(spec) > 0 && !x.head {
+			status, body = x.part(o, string(spec))
+		}
+	}
+	resp.SetStatusCode(status)
+	for rest := o.block[:o.body]; len(rest) > 0; {
+		var name, value []byte
+		name, value, rest = next(rest)
+		if string(name) == "Date" {
+			setDate(&resp.Header, value)
+			continue
+		}
+		resp.Header.AddBytesKV(name, value)
+	}
+	if age {
+		x.scratch = strconv.AppendInt(x.scratch[:0], int64(o.fresh.Age(x.now)/time.Second), 10)
+		resp.Header.SetBytesV("Age", x.scratch)
+	}
+	resp.Header.Add("Cache-Status", cacheStatus)
+	resp.SetBodyRaw(body)
+	return result
+}
+
+// part selects what Range asks for of the stored body, and names it in the response.
+func (x *exchange) part(o *object, spec string) (status int, body []byte) {
+	body = o.block[o.body:]
+	size := int64(len(body))
+	kind, first, last := httpcache.ParseRange(spec, string(x.ctx.Request.Header.Peek("If-Range")), string(o.field("Etag")), string(o.field("Last-Modified")), size)
+	whole := "/" + strconv.FormatInt(size, 10)
+	switch kind {
+	case httpcache.OneRange:
+		x.ctx.Response.Header.Set("Content-Range", "bytes "+strconv.FormatInt(first, 10)+"-"+strconv.FormatInt(last, 10)+whole)
+		return http.StatusPartialContent, body[first : last+1]
+	case httpcache.Unsatisfiable:
+		x.ctx.Response.Header.Set("Content-Range", "bytes *"+whole)
+		return http.StatusRequestedRangeNotSatisfiable, nil
+	}
+	return o.status, body
+}
+
+// respondStale answers with a response beyond its lifetime; how says whether the
+// upstream was asked first. Without that it is a hit, and the negative ttl says how
+// stale it is.
+func (x *exchange) respondStale(o *object, how string) telemetry.Result {
+	if how == "" {
+		ttl := (o.fresh.Lifetime - o.fresh.Age(x.now)) / time.Second
+		how = "; hit; ttl=" + strconv.FormatInt(int64(ttl), 10)
+	}
+	return x.respond(o, "optimizer"+how, true, telemetry.Stale)
+}
+
+// passOn answers with the upstream's response as it arrives, or says why there is none.
+func (h *handler) passOn(x *exchange, out outcome, forward string, result telemetry.Result) telemetry.Result {
+	if out.err != nil {
+		status, retryAfter := gatewayStatus(out.err)
+		if retryAfter > 0 {
+			x.retryAfter(retryAfter)
+		}
+		h.logger.Debug("no answer from upstream", "target", string(x.target), "status", status, "error", out.err)
+		return x.refused(status, forward)
+	}
+	resp, from := &x.ctx.Response, out.stream
+	resp.SetStatusCode(from.StatusCode)
+	setDate(&resp.Header, []byte(from.Header.Get("Date")))
+	for name, lines := range from.Header {
+		if name == "Date" || name == "Content-Length" {
+			continue
+		}
+		for _, line := range lines {
+			resp.Header.Add(name, line)
+		}
+	}
+	cacheStatus := "optimizer" + forward
+	if from.StatusCode != http.StatusOK {
+		cacheStatus += "; fwd-status=" + strconv.Itoa(from.StatusCode)
+	}
+	resp.Header.Add("Cache-Status", cacheStatus)
+	if x.ctx.IsHead() || from.ContentLength == 0 || from.StatusCode == http.StatusNoContent || from.StatusCode == http.StatusNotModified {
+		if from.ContentLength >= 0 {
+			resp.Header.SetContentLength(int(from.ContentLength))
+		}
+		out.close()
+		return result
+	}
+	out.body.streamed = true
+	resp.SetBodyStream(from.Body, int(from.ContentLength))
+	return result
+}
+
+// refused answers without cache or upstream.
+func (x *exchange) refused(status int, forward string) telemetry.Result {
+	header := &x.ctx.Response.Header
+	x.ctx.Response.SetStatusCode(status)
+	setDate(header, fasthttp.AppendHTTPDate(nil, x.now))
+	header.SetContentType("text/plain; charset=utf-8")
+	header.Set("Cache-Control", "no-store")
+	header.Add("Cache-Status", "optimizer"+forward)
+	x.ctx.Response.SetBodyString(strconv.Itoa(status) + " " + http.StatusText(status) + "\n")
+	return telemetry.Refused
+}
+
+// retryAfter names a wait in whole seconds, rounded up (RFC 9110 §10.2.3).
+func (x *exchange) retryAfter(wait time.Duration) {
+	seconds := (wait + time.Second - 1) / time.Second
+	x.ctx.Response.Header.Set("Retry-After", strconv.FormatInt(int64(max(1, seconds)), 10))
+}
+
+// datePlaceholder is as long as "Date".
+const datePlaceholder = "Pate"
+
+// setDate sets Date. fasthttp ignores that field in every setter, because it would
+// send its own; a cache has to pass on the origin's (RFC 9110 §6.6.1). So the field is
+// added under another name, whose first letter is then corrected where it stands.
+func setDate(h *fasthttp.ResponseHeader, date []byte) {
+	h.SetBytesV(datePlaceholder, date)
+	for name := range h.All() {
+		if string(name) == datePlaceholder {
+			name[0] = 'D'
+			return
+		}
+	}
+}

@@ -1,0 +1,96 @@
+package optimizer
+
+import (
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/valyala/fasthttp"
+)
+
+// newServer makes the engine for HTTP/1.1. A listener that chooses another engine,
+// by the first bytes of a connection or by ALPN, stands between o.listener and here.
+func (o *Optimizer) newServer() *fasthttp.Server {
+	return &fasthttp.Server{
+		Handler:      o.handler.serve,
+		ErrorHandler: o.handler.malformed,
+		Logger:       quietLogger{o.cfg.Logger},
+		ConnState:    o.conns.note,
+
+		// Header fields are the origin's and ours; the engine adds none.
+		NoDefaultServerHeader: true,
+		NoDefaultDate:         true,
+		NoDefaultContentType:  true,
+
+		// A request body goes up as it comes; only its beginning is read ahead.
+		StreamRequestBody:            true,
+		MaxRequestBodySize:           int(o.cfg.Guard.MaxRequestSize),
+		DisablePreParseMultipartForm: true,
+
+		ReadBufferSize:  int(o.cfg.Guard.MaxHeaderSize), // a longer header is refused with 431
+		WriteBufferSize: 4 << 10,                        // header and body of larger answers leave by one writev
+		ReadTimeout:     clientReadTimeout,
+		IdleTimeout:     clientIdleTimeout,
+		TCPKeepalive:    true,
+		CloseOnShutdown: true,
+	}
+}
+
+// malformed answers what fasthttp couldn't read as a request; it then closes the
+// connection.
+func (h *handler) malformed(ctx *fasthttp.RequestCtx, err error) {
+	status := http.StatusBadRequest
+	var tooLong *fasthttp.ErrSmallBuffer
+	var network net.Error
+	switch {
+	case errors.As(err, &tooLong):
+		status = http.StatusRequestHeaderFieldsTooLarge
+	case errors.As(err, &network) && network.Timeout():
+		status = http.StatusRequestTimeout
+	}
+	x := exchange{ctx: ctx, now: time.Now()}
+	h.metrics.Answered(x.refused(status, ""), status, 0)
+}
+
+// connections knows the open connections of clients, so that Stop can cut off what
+// doesn't drain in time.
+type connections struct {
+	mu   sync.Mutex
+	open map[net.Conn]struct{}
+}
+
+func (c *connections) note(conn net.Conn, state fasthttp.ConnState) {
+	switch state {
+	case fasthttp.StateNew:
+		c.mu.Lock()
+		if c.open == nil {
+			c.open = make(map[net.Conn]struct{})
+		}
+		c.open[conn] = struct{}{}
+		c.mu.Unlock()
+	case fasthttp.StateClosed, fasthttp.StateHijacked:
+		c.mu.Lock()
+		delete(c.open, conn)
+		c.mu.Unlock()
+	}
+}
+
+func (c *connections) closeAll() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for conn := range c.open {
+		conn.Close()
+	}
+}
+
+// quietLogger takes what fasthttp prints of single connections: news for someone who
+// debugs, not for an operator.
+type quietLogger struct{ *slog.Logger }
+
+// Printf logs at level debug.
+func (l quietLogger) Printf(format string, args ...any) {
+	l.Debug("connection", "format", format, "args", args)
+}

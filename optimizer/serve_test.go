@@ -1,0 +1,338 @@
+package optimizer_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"phasegate/optimizer"
+)
+
+func TestAdmin(t *testing.T) {
+	t.Parallel()
+	p := start(t, counted("Cache-Control: max-age=60"))
+	for target, want := range map[string]string{"/healthz": "ok", "/readyz": "ok", "/version": optimizer.Version, "/metrics": "optimizer_cache_entries 0"} {
+		resp, err := p.client.Get(p.admin + target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != 200 || !strings.Contains(string(body), want) {
+			t.Errorf("%s: %d, no %q in it", target, resp.StatusCode, want)
+		}
+	}
+	host := p.o.Addr().String()
+	for _, query := range []string{"key=/x?y=1", "key=" + host + "/x?y=1", "key=http://" + host + "/x?y=1", "all"} {
+		p.get("/x?y=1")
+		if got := p.invalidate(query); got != "{\"removed\":1}\n" {
+			t.Errorf("%s: %s", query, got)
+		}
+		if a := p.get("/x?y=1"); a.cache() == "optimizer; hit" {
+			t.Errorf("%s: still there", query)
+		}
+	}
+	if got := p.invalidate("key=nothing"); !strings.Contains(got, "key must be") {
+		t.Errorf("a bad key: %q", got)
+	}
+}
+
+func TestBadUpstreamBodiesAreNeverStoredNorServedAsWhole(t *testing.T) {
+	t.Parallel()
+	for _, how := range []string{"Content-Length", "chunked"} {
+		for _, size := range []int{1000, 200_000} {
+			p := start(t, func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Cache-Control", "max-age=60")
+				if how == "Content-Length" {
+					w.Header().Set("Content-Length", fmt.Sprint(size+1))
+				}
+				w.Write(bytes.Repeat([]byte("x"), size))
+				w.(http.Flusher).Flush()
+				panic(http.ErrAbortHandler)
+			}, func(c *optimizer.Config) { c.Cache.MaxObjectShare = 0.001 })
+			for range 2 {
+				if a, err := p.try("GET", "/t", ""); err == nil && a.status == 200 {
+					t.Errorf("%s of %d bytes: a truncated answer looks whole, %s", how, size, a.cache())
+				}
+			}
+		}
+	}
+}
+
+func TestLargeBodiesAreStreamedNotStored(t *testing.T) {
+	t.Parallel()
+	body := bytes.Repeat([]byte("0123456789abcdef"), 20_000)
+	for _, chunked := range []bool{false, true} {
+		p := start(t, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Cache-Control", "max-age=60")
+			if !chunked {
+				w.Header().Set("Content-Length", fmt.Sprint(len(body)))
+			}
+			w.Write(body)
+		}, func(c *optimizer.Config) { c.Cache.MaxObjectShare = 0.001 })
+		for range 2 {
+			if a := p.get("/l"); a.body != string(body) || strings.Contains(a.cache(), "stored") {
+				t.Errorf("chunked %v: %d bytes, %s", chunked, len(a.body), a.cache())
+			}
+		}
+		p.wantAsked(2, "two large bodies")
+	}
+}
+
+func TestRequestBodiesGoUpUnchanged(t *testing.T) {
+	t.Parallel()
+	p := start(t, func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		fmt.Fprintf(w, "%s %d %v %s", r.Method, len(body), err, r.Header.Get("X-Forwarded-For"))
+	}, func(c *optimizer.Config) { c.Guard.MaxRequestSize = 300_000 })
+	for _, size := range []int{1, 5000, 100_000, 300_000} {
+		if a := p.do("PUT", "/u", strings.Repeat("x", size), "X-Forwarded-For: 6.6.6.6"); a.body != fmt.Sprintf("PUT %d <nil> 127.0.0.1", size) {
+			t.Errorf("%d bytes: %q", size, a.body)
+		}
+	}
+	if a := p.do("PUT", "/u", strings.Repeat("x", 300_001)); a.status != http.StatusRequestEntityTooLarge {
+		t.Errorf("too large: %d", a.status)
+	}
+	if a := p.get("/u"); !strings.HasPrefix(a.body, "GET 0") {
+		t.Errorf("after that: %q", a.body)
+	}
+}
+
+func TestRequestsThatCouldBeMisreadAreRefused(t *testing.T) {
+	t.Parallel()
+	p := start(t, counted("Cache-Control: max-age=60"), func(c *optimizer.Config) { c.Guard.MaxURILength = 100; c.Guard.MaxHeaderSize = 2048 })
+	for _, tt := range []struct {
+		why, request string
+		status       int
+	}{
+		{"both lengths", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400},
+		{"both, the other way round", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n", 400},
+		{"both, identity", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\nContent-Length: 0\r\n\r\n", 400},
+		{"two lengths", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", 400},
+		{"length with a sign", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\nabc", 400},
+		{"unknown transfer coding", "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 400},
+		{"folded line", "GET / HTTP/1.1\r\nHost: a\r\nX: a\r\n b\r\n\r\n", 400},
+		{"space before the colon", "GET / HTTP/1.1\r\nHost : a\r\n\r\n", 400},
+		{"two hosts", "GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400},
+		{"no host", "GET / HTTP/1.1\r\n\r\n", 400},
+		{"a host with a path", "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400},
+		{"long target", "GET /" + strings.Repeat("a", 200) + " HTTP/1.1\r\nHost: a\r\n\r\n", 414},
+		{"long header", "GET / HTTP/1.1\r\nHost: a\r\nX: " + strings.Repeat("a", 4000) + "\r\n\r\n", 431},
+		{"CONNECT", "CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", 405},
+		{"TRACE", "TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", 405},
+		{"fragment", "GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", 400},
+	} {
+		status, closed := p.raw(tt.request)
+		if status != tt.status {
+			t.Errorf("%s: %d, want %d", tt.why, status, tt.status)
+		}
+		if status == 400 && strings.Contains(tt.request, "POST") && !closed {
+			t.Errorf("%s: the connection stays open", tt.why)
+		}
+	}
+	p.wantAsked(0, "refused requests")
+	if status, _ := p.raw("GET http://abs.test/x HTTP/1.1\r\nHost: other\r\n\r\n"); status != 200 {
+		t.Errorf("absolute form: %d", status)
+	}
+	p.get("/x", "Host: abs.test")
+	p.wantAsked(1, "absolute form and origin form are one resource")
+	// This one is seen only while the body goes up, so the upstream sees a broken request.
+	if status, closed := p.raw("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\nabc\r\n0\r\n\r\n"); status != 400 || !closed {
+		t.Errorf("bad chunk size: %d, closed %v", status, closed)
+	}
+}
+
+// Whatever happens at once, hits, misses, variants, expiry, evictions, writes and
+// failures, an answer belongs to its request and is whole.
+func TestAnswersBelongToTheirRequests(t *testing.T) {
+	t.Parallel()
+	body := func(path, variant string) string {
+		return strings.Repeat(path+"|"+variant+"|", 1+len(path)*len(path)/4)
+	}
+	headers := []string{"max-age=60", "max-age=0", "private", "no-store", "max-age=1, stale-while-revalidate=60", "s-maxage=60"}
+	p := start(t, func(w http.ResponseWriter, r *http.Request) {
+		n := len(r.URL.Path)
+		if r.Method == "POST" {
+			return
+		}
+		w.Header().Set("Cache-Control", headers[n%len(headers)])
+		w.Header().Set("ETag", `"`+r.URL.Path+r.Header.Get("X-Variant")+`"`)
+		variant := ""
+		if n%2 == 0 {
+			w.Header().Set("Vary", "X-Variant")
+			variant = r.Header.Get("X-Variant")
+		}
+		if r.Header.Get("If-None-Match") == w.Header().Get("ETag") {
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
+		if n%7 == 0 {
+			w.(http.Flusher).Flush() // chunked
+		}
+		io.WriteString(w, body(r.URL.Path, variant))
+	}, func(c *optimizer.Config) { c.Cache.Capacity = 30; c.Cache.MaxObjectShare = 0.0002 })
+	var wg sync.WaitGroup
+	for g := range 16 {
+		wg.Go(func() {
+			for i := range 150 {
+				path := "/" + strings.Repeat("k", (g*31+i*17)%40)
+				variant := fmt.Sprint(i % 3)
+				if i%29 == 0 {
+					p.do("POST", path, "x")
+					continue
+				}
+				a, err := p.try("GET", path, "", "X-Variant: "+variant)
+				want := body(path, "")
+				if len(path)%2 == 0 {
+					want = body(path, variant)
+				}
+				if err != nil || a.status != 200 || a.body != want {
+					t.Errorf("GET %s variant %s: %d, %v, %d bytes of %d, %s", path, variant, a.status, err, len(a.body), len(want), a.cache())
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestRateLimit(t *testing.T) {
+	t.Parallel()
+	p := start(t, counted("Cache-Control: max-age=60"), func(c *optimizer.Config) {
+		c.Guard.RateLimit.RequestsPerMinute, c.Guard.RateLimit.Burst = 1, 3
+	})
+	for range 3 {
+		p.get("/x")
+	}
+	if a := p.get("/x"); a.status != http.StatusTooManyRequests || a.header.Get("Retry-After") == "" {
+		t.Errorf("fourth request: %d", a.status)
+	}
+}
+
+func TestUpstreamThatIsNotThere(t *testing.T) {
+	t.Parallel()
+	p := start(t, counted(), func(c *optimizer.Config) { c.Upstream.URL = "http://127.0.0.1:1" })
+	if a := p.get("/x"); a.status != http.StatusBadGateway {
+		t.Errorf("status %d", a.status)
+	}
+	p = start(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, func(c *optimizer.Config) { c.Upstream.Timeout = 20 * time.Millisecond })
+	if a := p.get("/x"); a.status != http.StatusGatewayTimeout {
+		t.Errorf("slow upstream: status %d", a.status)
+	}
+}
+
+func TestStopFinishesWhatIsInFlight(t *testing.T) {
+	t.Parallel()
+	arrived, release := make(chan struct{}), make(chan struct{})
+	p := start(t, func(w http.ResponseWriter, r *http.Request) {
+		close(arrived)
+		<-release
+		io.WriteString(w, "done")
+	})
+	got := make(chan answer)
+	go func() { got <- p.get("/d") }()
+	<-arrived
+	stopped := make(chan error)
+	go func() { stopped <- p.o.Stop(context.Background()) }()
+	eventually(t, "not ready", func() bool {
+		resp, err := p.client.Get(p.admin + "/readyz")
+		if err != nil {
+			return false
+		}
+		resp.Body.Close()
+		return resp.StatusCode == http.StatusServiceUnavailable
+	})
+	close(release)
+	if a := <-got; a.body != "done" {
+		t.Errorf("in flight: %+v", a)
+	}
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+	if _, err := p.try("GET", "/d", ""); err == nil {
+		t.Error("still accepting")
+	}
+}
+
+func TestStopIsBounded(t *testing.T) {
+	t.Parallel()
+	arrived := make(chan struct{})
+	p := start(t, func(w http.ResponseWriter, r *http.Request) {
+		close(arrived)
+		<-r.Context().Done()
+	})
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		p.try("GET", "/d", "")
+	}()
+	<-arrived
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := p.o.Stop(ctx); err == nil {
+		t.Error("no error, although a request was cut off")
+	}
+	<-ended
+}
+
+func TestAccessLog(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	var out bytes.Buffer
+	p := start(t, counted(), func(c *optimizer.Config) {
+		c.Telemetry.AccessLog = true
+		c.Logger = slog.New(slog.NewJSONHandler(lockedWriter{&mu, &out}, nil))
+	})
+	p.get("/logged")
+	eventually(t, "a record", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return strings.Contains(out.String(), `"target":"/logged","status":200,"cache":"miss"`)
+	})
+}
+
+type lockedWriter struct {
+	mu *sync.Mutex
+	w  io.Writer
+}
+
+func (w lockedWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.w.Write(p)
+}
+
+func (p *proxy) invalidate(query string) string {
+	p.t.Helper()
+	resp, err := p.client.Post(p.admin+"/invalidate?"+strings.ReplaceAll(query, "?", "%3F"), "", nil)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, _ := io.ReadAll(resp.Body)
+	return string(body)
+}
+
+// metric reads one sample from the admin listener.
+func (p *proxy) metric(name string) (value float64) {
+	p.t.Helper()
+	resp, err := p.client.Get(p.admin + "/metrics")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, _ := io.ReadAll(resp.Body)
+	_, rest, ok := strings.Cut(string(body), "\n"+name+" ")
+	if !ok {
+		p.t.Fatalf("no metric %s", name)
+	}
+	fmt.Sscan(rest, &value)
+	return value
+}

@@ -1,0 +1,70 @@
+package telemetry_test
+
+import (
+	"bytes"
+	"log/slog"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"phasegate/optimizer/lru"
+	"phasegate/optimizer/telemetry"
+	"phasegate/optimizer/upstream"
+)
+
+func newMetrics() *telemetry.Metrics {
+	return telemetry.New(
+		func() lru.Stats { return lru.Stats{Bytes: 123, Entries: 4, Evictions: 5} },
+		func() upstream.Stats { return upstream.Stats{Open: 6, Reused: 7, State: upstream.Open} })
+}
+
+func TestMetricsAreServedUnderTheirDocumentedNames(t *testing.T) {
+	t.Parallel()
+	m := newMetrics()
+	m.Answered(telemetry.Hit, 200, time.Millisecond)
+	m.Answered(telemetry.Refused, 999, time.Millisecond)
+	m.Refreshed(telemetry.Unchanged)
+	m.UpstreamRequests.Inc()
+	w := httptest.NewRecorder()
+	m.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	text := w.Body.String()
+	for _, line := range []string{
+		`optimizer_requests_total{result="hit"} 1`, `optimizer_requests_total{result="miss"} 0`,
+		`optimizer_responses_total{class="2xx"} 1`, `optimizer_responses_total{class="other"} 1`,
+		`optimizer_request_duration_seconds_count{result="hit"} 1`, `optimizer_refreshes_total{outcome="unchanged"} 1`,
+		`optimizer_cache_bytes 123`, `optimizer_cache_entries 4`, `optimizer_cache_evictions_total 5`,
+		`optimizer_upstream_requests_total 1`, `optimizer_upstream_connections 6`, `optimizer_upstream_connection_uses_total{state="reused"} 7`,
+		`optimizer_breaker_state 2`, `go_goroutines `, `optimizer_in_flight_requests 0`,
+	} {
+		if !strings.Contains(text, "\n"+line) {
+			t.Errorf("no line %q", line)
+		}
+	}
+}
+
+func TestRecordingDoesNotAllocate(t *testing.T) {
+	m := newMetrics()
+	if n := testing.AllocsPerRun(100, func() { m.Answered(telemetry.Hit, 200, time.Millisecond) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func TestAccessLog(t *testing.T) {
+	t.Parallel()
+	var none *telemetry.AccessLog
+	none.Write(telemetry.Access{})
+	if none.Enabled() {
+		t.Error("no log, but enabled")
+	}
+	var out bytes.Buffer
+	telemetry.NewAccessLog(slog.New(slog.NewJSONHandler(&out, nil))).Write(telemetry.Access{Method: "GET", Target: "/a\nb", Status: 200, Result: telemetry.Stale})
+	for _, part := range []string{`"method":"GET"`, `"target":"/a\nb"`, `"status":200`, `"cache":"stale"`} {
+		if !strings.Contains(out.String(), part) {
+			t.Errorf("%s isn't in %s", part, out.String())
+		}
+	}
+	if strings.Count(out.String(), "\n") != 1 {
+		t.Error("not one line")
+	}
+}

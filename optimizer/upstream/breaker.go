@@ -1,0 +1,90 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/sony/gobreaker/v2"
+)
+
+// State is a breaker's state, in the order of how much it lets through.
+type State int
+
+// A closed breaker lets everything through, a half-open one a few trials.
+const (
+	Closed State = iota
+	HalfOpen
+	Open
+)
+
+// String names the state as metrics and logs show it.
+func (s State) String() string { return [...]string{"closed", "half-open", "open"}[s] }
+
+// OpenError says that a request wasn't sent because the breaker is open, or
+// half-open with its trials under way.
+type OpenError struct {
+	RetryAfter time.Duration // until the next trial may go through
+}
+
+// Error says so in words.
+func (e *OpenError) Error() string {
+	return fmt.Sprintf("circuit breaker open, next trial in %v", e.RetryAfter)
+}
+
+var errStatus = errors.New("upstream answered with an error status")
+
+// breaker is gobreaker's two-step breaker on a rolling window, which also knows
+// when it will let requests through again.
+type breaker struct {
+	cb      *gobreaker.TwoStepCircuitBreaker[struct{}]
+	openFor time.Duration
+	opened  atomic.Int64 // Unix nanoseconds of the last opening
+}
+
+// buckets is how finely the window rolls.
+const buckets = 10
+
+func newBreaker(cfg Breaker) *breaker {
+	b := &breaker{openFor: cfg.OpenFor}
+	b.cb = gobreaker.NewTwoStepCircuitBreaker[struct{}](gobreaker.Settings{
+		MaxRequests:  uint32(cfg.HalfOpenRequests),
+		Interval:     cfg.Window,
+		BucketPeriod: max(1, cfg.Window/buckets),
+		Timeout:      cfg.OpenFor,
+		ReadyToTrip: func(c gobreaker.Counts) bool {
+			// Not c.Requests: that counts those still under way, and the excluded.
+			ended := c.TotalSuccesses + c.TotalFailures
+			return int(ended) >= cfg.MinRequests && float64(c.TotalFailures) >= cfg.ErrorShare*float64(ended)
+		},
+		IsExcluded: func(err error) bool { return errors.Is(err, context.Canceled) },
+		OnStateChange: func(_ string, _, to gobreaker.State) {
+			if to == gobreaker.StateOpen {
+				b.opened.Store(time.Now().UnixNano())
+			}
+		},
+	})
+	return b
+}
+
+// allow asks for leave to send; done must be called once with the outcome.
+func (b *breaker) allow() (done func(error), err error) {
+	done, err = b.cb.Allow()
+	if err != nil {
+		left := b.openFor - time.Since(time.Unix(0, b.opened.Load()))
+		return nil, &OpenError{RetryAfter: max(left, time.Second)}
+	}
+	return done, nil
+}
+
+func (b *breaker) state() State {
+	switch b.cb.State() {
+	case gobreaker.StateOpen:
+		return Open
+	case gobreaker.StateHalfOpen:
+		return HalfOpen
+	}
+	return Closed
+}

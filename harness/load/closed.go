@@ -1,0 +1,196 @@
+package load
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"phasegate/harness/scenario"
+	"phasegate/harness/timeline"
+)
+
+// Prewarm asks one arm for its most popular targets, in order, each once, over
+// at most p.Concurrency connections of its own, and checks the answers as Run
+// does. Nothing goes to the sink. progress, which may be nil, is told after
+// every answer. A target without a usable, right answer is counted in the
+// report; once more than a tenth of them failed, Prewarm gives up with the
+// first failure's reason.
+func (g *Generator) Prewarm(ctx context.Context, arm int, p scenario.Prewarm, progress func(done, total int)) error {
+	ctx, leave, err := g.enter(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+
+	a := g.arms[arm]
+	top := g.source.popular(p.Top)
+	var (
+		mu           sync.Mutex
+		next         int
+		done, failed int
+		first        error
+		known        = make([]bool, len(top))
+	)
+	take := func() (int, bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		next++
+		return next - 1, next <= len(top)
+	}
+	finish := func(i int, x *exchange) {
+		mu.Lock()
+		defer mu.Unlock()
+		if ctx.Err() != nil {
+			return
+		}
+		done++
+		if known[i] = usable(x); !known[i] {
+			failed++
+			if first == nil {
+				first = errors.New(sentence(a.Name, job{request: top[i], due: x.Due}, x.why, g.source.appendTarget(nil, top[i].target)))
+			}
+			if 10*failed > len(top) {
+				cancel()
+			}
+		}
+		if progress != nil {
+			progress(done, len(top))
+		}
+	}
+
+	var clients sync.WaitGroup
+	for range min(max(p.Concurrency, 1), len(top)) {
+		clients.Go(func() {
+			c := g.newClient(ctx, a, g.source)
+			defer c.close()
+			for {
+				i, ok := take()
+				if !ok || ctx.Err() != nil {
+					return
+				}
+				x := c.ask(ctx, top[i])
+				finish(i, &x)
+			}
+		})
+	}
+	clients.Wait()
+
+	a.prewarmed += done
+	a.prewarmFailed += failed
+	for i, ok := range known {
+		if ok {
+			a.seen.add(top[i].target)
+		}
+	}
+	if 10*failed > len(top) {
+		return fmt.Errorf("%d of the first %d answers failed, of %d targets: %w", failed, done, len(top), first)
+	}
+	return ctx.Err()
+}
+
+// usable reports whether an answer may stand for a cache's content. One that
+// isn't proven may: whether that is a fault is for the run to say.
+func usable(x *exchange) bool { return x.Class == timeline.OK || x.Class == timeline.Unproven }
+
+// Sequential is one client in a closed loop on one connection: n requests, each
+// sent when the answer before it has ended. It returns their service times,
+// from the send to the last body byte. With targets it asks for those in turn,
+// after asking for each once, untimed, so that a cache holds them; without, it
+// follows the schedule's own reads from the first position on. Nothing goes to
+// the sink. At the first failed request it gives up and returns the times until
+// then.
+func (g *Generator) Sequential(ctx context.Context, arm, n int, targets ...string) ([]time.Duration, error) {
+	ctx, leave, err := g.enter(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	var from source = literal(targets)
+	if len(targets) == 0 {
+		from = g.source
+	}
+	for _, t := range targets {
+		if err := checkPath(t); err != nil {
+			return nil, fmt.Errorf("target %w", err)
+		}
+	}
+	c := g.newClient(ctx, g.arms[arm], from)
+	defer c.close()
+
+	times := make([]time.Duration, 0, max(n, 0))
+	warm := len(targets)
+	position := uint64(0)
+	for i := 0; i < warm+n; i++ {
+		r := from.at(position)
+		for writes := 0; !r.cacheable(); writes++ {
+			if writes == maxWrites {
+				return times, fmt.Errorf("no read among %d requests of the schedule", writes)
+			}
+			position++
+			r = from.at(position)
+		}
+		position++
+		x := c.ask(ctx, r)
+		if ctx.Err() != nil {
+			return times, ctx.Err()
+		}
+		if !usable(&x) {
+			return times, fmt.Errorf("request %d of %d: %s %s: %w", i+1, warm+n, r.method, from.appendTarget(nil, r.target), x.why)
+		}
+		if i >= warm {
+			times = append(times, x.Service)
+		}
+	}
+	return times, nil
+}
+
+// maxWrites bounds how far Sequential looks for a read.
+const maxWrites = 1 << 20
+
+// client is one connection in a closed loop.
+type client struct {
+	conn    *conn
+	sockets *sockets
+	stop    func() bool
+}
+
+func (g *Generator) newClient(ctx context.Context, a *arm, from source) *client {
+	s := &sockets{}
+	return &client{
+		conn:    &conn{g: g, arm: a, source: from, base: time.Now(), open: s},
+		sockets: s,
+		stop:    context.AfterFunc(ctx, s.cut),
+	}
+}
+
+// ask sends one request, due now, and waits for its outcome.
+func (c *client) ask(ctx context.Context, r request) exchange {
+	return c.conn.perform(ctx, job{request: r, due: time.Since(c.conn.base)}, false)
+}
+
+func (c *client) close() {
+	c.stop()
+	c.conn.hangUp()
+}
+
+// literal is the source of given targets, in turn.
+type literal []string
+
+func (l literal) at(i uint64) request {
+	return request{method: "GET", target: uint32(i % uint64(len(l)))}
+}
+
+func (l literal) appendTarget(dst []byte, target uint32) []byte { return append(dst, l[target]...) }
+func (l literal) targets() int                                  { return len(l) }
+
+func (l literal) popular(n int) []request {
+	top := make([]request, 0, len(l))
+	for i := range min(n, len(l)) {
+		top = append(top, l.at(uint64(i)))
+	}
+	return top
+}

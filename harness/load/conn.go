@@ -1,0 +1,374 @@
+package load
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"os"
+	"sync"
+	"time"
+
+	"phasegate/harness/timeline"
+
+	"github.com/valyala/fasthttp"
+)
+
+const (
+	readBuffer  = 4 << 10  // of every connection; grows for a longer header …
+	maxHeader   = 64 << 10 // … up to this
+	bodyPiece   = 32 << 10 // bodies are read, summed up and dropped in pieces of this
+	maxBody     = 8 << 30  // bytes of one body
+	maxInterims = 100      // 1xx answers before the final one
+)
+
+// pieces are the buffers for bodies: as many as bodies are being read, however
+// many connections there are.
+var pieces = sync.Pool{New: func() any { return new([bodyPiece]byte) }}
+
+// job is one request on its way.
+type job struct {
+	request
+	due time.Duration // after the connection's base
+}
+
+// conn is one client connection and its reader. A request is written either
+// by the reader's goroutine or, on an idle connection, by the dispatcher
+// itself while the reader waits for the first byte of the answer: no goroutine
+// has to wake up between the due time and the send.
+type conn struct {
+	g    *Generator
+	arm  *arm
+	base time.Time // due times count from here
+	open *sockets
+	source
+
+	nc       net.Conn
+	br       *bufio.Reader
+	header   fasthttp.ResponseHeader
+	answered int // answers read from nc
+
+	mu     sync.Mutex // held while handing a job over, until it is written
+	busy   bool       // job, sent and out are of a request under way
+	job    job
+	sent   time.Time
+	known  uint64 // version of the target that we had written before the send
+	out    []byte // the request
+	target [2]int // where the target stands in out
+	broken error  // of writing it
+}
+
+// exchange is a request's outcome and what is behind it.
+type exchange struct {
+	timeline.Outcome
+	why      error // for every class but OK, and for stale
+	sent     bool
+	complete bool // a whole response was read
+	retried  bool
+	version  uint64 // as the answer describes itself; 0 where it doesn't
+}
+
+// send writes a request. The caller holds mu.
+func (c *conn) send(j job) {
+	c.busy, c.job, c.broken = true, j, nil
+	b := append(c.out[:0], j.method...)
+	b = append(b, ' ')
+	c.target[0] = len(b)
+	b = c.appendTarget(b, j.target)
+	c.target[1] = len(b)
+	b = append(b, c.arm.head...)
+	switch j.method {
+	case http.MethodPost, http.MethodPut, http.MethodPatch:
+		b = append(b, "Content-Length: 0\r\n"...) // RFC 9110, section 8.6
+	}
+	c.out = append(b, "\r\n"...)
+	c.known = c.arm.written.version(c.out[c.target[0]:c.target[1]])
+	err := c.nc.SetDeadline(c.deadline(j))
+	c.sent = time.Now()
+	if err == nil {
+		_, err = c.nc.Write(c.out)
+	}
+	if err != nil {
+		// The reader learns of it by the close.
+		c.broken = err
+		c.nc.Close()
+	}
+}
+
+func (c *conn) deadline(j job) time.Time { return c.base.Add(j.due + c.g.timeout) }
+
+// perform sees a request through to its outcome; sent says that it is written
+// already. It dials where there is no connection. A request that may be
+// repeated (RFC 9110, section 9.2.2) is sent once more, on a fresh connection,
+// if a connection that had served others before was closed without a byte of
+// an answer: the server had given up an idle connection at the same moment
+// (RFC 9112, section 9.3.1). Whoever fails twice, or at first sight, has
+// failed.
+func (c *conn) perform(ctx context.Context, j job, sent bool) exchange {
+	x := exchange{sent: sent}
+	x.Due, x.Cacheable = j.due, j.cacheable()
+	if !sent {
+		if err := c.begin(ctx, j); err != nil {
+			c.fail(&x, j, err)
+			return x
+		}
+		x.sent = true
+	}
+	a, err := c.receive(j.method)
+	var silent *silentError
+	if errors.As(err, &silent) && c.answered > 0 && idempotent(j.method) && !isTimeout(err) {
+		c.hangUp()
+		if again := c.begin(ctx, j); again == nil {
+			x.retried = true
+			a, err = c.receive(j.method)
+		} else {
+			err = fmt.Errorf("%w; again: %w", err, again)
+		}
+	}
+	if err != nil {
+		c.fail(&x, j, err)
+		return x
+	}
+	c.finish(&x, j, a)
+	return x
+}
+
+// begin dials if need be and writes the request.
+func (c *conn) begin(ctx context.Context, j job) error {
+	if time.Since(c.base) >= j.due+c.g.timeout {
+		return fmt.Errorf("every connection was busy: %w", os.ErrDeadlineExceeded)
+	}
+	if c.nc == nil {
+		if err := c.dial(ctx, c.deadline(j)); err != nil {
+			return err
+		}
+	}
+	c.mu.Lock()
+	c.send(j)
+	c.mu.Unlock()
+	return nil
+}
+
+func (c *conn) dial(ctx context.Context, deadline time.Time) error {
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	nc, err := c.g.dial(ctx, "tcp", c.arm.address)
+	if err != nil {
+		return err
+	}
+	if !c.open.add(nc) {
+		nc.Close()
+		return net.ErrClosed
+	}
+	if c.arm.tls != nil {
+		secured := tls.Client(nc, c.arm.tls)
+		if err := secured.HandshakeContext(ctx); err != nil {
+			c.open.drop(nc)
+			return fmt.Errorf("TLS handshake with %s: %w", c.arm.address, err)
+		}
+		c.open.replace(nc, secured)
+		nc = secured
+	}
+	c.arm.dialled.Add(1)
+	c.nc, c.answered = nc, 0
+	if c.br == nil {
+		c.br = bufio.NewReaderSize(nc, readBuffer)
+	} else {
+		c.br.Reset(nc)
+	}
+	return nil
+}
+
+// hangUp closes the connection; the next request dials.
+func (c *conn) hangUp() {
+	if c.nc != nil {
+		c.open.drop(c.nc)
+		c.nc = nil
+	}
+}
+
+// fail makes the outcome of a request without a complete answer.
+func (c *conn) fail(x *exchange, j job, err error) {
+	now := time.Since(c.base)
+	x.Class, x.why = timeline.Transport, err
+	if c.broken != nil && x.sent {
+		x.why = c.broken
+	}
+	if isTimeout(err) || now >= j.due+c.g.timeout {
+		x.Class = timeline.Timeout
+		x.why = fmt.Errorf("no complete answer within %s of the due time: %w", c.g.timeout, err)
+		if !x.sent {
+			// It was known at the timeout; that somebody looked later adds nothing.
+			now = min(now, j.due+c.g.timeout)
+		}
+	}
+	x.Latency = now - j.due
+	if x.sent {
+		x.Service = now - c.sent.Sub(c.base)
+	}
+	c.hangUp()
+	c.idle()
+}
+
+// finish judges a complete answer.
+func (c *conn) finish(x *exchange, j job, a *answer) {
+	end := a.end.Sub(c.base)
+	x.complete = true
+	x.Latency, x.Service = end-j.due, a.end.Sub(c.sent)
+	f := judge(expectation{
+		method: j.method, target: c.out[c.target[0]:c.target[1]], sent: c.sent,
+		version: c.known, verify: c.g.verify, catalog: c.g.catalog,
+	}, a)
+	x.Class, x.why, x.version = f.class, f.why, f.version
+	x.Stale, x.Blocking, x.Proven = f.stale, f.blocking, f.proven
+	x.Claim = claimOf(&c.header)
+	if end > j.due+c.g.timeout { // the deadline's timer was late
+		x.Class, x.why = timeline.Timeout, fmt.Errorf("the answer ended %s after the due time", x.Latency)
+	}
+	// Bytes beyond the answer are of no request.
+	if c.header.ConnectionClose() || a.status == http.StatusSwitchingProtocols || c.br.Buffered() > 0 {
+		c.hangUp()
+	} else {
+		c.answered++
+	}
+	c.idle()
+}
+
+// idle marks the connection as one without a request.
+func (c *conn) idle() {
+	c.mu.Lock()
+	c.busy = false
+	c.mu.Unlock()
+}
+
+// silentError is the end of a connection before the first byte of an answer.
+type silentError struct{ err error }
+
+func (e *silentError) Error() string {
+	return "the connection ended before any byte of an answer: " + e.err.Error()
+}
+func (e *silentError) Unwrap() error { return e.err }
+
+// receive reads one complete response. The body is summed up while it arrives
+// and not kept.
+func (c *conn) receive(method string) (*answer, error) {
+	if _, err := c.br.Peek(1); err != nil {
+		return nil, &silentError{err}
+	}
+	if err := c.readHeader(); err != nil {
+		return nil, fmt.Errorf("read the answer's header: %w", err)
+	}
+	h := &c.header
+	a := &answer{status: h.StatusCode(), declared: -1}
+	if c.g.verify {
+		a.proof = readProof(h)
+	}
+	if err := c.readBody(method, a); err != nil {
+		return nil, err
+	}
+	a.end = time.Now()
+	return a, nil
+}
+
+// readHeader reads the final response's header; interim ones are passed over.
+func (c *conn) readHeader() error {
+	for range maxInterims {
+		err := c.header.Read(c.br)
+		var small *fasthttp.ErrSmallBuffer
+		if errors.As(err, &small) && c.br.Size() < maxHeader {
+			// Nothing is lost: what was read so far is still in the smaller
+			// buffer, which the larger one now reads from.
+			c.br = bufio.NewReaderSize(c.br, maxHeader)
+			err = c.header.Read(c.br)
+		}
+		if err != nil {
+			return err
+		}
+		if s := c.header.StatusCode(); s >= 200 || s == http.StatusSwitchingProtocols {
+			return nil
+		}
+	}
+	return fmt.Errorf("more than %d interim answers", maxInterims)
+}
+
+// readBody reads the body by its framing (RFC 9112, section 6.3).
+func (c *conn) readBody(method string, a *answer) error {
+	h := &c.header
+	length := int64(h.ContentLength())
+	switch {
+	case method == http.MethodHead:
+		a.declared = max(length, -1)
+		return nil
+	case a.status == http.StatusNoContent, a.status == http.StatusNotModified, a.status == http.StatusSwitchingProtocols:
+		return nil
+	case length == 0:
+		return nil
+	case length > maxBody:
+		return fmt.Errorf("a body of %d bytes; allowed are %d", length, int64(maxBody))
+	}
+	piece := pieces.Get().(*[bodyPiece]byte)
+	defer pieces.Put(piece)
+	var from io.Reader = c.br
+	if length == -1 {
+		from = httputil.NewChunkedReader(c.br)
+	}
+	for length < 0 || a.length < length {
+		b := piece[:]
+		if length > 0 {
+			b = b[:min(bodyPiece, length-a.length)]
+		}
+		n, err := from.Read(b)
+		if n > 0 {
+			a.length += int64(n)
+			if a.proof.present && a.proof.fault == nil {
+				_, _ = a.proof.digest.Write(b[:n]) // never fails
+			}
+		}
+		switch {
+		case err == io.EOF && length < 0:
+			if length == -1 {
+				if err := h.ReadTrailer(c.br); err != nil {
+					return fmt.Errorf("the answer was cut off after %d bytes of its body: %w", a.length, noEOF(err))
+				}
+			}
+			return nil
+		case err != nil && length > 0:
+			return fmt.Errorf("the answer was cut off after %d of %d bytes of its body: %w", a.length, length, noEOF(err))
+		case err != nil:
+			return fmt.Errorf("the answer was cut off after %d bytes of its body: %w", a.length, noEOF(err))
+		case a.length > maxBody:
+			return fmt.Errorf("a body of more than %d bytes", int64(maxBody))
+		}
+	}
+	return nil
+}
+
+// noEOF turns the end of a connection where there should be more into an
+// error that says so.
+func noEOF(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+func isTimeout(err error) bool {
+	var t net.Error
+	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) ||
+		errors.Is(err, fasthttp.ErrTimeout) || errors.As(err, &t) && t.Timeout()
+}
+
+// idempotent reports whether a method may be sent again (RFC 9110, section
+// 9.2.2).
+func idempotent(method string) bool {
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete:
+		return true
+	}
+	return false
+}

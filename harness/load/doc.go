@@ -1,0 +1,33 @@
+// Package load sends a scenario's traffic and judges every answer.
+//
+// [New] makes a [Generator] from a [Config]; [Generator.Prewarm] fills a cache,
+// [Generator.Run] keeps the schedule, [Generator.Sequential] is one client in a
+// closed loop. [ReadAccessLog] reads a log to be replayed. What is observed
+// goes to a [Sink]; what only the generator knows is in the [Report].
+//
+// # Open loop
+//
+// Request i is due at a time that the schedule alone decides, whatever became
+// of the others; latency runs from there to the last body byte. A dispatcher
+// on a thread of its own sleeps to each due time and writes the request to an
+// idle connection itself. Where the connections are limited and all are busy,
+// the request waits in line, and that is latency too. The timeout counts from
+// the due time, also for a request that is never sent.
+//
+// # The same seed, the same requests
+//
+// Which arm, method and target belong to position i is a pure function of the
+// configuration, the seed and i: each is drawn by a hash of the position, in a
+// stream of its own. [Generator.At] shows the sequence without running it.
+//
+// # Verification
+//
+// The mock upstream's answers describe themselves (package
+// phasegate/fixtures/upstream/wire). With verification on, every answer's
+// description must be of the target that was asked for, of the status that
+// came, and of the body that came, checksum included; it also tells how old
+// the answer was when it was asked for and whether it had to wait for the
+// upstream. Nothing that the system under test adds is believed; its claims
+// are recorded beside. Births are read against this host's clock, so the mock
+// upstream has to run on the same host.
+package load

@@ -1,0 +1,247 @@
+package load
+
+import (
+	"context"
+	"net"
+	"slices"
+	"sync"
+	"time"
+)
+
+// pool holds the connections of one arm, at most limit. The connection that
+// became idle last is used first, so that no more are opened than the load
+// needs; a request that finds all of them busy waits in line, first come,
+// first served.
+type pool struct {
+	g      *Generator
+	arm    *arm
+	ctx    context.Context // of the run; what fails after its end was cut off
+	base   time.Time
+	limit  int
+	record func(*arm, job, *exchange)
+	lost   func() // told of every request that was cut off
+
+	sockets sockets
+	readers sync.WaitGroup
+
+	mu      sync.Mutex
+	idle    []*conn
+	open    int // with a reader, idle or not
+	waiting queue
+	closed  bool
+}
+
+// dispatch sends a request that is due. It never waits. free is false if no
+// connection was: the request stands in line then. at is when it was sent, or
+// handed to a connection that is still to be opened.
+func (p *pool) dispatch(j job) (at time.Time, free bool) {
+	p.mu.Lock()
+	switch n := len(p.idle); {
+	case p.closed:
+		p.mu.Unlock()
+		p.lost()
+		return time.Time{}, false
+	case n > 0:
+		c := p.idle[n-1]
+		p.idle = p.idle[:n-1]
+		// Before the pool's lock is given up, so that the reader can't find
+		// its connection neither idle nor busy.
+		c.mu.Lock()
+		p.mu.Unlock()
+		c.send(j)
+		at = c.sent
+		c.mu.Unlock()
+		return at, true
+	case p.open < p.limit:
+		p.open++
+		p.readers.Go(func() { p.read(p.newConn(), j) })
+		p.mu.Unlock()
+		return time.Now(), true
+	default:
+		p.waiting.push(j)
+		p.mu.Unlock()
+		return time.Time{}, false
+	}
+}
+
+func (p *pool) newConn() *conn {
+	return &conn{g: p.g, arm: p.arm, source: p.g.source, base: p.base, open: &p.sockets}
+}
+
+// read is the life of a connection's reader: from its first request on.
+func (p *pool) read(c *conn, j job) {
+	defer c.hangUp()
+	sent := false
+	for {
+		x := c.perform(p.ctx, j, sent)
+		if p.ctx.Err() != nil && !x.complete {
+			p.lost()
+		} else {
+			p.record(p.arm, j, &x)
+		}
+		next, ok := p.next(c)
+		if !ok {
+			return
+		}
+		if next != nil {
+			j, sent = *next, false
+			continue
+		}
+		if j, ok = p.await(c); !ok {
+			return
+		}
+		sent = true
+	}
+}
+
+// next decides what a connection does after a request: serve whoever waits,
+// rest (nil, true), or go (false).
+func (p *pool) next(c *conn) (*job, bool) {
+	if c.nc != nil {
+		_ = c.nc.SetDeadline(time.Time{}) // a broken connection shows in the next read
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.closed {
+		if j, ok := p.waiting.pop(); ok {
+			return &j, true
+		}
+		if c.nc != nil {
+			p.idle = append(p.idle, c)
+			return nil, true
+		}
+	}
+	p.open--
+	return nil, false
+}
+
+// await rests until the dispatcher has sent a request on c, and its answer
+// begins; false if the server closed the idle connection, or spoke without
+// having been asked.
+func (p *pool) await(c *conn) (job, bool) {
+	_, _ = c.br.Peek(1) // whatever it is, receive will see it again
+	for {
+		c.mu.Lock()
+		busy, j := c.busy, c.job
+		c.mu.Unlock()
+		if busy {
+			return j, true
+		}
+		if p.leave(c) {
+			return job{}, false
+		}
+	}
+}
+
+// leave takes an idle connection out of the pool; false if the dispatcher was
+// faster.
+func (p *pool) leave(c *conn) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	i := slices.Index(p.idle, c)
+	if i < 0 && !p.closed {
+		return false
+	}
+	if i >= 0 {
+		p.idle = slices.Delete(p.idle, i, i+1)
+	}
+	p.open--
+	return true
+}
+
+// close cuts off whatever is under way and waits for the readers to end.
+func (p *pool) close() {
+	p.mu.Lock()
+	p.closed = true
+	p.idle = nil
+	var dropped int
+	for {
+		if _, ok := p.waiting.pop(); !ok {
+			break
+		}
+		dropped++
+	}
+	p.mu.Unlock()
+	for range dropped {
+		p.lost()
+	}
+	p.sockets.cut()
+	p.readers.Wait()
+}
+
+// queue is a first-in-first-out list in one slice, which it reuses.
+type queue struct {
+	jobs []job
+	head int
+}
+
+func (q *queue) push(j job) {
+	if q.head > 64 && q.head*2 > len(q.jobs) {
+		n := copy(q.jobs, q.jobs[q.head:])
+		clear(q.jobs[n:])
+		q.jobs, q.head = q.jobs[:n], 0
+	}
+	q.jobs = append(q.jobs, j)
+}
+
+func (q *queue) pop() (job, bool) {
+	if q.head == len(q.jobs) {
+		return job{}, false
+	}
+	j := q.jobs[q.head]
+	q.jobs[q.head] = job{}
+	q.head++
+	if q.head == len(q.jobs) {
+		q.jobs, q.head = q.jobs[:0], 0
+	}
+	return j, true
+}
+
+// sockets is the set of open connections, so that all can be cut off at once.
+type sockets struct {
+	mu     sync.Mutex
+	closed bool
+	all    map[net.Conn]struct{}
+}
+
+// add reports false, and doesn't take nc, once everything is cut off.
+func (s *sockets) add(nc net.Conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	if s.all == nil {
+		s.all = map[net.Conn]struct{}{}
+	}
+	s.all[nc] = struct{}{}
+	return true
+}
+
+func (s *sockets) replace(old, with net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.all, old)
+	s.all[with] = struct{}{}
+	if s.closed {
+		with.Close()
+	}
+}
+
+// drop closes one.
+func (s *sockets) drop(nc net.Conn) {
+	s.mu.Lock()
+	delete(s.all, nc)
+	s.mu.Unlock()
+	nc.Close()
+}
+
+// cut closes all, and everything that would be added from now on.
+func (s *sockets) cut() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	for nc := range s.all {
+		nc.Close()
+	}
+}

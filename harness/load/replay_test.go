@@ -1,0 +1,170 @@
+package load
+
+import (
+	"math"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"phasegate/fixtures/upstream/wire"
+	"phasegate/harness/scenario"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// logOf reads lines of the form "SECOND REQUEST STATUS SIZE", where REQUEST is
+// "GET /a".
+func logOf(t *testing.T, lines ...string) *Log {
+	t.Helper()
+	var text strings.Builder
+	for _, line := range lines {
+		f := strings.Fields(line)
+		text.WriteString(`h - - [17/May/2015:10:05:` + f[0] + ` +0000] "` + f[1] + ` ` + f[2] + ` HTTP/1.1" ` + f[3] + ` ` + f[4] + "\n")
+	}
+	l, err := readLog(strings.NewReader(text.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.Malformed > 0 {
+		t.Fatal(l.Problems)
+	}
+	return l
+}
+
+func TestCatalog(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		why   string
+		lines []string
+		want  wire.Resource
+	}{
+		{"the most frequent size of a 2xx", []string{"00 GET /a 200 5", "00 GET /a 200 9", "00 GET /a 200 5"}, wire.Resource{Status: 200, Size: 5}},
+		{"of a draw the larger: a part of it may have been cut off", []string{"00 GET /a 200 5", "00 GET /a 200 9"}, wire.Resource{Status: 200, Size: 9}},
+		{"- is 0", []string{"00 GET /a 200 -"}, wire.Resource{Status: 200}},
+		{"206 is a part of it", []string{"00 GET /a 206 5", "00 GET /a 206 5", "00 GET /a 200 9"}, wire.Resource{Status: 200, Size: 9}},
+		{"and better than nothing", []string{"00 GET /a 206 5"}, wire.Resource{Status: 200, Size: 5}},
+		{"304 says nothing of the size", []string{"00 GET /a 304 0", "00 GET /a 304 0", "00 GET /a 200 9"}, wire.Resource{Status: 200, Size: 9}},
+		{"HEAD neither", []string{"00 HEAD /a 200 0", "00 HEAD /a 200 0", "00 GET /a 200 9"}, wire.Resource{Status: 200, Size: 9}},
+		{"5xx is served as 200, without the size of the error page", []string{"00 GET /a 500 626"}, wire.Resource{Status: 200}},
+		{"4xx with the size of its page", []string{"00 GET /a 404 196", "00 GET /a 404 196", "00 GET /a 200 9"}, wire.Resource{Status: 404, Size: 196}},
+		{"of a draw 200", []string{"00 GET /a 404 196", "00 GET /a 200 9"}, wire.Resource{Status: 200, Size: 9}},
+		{"304 and 5xx count for 200", []string{"00 GET /a 404 196", "00 GET /a 404 196", "00 GET /a 200 9", "00 GET /a 304 -", "00 GET /a 503 7"}, wire.Resource{Status: 200, Size: 9}},
+		{"3xx", []string{"00 GET /a 301 169"}, wire.Resource{Status: 301, Size: 169}},
+		{"201 is a 2xx", []string{"00 POST /a 201 64"}, wire.Resource{Status: 200, Size: 64}},
+	} {
+		got := logOf(t, tt.lines...).Catalog()
+		if diff := cmp.Diff(wire.Catalog{"/a": tt.want}, got); diff != "" {
+			t.Errorf("%s: %s", tt.why, diff)
+		}
+	}
+}
+
+func TestReplayKeepsTheLog(t *testing.T) {
+	t.Parallel()
+	l := logOf(t, "00 GET /a 200 1", "00 POST /b?x=1 201 1", "00 HEAD /a 200 0")
+	s := replay{l}
+	var got []string
+	for i := range uint64(4) {
+		r := s.at(i)
+		got = append(got, r.method+" "+string(s.appendTarget(nil, r.target)))
+	}
+	if want := []string{"GET /a", "POST /b?x=1", "HEAD /a", "GET /a"}; !slices.Equal(got, want) {
+		t.Errorf("replayed %q, want %q", got, want)
+	}
+	if r := l.Repetition(); r != (Repetition{Cacheable: 2, First: 1}) {
+		t.Errorf("repetition %+v", r)
+	}
+	top := s.popular(5)
+	if len(top) != 1 || top[0].method != "GET" || top[0].target != 0 {
+		t.Errorf("popular reads are %v; a POST is none", top)
+	}
+}
+
+func TestLogPace(t *testing.T) {
+	t.Parallel()
+	ms := func(values ...int) []time.Duration {
+		var out []time.Duration
+		for _, v := range values {
+			out = append(out, time.Duration(v)*time.Millisecond)
+		}
+		return out
+	}
+	for _, tt := range []struct {
+		why   string
+		times []string
+		keys  scenario.Keys
+		want  []time.Duration
+	}{
+		{"one second's requests are spread over it", []string{"05", "05", "05", "05", "07"}, scenario.Keys{}, ms(0, 250, 500, 750, 2000)},
+		{"at twice the speed", []string{"05", "05", "07"}, scenario.Keys{Speed: 2}, ms(0, 250, 1000)},
+		{"times out of order: the requests keep theirs, the times are sorted", []string{"05", "09", "06", "07"}, scenario.Keys{}, ms(0, 1000, 2000, 4000)},
+		{"again from the second after the last", []string{"05", "06"}, scenario.Keys{Repeat: true}, ms(0, 1000, 2000, 3000, 4000)},
+		{"once unless told to repeat", []string{"05"}, scenario.Keys{}, []time.Duration{0, never}},
+	} {
+		var lines []string
+		for _, s := range tt.times {
+			lines = append(lines, s+" GET /a 200 1")
+		}
+		p := newLogPace(logOf(t, lines...), tt.keys)
+		for i, want := range tt.want {
+			if got := p.due(uint64(i)); got != want {
+				t.Errorf("%s: request %d is due at %v, want %v", tt.why, i, got, want)
+			}
+		}
+		if got := p.due(math.MaxUint64); got != never {
+			t.Errorf("%s: the last request conceivable is due at %v", tt.why, got)
+		}
+	}
+}
+
+// A schedule of exactly the log's length holds exactly the log's requests.
+func TestLogLength(t *testing.T) {
+	t.Parallel()
+	l := logOf(t, "05 GET /a 200 1", "05 GET /b 200 1", "08 GET /c 200 1")
+	for _, tt := range []struct {
+		why  string
+		load scenario.Load
+		want time.Duration
+	}{
+		{"at a rate", scenario.Load{Rate: flat(30)}, 100 * time.Millisecond},
+		{"at its own pace, to the end of the last second", scenario.Load{Keys: scenario.Keys{PaceLog: true}}, 4 * time.Second},
+		{"times a speed", scenario.Load{Keys: scenario.Keys{PaceLog: true, Speed: 8}}, 500 * time.Millisecond},
+		{"a rate that never gets there", scenario.Load{Rate: flat(0)}, never},
+	} {
+		got := l.Length(tt.load)
+		if got != tt.want {
+			t.Errorf("%s: %v, want %v", tt.why, got, tt.want)
+		}
+		if got == never {
+			continue
+		}
+		g, err := New(Config{Arms: []Arm{oneArm(t, "http://h.example")}, Load: tt.load, Log: l, Length: got})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := count(g); n != 3 {
+			t.Errorf("%s: %d requests in the log's length", tt.why, n)
+		}
+	}
+}
+
+func count(g *Generator) (n int) {
+	for {
+		if _, ok := g.At(uint64(n)); !ok {
+			return n
+		}
+		n++
+	}
+}
+
+func TestNoticesTellOfTimesThatRunBackwards(t *testing.T) {
+	t.Parallel()
+	got := strings.Join(logOf(t, "05 GET /a 200 1", "09 GET /a 200 1", "06 GET /a 200 1").Notices(), "\n")
+	if !strings.Contains(got, "1 of 3 requests are logged after later ones, by up to 3s") {
+		t.Errorf("notices: %q", got)
+	}
+	if got := logOf(t, "05 GET /a 200 1").Notices(); len(got) != 0 {
+		t.Errorf("a clean log has notices: %q", got)
+	}
+}

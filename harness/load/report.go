@@ -1,0 +1,267 @@
+package load
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"phasegate/harness/timeline"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+)
+
+// Report is what a run of the schedule did.
+type Report struct {
+	Started     time.Time     // when the schedule began: due time 0
+	Elapsed     time.Duration // until the last request had ended
+	Interrupted bool          // cancelled before the schedule's end
+
+	Offered    uint64 // requests that were due
+	Sent       uint64 // of them, those that were written to a connection
+	Completed  uint64 // of them, those with a complete response, whatever it was
+	Unfinished uint64 // cut off by the interruption; they are no outcome
+
+	OfferedRate, SentRate, CompletedRate float64 // per second of the time in which requests were due
+
+	Lag       Lag // of the whole schedule
+	SteadyLag Lag // of what was due after the warm-up
+
+	Arms []ArmReport // in the order of Config.Arms
+}
+
+// Lag is how late the generator itself was: from the due time to the send, of
+// requests for which a connection was free (to one still to be opened: to the
+// beginning of that).
+type Lag struct {
+	Requests      uint64
+	P50, P99, Max time.Duration
+}
+
+// ArmReport is one arm's part of a Report.
+type ArmReport struct {
+	Name                     string
+	Offered, Sent, Completed uint64
+	Queued                   uint64 // found every connection busy when due
+	Limit                    int    // of connections
+	Connections              uint64 // opened during the run
+	Retried                  uint64 // sent again since a reused connection had ended silently
+	Proven                   uint64 // complete answers with a readable self-description
+	Unproven                 uint64 // and those without, or not looked at
+	Methods                  map[string]uint64
+
+	All    Repetition // of the whole schedule
+	Steady Repetition // of what was due after the warm-up
+
+	Prewarmed     int // targets asked for by Prewarm
+	PrewarmFailed int // of them without a usable answer
+
+	// Failures has one entry for every kind of failure that occurred: the
+	// classes in their order, then "stale".
+	Failures []Failure
+}
+
+// Failure counts one kind of failure and tells of the first few.
+type Failure struct {
+	Kind     string // as timeline.Class names it, or "stale"
+	Count    uint64
+	Examples []string // sentences
+}
+
+// Repetition counts how often reads were the first for their target on an arm,
+// a prewarmed one counting as known. What is first can't be in a cache.
+type Repetition struct {
+	Cacheable uint64 // GET and HEAD requests
+	First     uint64 // of them, the first for their target
+}
+
+// MaxHitRatio is the highest hit ratio that a cache can reach which held
+// nothing but what was prewarmed; 0 without any request.
+func (r Repetition) MaxHitRatio() float64 {
+	if r.Cacheable == 0 {
+		return 0
+	}
+	return 1 - float64(r.First)/float64(r.Cacheable)
+}
+
+// String says so in a sentence.
+func (r Repetition) String() string {
+	return fmt.Sprintf("a cold cache can hit at most %.1f %% of these requests: %d of %d were the first for their target",
+		100*r.MaxHitRatio(), r.First, r.Cacheable)
+}
+
+func (r *Repetition) count(first bool) {
+	r.Cacheable++
+	if first {
+		r.First++
+	}
+}
+
+// set is a set of small numbers.
+type set []uint64
+
+func newSet(n int) set { return make(set, (n+63)/64) }
+
+// add reports whether v wasn't in the set before.
+func (s set) add(v uint32) bool {
+	bit := uint64(1) << (v % 64)
+	known := s[v/64]&bit != 0
+	s[v/64] |= bit
+	return !known
+}
+
+// keepExamples is how many failures of a kind are told of.
+const (
+	keepExamples = 3
+	maxExample   = 300 // bytes
+	staleKind    = timeline.Classes
+)
+
+// arm is an Arm at work.
+type arm struct {
+	Arm
+	index int // in Config.Arms
+	armSide
+	armTally
+	written versions
+	dialled atomic.Uint64
+	seen    set
+}
+
+// dispatched is counted by the dispatcher alone.
+type dispatched struct {
+	offered, queued uint64
+	all, steady     Repetition
+	methods         map[string]uint64
+}
+
+// armTally is counted where requests end.
+type armTally struct {
+	dispatched
+
+	prewarmed, prewarmFailed int
+
+	mu                                         sync.Mutex
+	sent, completed, retried, proven, unproven uint64
+	failures                                   [timeline.Classes + 1]Failure
+}
+
+func (a *arm) tally(name string, j job, x *exchange, target func() []byte) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if x.sent {
+		a.sent++
+	}
+	if x.retried {
+		a.retried++
+	}
+	if x.complete {
+		a.completed++
+		if x.Proven {
+			a.proven++
+		} else {
+			a.unproven++
+		}
+	}
+	if x.Class != timeline.OK {
+		a.fail(int(x.Class), name, j, x, target)
+	}
+	if x.Stale {
+		a.fail(staleKind, name, j, x, target)
+	}
+}
+
+func (a *arm) fail(kind int, name string, j job, x *exchange, target func() []byte) {
+	f := &a.failures[kind]
+	f.Count++
+	if len(f.Examples) < keepExamples {
+		f.Examples = append(f.Examples, sentence(name, j, x.why, target()))
+	}
+}
+
+// sentence is how one failure is told of.
+func sentence(arm string, j job, why error, target []byte) string {
+	text := fmt.Sprintf("%s: %s %.120s, due at %s: %v", arm, j.method, target, j.due.Round(time.Millisecond), why)
+	if len(text) > maxExample {
+		text = text[:maxExample] + "…"
+	}
+	return text
+}
+
+func (a *arm) report() ArmReport {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r := ArmReport{
+		Name: a.Name, Offered: a.offered, Sent: a.sent, Completed: a.completed,
+		Queued: a.queued, Limit: a.Connections, Connections: a.dialled.Load(), Retried: a.retried,
+		Proven: a.proven, Unproven: a.unproven, Methods: maps.Clone(a.methods),
+		All: a.all, Steady: a.steady,
+		Prewarmed: a.prewarmed, PrewarmFailed: a.prewarmFailed,
+	}
+	for kind, f := range a.failures {
+		if f.Count == 0 {
+			continue
+		}
+		f.Kind = "stale"
+		if kind != staleKind {
+			f.Kind = timeline.Class(kind).String()
+		}
+		f.Examples = slices.Clone(f.Examples)
+		r.Failures = append(r.Failures, f)
+	}
+	return r
+}
+
+// versions remembers the version that each write of ours made.
+type versions struct {
+	any atomic.Bool
+	mu  sync.RWMutex
+	of  map[string]uint64
+}
+
+// version returns 0 for a target that was never written.
+func (v *versions) version(target []byte) uint64 {
+	if !v.any.Load() {
+		return 0
+	}
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	return v.of[string(target)]
+}
+
+func (v *versions) raise(target []byte, version uint64) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.of == nil {
+		v.of = map[string]uint64{}
+	}
+	v.of[string(target)] = max(v.of[string(target)], version)
+	v.any.Store(true)
+}
+
+// lagClock gathers the lag of sends, in microseconds. Only the dispatcher
+// writes to it.
+type lagClock struct{ all, steady *hdrhistogram.Histogram }
+
+func newLagClock() lagClock {
+	histogram := func() *hdrhistogram.Histogram { return hdrhistogram.New(1, time.Minute.Microseconds(), 3) }
+	return lagClock{all: histogram(), steady: histogram()}
+}
+
+func (l lagClock) record(lag time.Duration, steady bool) {
+	v := min(max(lag.Microseconds(), 0), time.Minute.Microseconds())
+	_ = l.all.RecordValue(v) // within range by construction
+	if steady {
+		_ = l.steady.RecordValue(v)
+	}
+}
+
+func lagOf(h *hdrhistogram.Histogram) Lag {
+	us := func(v int64) time.Duration { return time.Duration(v) * time.Microsecond }
+	return Lag{
+		Requests: uint64(h.TotalCount()),
+		P50:      us(h.ValueAtQuantile(50)), P99: us(h.ValueAtQuantile(99)), Max: us(h.Max()),
+	}
+}

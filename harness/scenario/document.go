@@ -77,16 +77,6 @@ func (v *value) get(name string) *value {
 	return nil
 }
 
-// drop removes a key.
-func (v *value) drop(name string) {
-	for i, f := range v.fields {
-		if f.name == name {
-			v.fields = append(v.fields[:i], v.fields[i+1:]...)
-			return
-		}
-	}
-}
-
 // any converts v to what encoding packages expect: map[string]any, []any,
 // string, int64, uint64, float64, bool or nil.
 func (v *value) any() any {

@@ -38,16 +38,16 @@ type Config struct {
 func (c Config) Validate() error {
 	var faults []error
 	if c.MaxBytes <= 0 {
-		faults = append(faults, fmt.Errorf("MaxBytes is %d, must be above 0", c.MaxBytes))
+		faults = append(faults, fmt.Errorf("config: MaxBytes is %d, must be above 0", c.MaxBytes))
 	}
 	if c.MaxEntries < 0 {
-		faults = append(faults, fmt.Errorf("MaxEntries is %d, must be 0 (no bound) or above", c.MaxEntries))
+		faults = append(faults, fmt.Errorf("config: MaxEntries is %d, must be 0 (no bound) or above", c.MaxEntries))
 	}
 	if c.Shards < 0 || c.Shards > 1<<16 {
-		faults = append(faults, fmt.Errorf("Shards is %d, must be 0 (the default, 64) to 65536", c.Shards))
+		faults = append(faults, fmt.Errorf("config: Shards is %d, must be 0 (the default, 64) to 65536", c.Shards))
 	}
 	if !(c.MaxShare >= 0 && c.MaxShare <= 1) {
-		faults = append(faults, fmt.Errorf("MaxShare is %v, must be 0 (the default, 1) to 1", c.MaxShare))
+		faults = append(faults, fmt.Errorf("config: MaxShare is %v, must be 0 (the default, 1) to 1", c.MaxShare))
 	}
 	return errors.Join(faults...)
 }

@@ -1,0 +1,262 @@
+package gate
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"phasegate/harness/scenario"
+	"phasegate/harness/timeline"
+)
+
+// Verdict on a gate.
+type Verdict string
+
+// The verdicts.
+const (
+	Pass         Verdict = "pass"
+	Fail         Verdict = "fail"
+	Inconclusive Verdict = "inconclusive"
+)
+
+// Data is everything that gates are judged by.
+type Data struct {
+	// Windows hold the steady state of each system, recorded with Over set to
+	// [Thresholds].
+	Windows map[string]timeline.Window
+	// Values are metrics measured elsewhere (the sequential stage), by system
+	// and metric name.
+	Values map[string]map[string]Measured
+	// Missing says why a system doesn't offer a metric, by system and metric name.
+	Missing map[string]map[string]string
+	// Rate is the requests per second that each system gets, for "need n more
+	// requests (about t s at r/s)". Without it the window's own rate is used.
+	Rate map[string]float64
+	// LagP99 is the 99th percentile of the schedule lag; nil where it is unknown.
+	LagP99 *time.Duration
+	// Seed of the bootstrap. The same data and seed give the same judgement.
+	Seed uint64
+}
+
+// Measured is a metric with its two one-sided bounds, in the metric's unit.
+type Measured struct {
+	Value, Low, High *float64
+	Samples          int64
+}
+
+// Look is one judging of a gate in a run that may judge it several times.
+type Look struct {
+	Number, Planned int     // this one, from 1, of so many; 0 stands for 1
+	Confidence      float64 // of the one-sided bound over all looks together; 0 stands for 0.95
+}
+
+// level is the confidence of this look's bounds: the error budget is divided
+// evenly among the looks that were planned before the run.
+func (l Look) level() float64 {
+	c := l.Confidence
+	if !(c > 0 && c < 1) {
+		c = 0.95
+	}
+	return 1 - (1-c)/float64(max(l.Planned, 1))
+}
+
+// Judgement of one gate. Low and High are one-sided bounds at Confidence each;
+// nil where the sample has none to offer, or the value is exact.
+type Judgement struct {
+	Value, Low, High *float64
+	Confidence       float64 // of the bound that the verdict rests on
+	Samples          int64
+	Verdict          Verdict
+	Reason           string // one sentence; empty only for a pass
+	Looks            int    // looks taken so far, this one included
+}
+
+// Judge judges one gate by the rule for its metric's estimator.
+func Judge(g scenario.Gate, d Data, look Look) Judgement {
+	j := judge(g, d, look.level())
+	j.Confidence, j.Looks = look.level(), max(look.Number, 1)
+	blameGenerator(&j, g.Condition, d.LagP99)
+	for _, p := range []**float64{&j.Value, &j.Low, &j.High} {
+		if *p != nil && (math.IsNaN(**p) || math.IsInf(**p, 0)) {
+			*p = nil
+		}
+	}
+	if j.Value == nil && j.Verdict != Inconclusive {
+		j.Verdict, j.Reason = Inconclusive, "the metric has no value"
+	}
+	return j
+}
+
+func judge(g scenario.Gate, d Data, level float64) Judgement {
+	m := g.Metric
+	if why := d.missing(m, g.System); why != "" {
+		return inconclusive(why)
+	}
+	if v, ok := d.Values[g.System][m.Name]; ok {
+		return judgeMeasured(g.Condition, v, level)
+	}
+	c := claim{Condition: g.Condition, data: d, window: d.Windows[g.System], level: level, rate: d.rate(g.System)}
+	switch m.Estimator {
+	case scenario.ByShare:
+		return c.share()
+	case scenario.ByQuantile:
+		return c.quantile()
+	case scenario.ByMean:
+		return c.mean()
+	case scenario.ByCount:
+		return c.count()
+	case scenario.ByPeak:
+		return c.peak()
+	case scenario.BySlope:
+		return c.slope()
+	default:
+		return inconclusive(notMeasured(m))
+	}
+}
+
+// missing says why there is nothing to judge, before any arithmetic; "" if
+// there may be.
+func (d Data) missing(m scenario.Metric, system string) string {
+	if why := d.Missing[system][m.Name]; why != "" {
+		return why
+	}
+	if _, ok := d.Values[system][m.Name]; ok {
+		return ""
+	}
+	if m.Source == scenario.FromNowhere {
+		if m.Why != "" {
+			return m.Why
+		}
+		return notMeasured(m)
+	}
+	if m.Source == scenario.FromSequential || m.Estimator == scenario.ByTime {
+		return notMeasured(m)
+	}
+	if _, ok := d.Windows[system]; !ok {
+		return fmt.Sprintf("nothing was recorded of system %q", system)
+	}
+	return ""
+}
+
+func (d Data) rate(system string) float64 {
+	if r := d.Rate[system]; r > 0 && !math.IsInf(r, 0) {
+		return r
+	}
+	if w := d.Windows[system]; w.Seconds > 0 {
+		return float64(w.Requests) / w.Seconds
+	}
+	return 0
+}
+
+func notMeasured(m scenario.Metric) string { return m.Name + " was not measured in this run" }
+
+// Estimate is the value of a metric for one system without a verdict: for
+// tables of every metric. Where there is none, missing says why.
+func Estimate(m scenario.Metric, system string, d Data) (value *float64, missing string) {
+	if why := d.missing(m, system); why != "" {
+		return nil, why
+	}
+	var v float64
+	if measured, ok := d.Values[system][m.Name]; ok {
+		if measured.Value == nil {
+			return nil, notMeasured(m)
+		}
+		v = *measured.Value
+	} else if v, missing = point(m, d, d.Windows[system]); missing != "" {
+		return nil, missing
+	}
+	if math.IsNaN(v) || math.IsInf(v, 0) {
+		return nil, m.Name + " has no value"
+	}
+	return &v, ""
+}
+
+// Thresholds are the latencies that a recorder must count for these gates and
+// triggers to be judged exactly: ascending, without repetition.
+func Thresholds(gates []scenario.Gate, triggers []scenario.Trigger) []time.Duration {
+	var limits []time.Duration
+	add := func(c scenario.Condition) {
+		if c.Metric.Estimator == scenario.ByQuantile {
+			limits = append(limits, limit(c))
+		}
+	}
+	for _, g := range gates {
+		add(g.Condition)
+	}
+	for _, t := range triggers {
+		add(t.Condition)
+	}
+	slices.Sort(limits)
+	return slices.Compact(limits)
+}
+
+// limit is the latency from which on a request counts against "p95 < T" (T
+// itself is too long) or "p95 <= T" (T is not), and for "p95 >= T" or
+// "p95 > T" in the same way.
+func limit(c scenario.Condition) time.Duration {
+	t := time.Duration(math.Round(min(max(c.Threshold, 0), 1e9) * float64(time.Second)))
+	if c.Op == scenario.LessEqual || c.Op == scenario.Greater {
+		t++
+	}
+	return t
+}
+
+// blameGenerator takes back a verdict that the load generator may have caused
+// by sending late. Lag can only make latency look longer: a limit that was
+// kept was kept.
+func blameGenerator(j *Judgement, c scenario.Condition, lag *time.Duration) {
+	if lag == nil || c.Metric.Unit != scenario.Seconds || c.Metric.Source != scenario.FromGenerator {
+		return
+	}
+	suspect := Fail
+	if c.Op == scenario.Greater || c.Op == scenario.GreaterEqual {
+		suspect = Pass
+	}
+	if j.Verdict != suspect || lag.Seconds() <= c.Threshold/10 {
+		return
+	}
+	reason := fmt.Sprintf("the load generator was the bottleneck: it sent up to %s late (p99), which is more than a tenth of %s",
+		formatSeconds(lag.Seconds()), formatSeconds(c.Threshold))
+	if j.Reason != "" {
+		reason += "; otherwise: " + j.Reason
+	}
+	j.Verdict, j.Reason = Inconclusive, reason
+}
+
+func inconclusive(reason string) Judgement { return Judgement{Verdict: Inconclusive, Reason: reason} }
+
+// point is the estimate of a metric from a system's window.
+func point(m scenario.Metric, d Data, w timeline.Window) (value float64, missing string) {
+	switch m.Estimator {
+	case scenario.ByShare:
+		t, missing := tallyOf(m, &w)
+		return t.share(), missing
+	case scenario.ByQuantile:
+		if q, ok := timeline.Quantile(w.Latency, m.Quantile); ok {
+			return min(q, w.MaxLatency).Seconds(), ""
+		}
+		return 0, noRequests(&w)
+	case scenario.ByMean:
+		s, missing := seriesOf(m, d, &w)
+		if missing != "" {
+			return 0, missing
+		}
+		v, ok := s.value()
+		if !ok {
+			return 0, m.Name + " would be a division by zero"
+		}
+		return v, ""
+	case scenario.ByCount:
+		n, missing := countOf(m, &w)
+		return float64(n), missing
+	case scenario.ByPeak:
+		v, _, missing := peakOf(m, &w)
+		return v, missing
+	case scenario.BySlope:
+		e, _, missing := slopeOf(m, &w, 0.95)
+		return e.Value, missing
+	default:
+		return 0, notMeasured(m)
+	}
+}

@@ -1,0 +1,420 @@
+package gate
+
+import (
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"phasegate/harness/scenario"
+	"phasegate/harness/timeline"
+)
+
+// every tenth request reaches the upstream
+func tenth(i int) bool { return i%10 == 0 }
+
+func TestJudge(t *testing.T) {
+	t.Parallel()
+	phase1 := func(outcome func(int) timeline.Outcome) run {
+		return run{seconds: 65, rate: 120, outcome: outcome, reads: tenth, memory: func(int) int64 { return 61e6 }}
+	}
+	for _, tt := range []struct {
+		why     string
+		gate    string
+		run     run
+		verdict Verdict
+		reasons []string // parts of the reason
+	}{
+		// Shares. 7,800 requests against the 598 and 5,990 that are needed.
+		{"clean and enough", "error_rate < 0.5%", phase1(always(hit())), Pass, nil},
+		{"clean and enough", "availability > 99.95%", phase1(always(hit())), Pass, nil},
+		{"clean and not enough: 29,956 are needed", "availability > 99.99%", phase1(always(hit())), Inconclusive,
+			[]string{"availability is 100 % (7,800 of 7,800 requests)", "need 22,156 more requests (about 4 min at 120/s)"}},
+		{"597 clean ones don't show 0.5 %", "error_rate < 0.5%", run{seconds: 1, rate: 597, outcome: always(hit())}, Inconclusive,
+			[]string{"need 1 more requests (about 1 s at 597/s)"}},
+		{"598 do", "error_rate < 0.5%", run{seconds: 1, rate: 598, outcome: always(hit())}, Pass, nil},
+		{"a wrong status is an error, and usable", "availability > 99.9%", phase1(mix(1, 0.1, failed(timeline.Status), hit())), Pass, nil},
+		{"and counts", "error_rate < 0.5%", phase1(mix(1, 0.1, failed(timeline.Status), hit())), Fail,
+			[]string{"error_rate is 10.2 % (795 of 7,800 requests", "at least", "at 95 % confidence; the gate asks for < 0.5 %"}},
+		{"5xx are down time", "availability > 99.95%", phase1(mix(1, 0.01, failed(timeline.ServerError), hit())), Fail,
+			[]string{"availability is 99.115 % (7,731 of 7,800", "at most 99.3", "the gate asks for > 99.95 %"}},
+		{"no sample shows a share of nothing", "error_rate <= 0%", phase1(always(hit())), Inconclusive,
+			[]string{"no sample can show a share of exactly 0 %"}},
+		{"one failure refutes it", "error_rate <= 0%", phase1(first(1, failed(timeline.Wrong), hit())), Fail, nil},
+		{"what hasn't finished may have failed", "error_rate < 0.5%", run{seconds: 65, rate: 120, outcome: always(hit()), unfinished: 60}, Inconclusive,
+			[]string{"60 requests have not finished"}},
+		{"nothing finished", "error_rate < 0.5%", run{seconds: 5, rate: 10, unfinished: 50}, Inconclusive,
+			[]string{"none of 50 requests finished"}},
+		{"nothing sent", "error_rate < 0.5%", run{seconds: 5}, Inconclusive, []string{"no request was measured"}},
+
+		// Hit ratio: by the ledger, and only where answers prove their origin.
+		{"90 % hits", "cache_hit_ratio > 70%", phase1(always(hit())), Pass, nil},
+		{"90 % hits aren't 95", "cache_hit_ratio > 95%", phase1(always(hit())), Fail,
+			[]string{"cache_hit_ratio is 90 % (7,020 of 7,800 cacheable requests)"}},
+		{"no cache: every request reaches the upstream", "cache_hit_ratio > 70%",
+			run{seconds: 20, rate: 100, outcome: always(miss()), reads: func(int) bool { return true }}, Fail,
+			[]string{"cache_hit_ratio is 0 %"}},
+		{"a foreign upstream has an empty ledger, not a perfect cache", "cache_hit_ratio > 70%",
+			run{seconds: 20, rate: 100, outcome: always(timeline.Outcome{Cacheable: true}), reads: func(int) bool { return false }}, Inconclusive,
+			[]string{"self-description"}},
+		{"a system that answers nothing asks nothing of the upstream", "cache_hit_ratio > 70%",
+			run{seconds: 20, rate: 100, outcome: first(5, hit(), failed(timeline.Transport)), reads: func(int) bool { return false }}, Fail,
+			[]string{"cache_hit_ratio is 0.25 % (5 of 2,000"}},
+		{"no ledger", "cache_hit_ratio > 70%", run{seconds: 20, rate: 100, outcome: always(hit())}, Inconclusive, []string{"ledger was not read"}},
+		{"writes only", "cache_hit_ratio > 70%",
+			run{seconds: 20, rate: 100, outcome: always(timeline.Outcome{Proven: true}), reads: tenth}, Inconclusive, []string{"no cacheable request"}},
+		{"upstream over HTTP/2", "http2_adoption > 80%", phase1(always(hit())), Pass, nil},
+		{"upstream connections are kept", "connection_reuse > 70%", phase1(always(hit())), Pass, nil},
+		{"no handshakes are no sample", "negotiation_success > 95%", phase1(always(hit())), Inconclusive, []string{"no TLS handshake"}},
+		{"a perfect cache leaves nothing to measure", "http2_adoption > 80%",
+			run{seconds: 20, rate: 100, outcome: always(hit()), reads: func(int) bool { return false }}, Inconclusive, []string{"no request reached the upstream"}},
+		{"what the headers say", "claimed_hit_ratio > 70%", phase1(always(hit())), Pass, nil},
+		{"headers that say nothing", "claimed_hit_ratio > 70%",
+			run{seconds: 20, rate: 100, outcome: always(timeline.Outcome{Cacheable: true, Proven: true})}, Inconclusive, []string{"Cache-Status"}},
+		{"few wait", "blocking_ratio < 5%", phase1(mix(2, 0.02, miss(), hit())), Pass, nil},
+		{"nobody revalidates", "revalidation_ratio < 5%", phase1(always(hit())), Pass, nil},
+
+		// Quantiles are shares in disguise.
+		{"2 % slow is within 5 %", "p95_latency < 10ms", phase1(mix(3, 0.02, miss(), hit())), Pass, nil},
+		{"31 % slow", "p95_latency < 10ms", run{seconds: 5, rate: 100, outcome: mix(4, 0.31, miss(), hit())}, Fail,
+			[]string{"p95 is 464ms: 3", "of 500 requests took 10ms or longer", "of 500 requests waited for the upstream (464ms on average)", "p95_latency < 10ms allows fewer than 5 %"}},
+		{"slow without an upstream to blame", "p95_latency < 10ms", phase1(always(timeline.Outcome{Latency: 20 * ms, Service: 20 * ms, Proven: true})), Fail,
+			[]string{"100 % of 7,800 requests took 10ms or longer"}},
+		{"58 are too few for p95", "p95_latency < 10ms", run{seconds: 1, rate: 58, outcome: always(hit())}, Inconclusive,
+			[]string{"need 1 more requests"}},
+		{"59 are enough", "p95_latency < 10ms", run{seconds: 1, rate: 59, outcome: always(hit())}, Pass, nil},
+		{"exactly the threshold is too long for <", "p95_latency < 2ms", phase1(always(hit())), Fail, []string{"took 2ms or longer"}},
+		{"and within <=", "p95_latency <= 2ms", phase1(always(hit())), Pass, nil},
+		{"and not above it", "p50_latency > 2ms", phase1(always(hit())), Fail, []string{"took longer than 2ms", "p50_latency > 2ms needs more than 50 %"}},
+		{"the baseline is slow, and proves it", "p50_latency >= 400ms", phase1(always(miss())), Pass, nil},
+		{"pending ones may be slow", "p95_latency < 10ms", run{seconds: 10, rate: 100, outcome: always(hit()), unfinished: 60}, Inconclusive,
+			[]string{"60 requests have not finished"}},
+
+		// Means and rates, by bootstrap.
+		{"on schedule", "throughput > 15/s", phase1(always(hit())), Pass, nil},
+		{"can't be above what was offered", "throughput > 200/s", phase1(always(hit())), Fail, []string{"throughput is 120/s, at most 120/s"}},
+		{"errors aren't throughput", "throughput > 100/s", phase1(mix(5, 0.5, failed(timeline.ServerError), hit())), Fail, nil},
+		{"nothing finished is no throughput", "throughput > 1/s", run{seconds: 20, rate: 10, unfinished: 200}, Fail, nil},
+		{"a mean", "mean_latency < 20ms", phase1(mix(6, 0.02, miss(), hit())), Pass, nil},
+		{"a mean of misses", "mean_latency < 20ms", phase1(mix(6, 0.2, miss(), hit())), Fail, []string{"mean_latency is 9"}},
+		{"nine seconds make no bound", "mean_latency < 20ms", run{seconds: 9, rate: 100, outcome: always(hit())}, Inconclusive,
+			[]string{"at least 10 intervals", "there are 9"}},
+		{"near the threshold", "mean_latency < 11.5ms", phase1(mix(8, 0.02, miss(), hit())), Inconclusive,
+			[]string{"between", "need", "more requests (about", "at 120/s)"}},
+		{"CPU", "cpu < 20%", phase1(always(hit())), Pass, nil},
+		{"CPU that wasn't sampled", "cpu < 20%", run{seconds: 20, rate: 10, outcome: always(hit())}, Inconclusive, []string{"not sampled"}},
+
+		// Counts.
+		{"no wrong response", "wrong_responses <= 0", phase1(always(hit())), Pass, []string{"none in 7,800 requests, so at 95 % confidence fewer than 0.0384 % of all"}},
+		{"one is too many", "wrong_responses <= 0", phase1(first(1, failed(timeline.Wrong), hit())), Fail, []string{"1 of 7,800 requests"}},
+		{"nothing could be checked", "wrong_responses <= 0", phase1(always(timeline.Outcome{Cacheable: true})), Inconclusive, []string{"none could be checked"}},
+		{"a stale one", "stale_responses < 1", phase1(first(1, timeline.Outcome{Proven: true, Stale: true}, hit())), Fail, nil},
+
+		// Peaks, exact.
+		{"below the limit", "memory <= 100MB", phase1(always(hit())), Pass, []string{"61 MB is the highest of 65 observations"}},
+		{"once above it", "memory <= 100MB", run{seconds: 20, rate: 10, outcome: always(hit()), memory: func(s int) int64 { return 90e6 + int64(s/19)*20e6 }}, Fail,
+			[]string{"110 MB is the highest of 20 observations; the gate asks for <= 100 MB"}},
+		{"not ours to sample", "memory <= 100MB", run{seconds: 20, rate: 10, outcome: always(hit())}, Inconclusive, []string{"not sampled"}},
+		{"longest", "max_latency < 1s", phase1(mix(9, 0.1, miss(), hit())), Pass, nil},
+		{"longest so far", "max_latency < 1s", run{seconds: 20, rate: 10, outcome: always(hit()), unfinished: 3}, Inconclusive, []string{"3 requests have not finished"}},
+
+		// Slopes.
+		{"65 s don't decide growth", "memory_growth_rate < 10MB/hour", phase1(always(hit())), Inconclusive, []string{"from 100s on", "need 36 s more"}},
+		{"flat", "memory_growth_rate < 10MB/hour", run{seconds: 300, rate: 1, outcome: always(hit()), memory: sawtooth(0)}, Pass, nil},
+		{"a leak under a saw-tooth", "memory_growth_rate < 10MB/hour", run{seconds: 300, rate: 1, outcome: always(hit()), memory: sawtooth(36e6)}, Fail,
+			[]string{"memory_growth_rate is 3", "MB/hour"}},
+
+		{"what this version can't measure", "trace_completeness > 95%", phase1(always(hit())), Inconclusive, []string{"collects no traces"}},
+		{"a stage that didn't run", "hit_latency_improvement > 2164", phase1(always(hit())), Inconclusive, []string{"was not measured in this run"}},
+		{"one arm only", "latency_improvement > 2", phase1(always(hit())), Inconclusive, []string{"old system"}},
+	} {
+		g := gateOn(t, tt.gate)
+		j := Judge(g, tt.run.data(t, g), Look{})
+		if j.Verdict != tt.verdict {
+			t.Errorf("%s: %s: %s, want %s: %s", tt.why, tt.gate, j.Verdict, tt.verdict, j.Reason)
+		}
+		for _, part := range tt.reasons {
+			if !strings.Contains(j.Reason, part) {
+				t.Errorf("%s: %s: the reason lacks %q: %s", tt.why, tt.gate, part, j.Reason)
+			}
+		}
+		consistent(t, g, j)
+	}
+}
+
+// sawtooth is memory that collapses every 7 s, above a floor that grows by
+// so many bytes per hour.
+func sawtooth(perHour float64) func(int) int64 {
+	return func(s int) int64 { return 60e6 + int64(s%7)*2e6 + int64(perHour*float64(s)/3600) }
+}
+
+// consistent holds of every judgement, whatever was judged.
+func consistent(t interface {
+	Helper()
+	Errorf(format string, args ...any)
+}, g scenario.Gate, j Judgement) {
+	t.Helper()
+	if j.Verdict != Pass && j.Reason == "" {
+		t.Errorf("%s: %s without a reason", g.Text, j.Verdict)
+	}
+	if j.Verdict != Inconclusive && j.Value == nil {
+		t.Errorf("%s: %s without a value", g.Text, j.Verdict)
+	}
+	for name, v := range map[string]*float64{"value": j.Value, "low": j.Low, "high": j.High} {
+		if v != nil && (math.IsNaN(*v) || math.IsInf(*v, 0)) {
+			t.Errorf("%s: %s is %g", g.Text, name, *v)
+		}
+	}
+	if strings.Contains(j.Reason, "NaN") || strings.Contains(j.Reason, "Inf") {
+		t.Errorf("%s: the reason says NaN: %s", g.Text, j.Reason)
+	}
+	if j.Low != nil && *j.Low > *j.Value || j.High != nil && *j.High < *j.Value {
+		t.Errorf("%s: %v isn't between %v and %v", g.Text, *j.Value, j.Low, j.High)
+	}
+	// What is shown must show the verdict.
+	if j.Low == nil || j.High == nil {
+		return
+	}
+	near, far := *j.High, *j.Low
+	if !atMost(g.Op) {
+		near, far = far, near
+	}
+	// The end of a quantile's interval may be the threshold itself.
+	at := func(v float64) bool { return g.Metric.Estimator == scenario.ByQuantile && v == g.Threshold }
+	switch {
+	case j.Verdict == Pass && !g.Holds(near) && !at(near):
+		t.Errorf("%s: passed, and shows %g to %g", g.Text, *j.Low, *j.High)
+	case j.Verdict == Fail && g.Holds(far) && !at(far):
+		t.Errorf("%s: failed, and shows %g to %g", g.Text, *j.Low, *j.High)
+	case j.Verdict == Inconclusive && !strings.Contains(j.Reason, "bottleneck") && !strings.Contains(j.Reason, "not finished") &&
+		(g.Holds(near) && !at(near) || !g.Holds(far) && !at(far)):
+		t.Errorf("%s: inconclusive, and shows %g to %g", g.Text, *j.Low, *j.High)
+	}
+}
+
+func TestJudgeMissing(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{
+		"memory <= 100MB", "error_rate < 1%", "p95_latency < 10ms", "throughput > 1/s", "wrong_responses <= 0",
+		"memory_growth_rate < 10MB/hour", "cache_hit_ratio > 70%", "latency_improvement > 2", "hit_latency_improvement > 2", "rollback_time < 30s",
+	} {
+		g := gateOn(t, text)
+		// Nothing at all was recorded.
+		if j := Judge(g, Data{}, Look{}); j.Verdict != Inconclusive || j.Reason == "" || j.Value != nil {
+			t.Errorf("%s without data: %+v", text, j)
+		}
+		// A window in which nothing happened.
+		d := Data{Windows: map[string]timeline.Window{scenario.New: {}, scenario.Old: {}}}
+		if j := Judge(g, d, Look{}); j.Verdict != Inconclusive || j.Reason == "" || j.Value != nil {
+			t.Errorf("%s on an empty window: %+v", text, j)
+		}
+		// Not offered, though there is data: the reason is the harness's.
+		d = run{seconds: 20, rate: 100, outcome: always(hit()), reads: tenth, memory: sawtooth(0)}.data(t, g)
+		d.Missing = map[string]map[string]string{scenario.New: {g.Metric.Name: "it is a bare URL"}}
+		if j := Judge(g, d, Look{}); j.Verdict != Inconclusive || j.Reason != "it is a bare URL" {
+			t.Errorf("%s not offered: %+v", text, j)
+		}
+	}
+}
+
+// A limit that the recorder was not told of can't be judged exactly, so it isn't.
+func TestJudgeUncountedThreshold(t *testing.T) {
+	t.Parallel()
+	d := run{seconds: 20, rate: 100, outcome: always(hit())}.data(t)
+	if j := Judge(gateOn(t, "p95_latency < 10ms"), d, Look{}); j.Verdict != Inconclusive || !strings.Contains(j.Reason, "not counted") {
+		t.Errorf("%+v", j)
+	}
+}
+
+func TestJudgeMeasured(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		why     string
+		gate    string
+		m       Measured
+		verdict Verdict
+		reason  string
+	}{
+		{"bounds above", "throughput_improvement > 42", Measured{ptr(400.), ptr(380.), ptr(420.), 200}, Pass, ""},
+		{"bounds below", "throughput_improvement > 42", Measured{ptr(30.), ptr(28.), ptr(32.), 200}, Fail, "at most 32x"},
+		{"between", "throughput_improvement > 42", Measured{ptr(44.), ptr(40.), ptr(48.), 200}, Inconclusive, "need 600 more samples"},
+		{"no bounds", "throughput_improvement > 42", Measured{Value: ptr(400.), Samples: 1}, Inconclusive, "too few to bound it"},
+		{"no value", "throughput_improvement > 42", Measured{}, Inconclusive, "was not measured"},
+		{"not a number", "throughput_improvement > 42", Measured{ptr(math.NaN()), ptr(1.), ptr(2.), 5}, Inconclusive, "was not measured"},
+		{"exact", "rollback_time < 30s", Measured{Value: ptr(4.), Samples: 1}, Pass, ""},
+		{"exact and too long", "rollback_time < 30s", Measured{Value: ptr(31.), Samples: 1}, Fail, "rollback_time is 31s; the gate asks for < 30s"},
+	} {
+		g := gateOn(t, tt.gate)
+		d := Data{Values: map[string]map[string]Measured{scenario.New: {g.Metric.Name: tt.m}}}
+		j := Judge(g, d, Look{})
+		if j.Verdict != tt.verdict || !strings.Contains(j.Reason, tt.reason) {
+			t.Errorf("%s: %s: %s, want %s %q", tt.why, j.Verdict, j.Reason, tt.verdict, tt.reason)
+		}
+		consistent(t, g, j)
+	}
+}
+
+func TestLooksShareTheErrorBudget(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		look       Look
+		confidence float64
+		looks      int
+		need       string
+	}{
+		{Look{}, 0.95, 1, "29,956"},
+		{Look{Number: 1, Planned: 2, Confidence: 0.95}, 0.975, 1, "36,887"}, // one extension
+		{Look{Number: 2, Planned: 2, Confidence: 0.95}, 0.975, 2, "36,887"}, // K was fixed before the run
+		{Look{Number: 1, Planned: 1, Confidence: 0.99}, 0.99, 1, "46,050"},
+		{Look{Number: -1, Planned: -1, Confidence: 7}, 0.95, 1, "29,956"},
+	} {
+		g := gateOn(t, "availability > 99.99%")
+		d := run{seconds: 1, rate: 1, outcome: always(hit())}.data(t, g)
+		j := Judge(g, d, tt.look)
+		if math.Abs(j.Confidence-tt.confidence) > 1e-12 || j.Looks != tt.looks {
+			t.Errorf("%+v: confidence %g, looks %d, want %g, %d", tt.look, j.Confidence, j.Looks, tt.confidence, tt.looks)
+		}
+		// One was seen, so the rest of the published number is missing.
+		want := strings.NewReplacer("956", "955", "887", "886", "050", "049").Replace(tt.need)
+		if !strings.Contains(j.Reason, "need "+want+" more requests") {
+			t.Errorf("%+v: want %s more: %s", tt.look, want, j.Reason)
+		}
+	}
+}
+
+// "Need n more" is kept: the same run, that much longer, is decided.
+func TestNeedMoreDecides(t *testing.T) {
+	t.Parallel()
+	g := gateOn(t, "availability > 99.95%")
+	short := run{seconds: 40, rate: 100, outcome: always(hit())}
+	j := Judge(g, short.data(t, g), Look{})
+	if j.Verdict != Inconclusive || !strings.Contains(j.Reason, "need 1,990 more requests (about 20 s at 100/s)") {
+		t.Fatalf("%s: %s", j.Verdict, j.Reason)
+	}
+	long := run{seconds: 60, rate: 100, outcome: always(hit())}
+	if j := Judge(g, long.data(t, g), Look{}); j.Verdict != Pass {
+		t.Errorf("20 s more: %s: %s", j.Verdict, j.Reason)
+	}
+}
+
+func TestLagBlamesTheGenerator(t *testing.T) {
+	t.Parallel()
+	slow := run{seconds: 20, rate: 100, outcome: mix(4, 0.31, miss(), hit())}
+	fast := run{seconds: 20, rate: 100, outcome: always(hit())}
+	for _, tt := range []struct {
+		why     string
+		gate    string
+		run     run
+		lag     *time.Duration
+		verdict Verdict
+	}{
+		{"lag above a tenth of 10 ms may have done it", "p95_latency < 10ms", slow, ptr(1100 * time.Microsecond), Inconclusive},
+		{"a tenth is allowed", "p95_latency < 10ms", slow, ptr(ms), Fail},
+		{"unknown lag excuses nothing", "p95_latency < 10ms", slow, nil, Fail},
+		{"lag can't make latency look better", "p95_latency < 10ms", fast, ptr(time.Second), Pass},
+		{"but it can make a baseline look slow enough", "p50_latency > 1ms", fast, ptr(time.Second), Inconclusive},
+		{"a mean is latency too", "mean_latency < 10ms", slow, ptr(2 * ms), Inconclusive},
+		{"errors aren't late", "error_rate < 0.5%", run{seconds: 20, rate: 100, outcome: always(failed(timeline.Wrong))}, ptr(time.Second), Fail},
+	} {
+		g := gateOn(t, tt.gate)
+		d := tt.run.data(t, g)
+		d.LagP99 = tt.lag
+		j := Judge(g, d, Look{})
+		if j.Verdict != tt.verdict {
+			t.Errorf("%s: %s, want %s: %s", tt.why, j.Verdict, tt.verdict, j.Reason)
+		}
+		if blamed := strings.HasPrefix(j.Reason, "the load generator was the bottleneck"); blamed != (tt.verdict == Inconclusive) {
+			t.Errorf("%s: %s", tt.why, j.Reason)
+		}
+		consistent(t, g, j)
+	}
+}
+
+func TestLatencyImprovement(t *testing.T) {
+	t.Parallel()
+	old := run{seconds: 30, rate: 100, outcome: mix(1, 0.999, miss(), hit())}
+	g := gateOn(t, "latency_improvement > 10")
+	d := run{seconds: 30, rate: 20, outcome: mix(2, 0.02, miss(), hit())}.data(t, g)
+	d.Windows[scenario.Old] = old.window(t)
+	j := Judge(g, d, Look{})
+	if j.Verdict != Pass || *j.Value < 30 || *j.Value > 60 || *j.Low <= 10 {
+		t.Errorf("%+v", j)
+	}
+	consistent(t, g, j)
+}
+
+func TestEstimateCoversTheCatalogue(t *testing.T) {
+	t.Parallel()
+	full := run{seconds: 120, rate: 50, outcome: mix(3, 0.02, miss(), hit()), reads: tenth, memory: sawtooth(0)}
+	d := full.data(t)
+	d.Windows[scenario.Old] = full.window(t)
+	d.Values = map[string]map[string]Measured{scenario.New: {
+		"hit_latency_improvement": {Value: ptr(2500.)}, "throughput_improvement": {Value: ptr(2400.)},
+	}}
+	bare := Data{Windows: map[string]timeline.Window{scenario.New: {}}}
+	absent := map[string]bool{"negotiation_success": true} // no TLS in this run
+	for _, m := range scenario.All() {
+		v, missing := Estimate(m, scenario.New, d)
+		if (v == nil) == (missing == "") {
+			t.Errorf("%s: value %v, missing %q: exactly one is due", m.Name, v, missing)
+		}
+		if want := m.Source != scenario.FromNowhere && !absent[m.Name]; (v != nil) != want {
+			t.Errorf("%s: value %v (%s), want one: %t", m.Name, v, missing, want)
+		}
+		if v, missing := Estimate(m, scenario.New, bare); v != nil || missing == "" {
+			t.Errorf("%s of an empty window: %v, %q", m.Name, v, missing)
+		}
+		if v, missing := Estimate(m, "nobody", d); m.Name != "latency_improvement" && (v != nil || missing == "") {
+			t.Errorf("%s of an unknown system: %v, %q", m.Name, v, missing)
+		}
+		// A gate's value is the table's.
+		g := scenario.Gate{Condition: scenario.Condition{Metric: m, Op: scenario.Less, Threshold: 0.5}, System: scenario.New}
+		if m.Estimator != scenario.ByQuantile {
+			if j := Judge(g, d, Look{}); v != nil && (j.Value == nil || math.Abs(*j.Value-*v) > 1e-9**v) {
+				t.Errorf("%s: the gate says %v, the table %v", m.Name, j.Value, *v)
+			}
+		}
+	}
+	if v, missing := Estimate(scenario.Metric{Name: "made_up"}, scenario.New, d); v != nil || missing == "" {
+		t.Errorf("an unknown metric: %v, %q", v, missing)
+	}
+}
+
+func TestThresholds(t *testing.T) {
+	t.Parallel()
+	gates := []scenario.Gate{gateOn(t, "p95_latency < 10ms"), gateOn(t, "p99_latency <= 10ms"), gateOn(t, "p50_latency >= 400ms"), gateOn(t, "error_rate < 1%"), gateOn(t, "mean_latency < 1s")}
+	triggers := []scenario.Trigger{{Condition: condition(t, "p95_latency > 50ms")}, {Condition: condition(t, "p50_latency < 10ms")}}
+	want := []time.Duration{10 * ms, 10*ms + 1, 50*ms + 1, 400 * ms}
+	if got := Thresholds(gates, triggers); !cmp.Equal(got, want) {
+		t.Errorf("Thresholds = %v, want %v", got, want)
+	}
+	if got := Thresholds(nil, nil); len(got) != 0 {
+		t.Errorf("Thresholds of nothing = %v", got)
+	}
+}
+
+// What is shown of a quantile is on the side of the threshold on which the
+// exact counts say it is, though the histogram rounds to three digits.
+func TestQuantileIsShownOnItsSide(t *testing.T) {
+	t.Parallel()
+	m, _ := scenario.Lookup("p95_latency")
+	for _, tt := range []struct {
+		latency, threshold time.Duration
+		verdict            Verdict
+	}{
+		{2_000_400, 2_000_400, Fail},   // 2.0004 ms, recorded as 2.000 ms
+		{2_000_399, 2_000_400, Pass},   //
+		{9_999_900, 10_000_000, Pass},  // recorded as 10.000 ms, in a bucket that ends at 10.007
+		{10_000_000, 10_000_000, Fail}, //
+	} {
+		g := scenario.Gate{Condition: scenario.Condition{Metric: m, Op: scenario.Less, Threshold: tt.threshold.Seconds()}, System: scenario.New}
+		d := run{seconds: 10, rate: 100, outcome: always(timeline.Outcome{Latency: tt.latency})}.data(t, g)
+		j := Judge(g, d, Look{})
+		if above := *j.Value >= g.Threshold; j.Verdict != tt.verdict || (tt.verdict == Fail && !above) || (tt.verdict == Pass && *j.Value > g.Threshold) {
+			t.Errorf("%v against %v: %s with a value of %g s", tt.latency, tt.threshold, j.Verdict, *j.Value)
+		}
+		consistent(t, g, j)
+	}
+}

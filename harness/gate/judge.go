@@ -1,0 +1,333 @@
+package gate
+
+import (
+	"fmt"
+	"math"
+	"strings"
+
+	"phasegate/harness/scenario"
+	"phasegate/harness/stat"
+	"phasegate/harness/timeline"
+)
+
+// claim is a condition with what is needed to judge it.
+type claim struct {
+	scenario.Condition
+	data   Data
+	window timeline.Window
+	level  float64 // of the one-sided bounds
+	rate   float64 // requests per second, 0 if unknown
+}
+
+// atMost reports whether the claim limits the metric from above.
+func atMost(op scenario.Op) bool { return op == scenario.Less || op == scenario.LessEqual }
+
+// decide compares bounds with the threshold.
+func decide(c scenario.Condition, low, high float64) Verdict {
+	near, far := high, low // the bound that must hold, and the one that must not be refuted
+	if !atMost(c.Op) {
+		near, far = low, high
+	}
+	switch {
+	case c.Holds(near):
+		return Pass
+	case !c.Holds(far):
+		return Fail
+	default:
+		return Inconclusive
+	}
+}
+
+// bounds of a share that is claimed to stay below (or above) a limit.
+type bounds struct {
+	low, high, effect float64
+	verdict           Verdict
+	more              int64 // of n, until it is decided …
+	decidable         bool  // … if that many are known
+}
+
+// judgeShare judges "k/n op limit". It always reasons about the bad ones,
+// which are few: for a lower limit, about the rest of n. Requests whose end
+// isn't known are bad for a pass and don't count for a failure.
+func judgeShare(t tally, op scenario.Op, limit, level float64) bounds {
+	bad := t
+	if !atMost(op) {
+		bad, limit = t.complement(), 1-limit
+	}
+	effect := stat.DesignEffect(bad.counts, level)
+	low := stat.ClusteredLower(bad.k, bad.n, effect, level)
+	high := stat.ClusteredUpper(bad.k+bad.unknown, bad.n+bad.unknown, effect, level)
+	b := bounds{low: low, high: high, effect: effect}
+	strict := scenario.Less
+	if op == scenario.LessEqual || op == scenario.GreaterEqual {
+		strict = scenario.LessEqual
+	}
+	b.verdict = decide(scenario.Condition{Op: strict, Threshold: limit}, low, high)
+	if b.verdict == Inconclusive && bad.unknown == 0 {
+		b.more, b.decidable = stat.More(min(bad.k, bad.n), bad.n, effect, limit, level)
+	}
+	if !atMost(op) {
+		b.low, b.high = 1-high, 1-low
+	}
+	return b
+}
+
+func (c claim) share() Judgement {
+	t, missing := tallyOf(c.Metric, &c.window)
+	if missing != "" {
+		return inconclusive(missing)
+	}
+	b := judgeShare(t, c.Op, c.Threshold, c.level)
+	value := t.share()
+	j := Judgement{Value: &value, Low: &b.low, High: &b.high, Samples: int64(t.n), Verdict: b.verdict}
+	seen := fmt.Sprintf("%s (%s of %s %s%s)", formatShare(value), formatCount(t.k), formatCount(t.n), t.of, clustered(t.n, b.effect))
+	switch {
+	case b.verdict == Pass:
+	case b.verdict == Fail && atMost(c.Op):
+		j.Reason = fmt.Sprintf("%s is %s, at least %s at %s confidence; %s",
+			c.Metric.Name, seen, formatShare(b.low), formatShare(c.level), c.asks())
+	case b.verdict == Fail:
+		j.Reason = fmt.Sprintf("%s is %s, at most %s at %s confidence; %s",
+			c.Metric.Name, seen, formatShare(b.high), formatShare(c.level), c.asks())
+	default:
+		j.Reason = fmt.Sprintf("%s is %s, between %s and %s; %s; %s",
+			c.Metric.Name, seen, formatShare(b.low), formatShare(b.high), c.asks(), c.undecided(t, b))
+	}
+	return j
+}
+
+func (c claim) quantile() Judgement {
+	w := &c.window
+	at := limit(c.Condition)
+	over, counted := w.Over[at]
+	value, ok := timeline.Quantile(w.Latency, c.Metric.Quantile)
+	switch {
+	case w.Requests == 0 || !ok:
+		return inconclusive(noRequests(w))
+	case !counted:
+		return inconclusive(fmt.Sprintf("requests of %v and longer were not counted as they arrived", at))
+	}
+	t := tally{k: float64(over), n: float64(w.Requests), unknown: float64(w.Pending()), of: ofRequests}
+	for i, index := 0, indexOf(w.Limits, at); i < len(w.Intervals) && index >= 0; i++ {
+		in := &w.Intervals[i]
+		t.counts = append(t.counts, stat.Count{K: float64(in.Over[index]), N: float64(in.Requests)})
+	}
+	// p95 < T says that fewer than 5 % took T or longer.
+	allowed := 1 - c.Metric.Quantile
+	b := judgeShare(t, c.Op, allowed, c.level)
+	v := min(value, w.MaxLatency).Seconds()
+	// The histogram knows three digits of it; the counts, on which side of the
+	// threshold it lies.
+	if t.k <= allowed*t.n+1e-9 {
+		v = min(v, c.Threshold)
+	} else {
+		v = max(v, c.Threshold)
+	}
+	j := Judgement{Value: &v, Samples: w.Requests, Verdict: b.verdict}
+	c.orderStatistics(&j, b)
+	if b.verdict == Pass {
+		return j
+	}
+	var r strings.Builder
+	fmt.Fprintf(&r, "p%s is %s: %s of %s requests took %s (%s to %s at %s confidence%s)", c.percentile(), formatSeconds(v),
+		formatShare(t.share()), formatCount(t.n), c.tooLong(), formatShare(b.low), formatShare(b.high), formatShare(c.level), clustered(t.n, b.effect))
+	if w.Proven > 0 && w.Blocking > 0 {
+		fmt.Fprintf(&r, "; %s of %s requests waited for the upstream (%s on average)",
+			formatShare(float64(w.Blocking)/float64(w.Requests)), formatCount(t.n), formatSeconds(w.BlockingSum/float64(w.Blocking)))
+	}
+	if atMost(c.Op) {
+		fmt.Fprintf(&r, "; %s allows fewer than %s", c.text(), formatShare(allowed))
+	} else {
+		fmt.Fprintf(&r, "; %s needs more than %s", c.text(), formatShare(allowed))
+	}
+	if b.verdict == Inconclusive {
+		r.WriteString("; " + c.undecided(t, b))
+	}
+	j.Reason = r.String()
+	return j
+}
+
+// orderStatistics sets the interval shown beside a quantile.
+func (c claim) orderStatistics(j *Judgement, b bounds) {
+	w, allowed, value := &c.window, 1-c.Metric.Quantile, *j.Value
+	n := math.Floor(float64(w.Requests) / b.effect)
+	lowRank, highRank := stat.QuantileRanks(int64(n), c.Metric.Quantile, c.level)
+	at := func(rank int64) float64 {
+		q, _ := timeline.Quantile(w.Latency, float64(rank)/n)
+		return min(q, w.MaxLatency).Seconds()
+	}
+	// What the counts say about the threshold holds for the bounds too.
+	above, below := b.low > allowed, b.high < allowed
+	if lowRank > 0 || above {
+		low := c.Threshold
+		if lowRank > 0 {
+			low = min(at(lowRank), value)
+		}
+		if above {
+			low = max(low, c.Threshold)
+		} else {
+			low = min(low, c.Threshold)
+		}
+		j.Low = &low
+	}
+	if highRank > 0 || below {
+		high := c.Threshold
+		if highRank > 0 {
+			high = max(at(highRank), value)
+		}
+		if below {
+			high = min(high, c.Threshold)
+		} else {
+			high = max(high, c.Threshold)
+		}
+		j.High = &high
+	}
+}
+
+func (c claim) mean() Judgement {
+	s, missing := seriesOf(c.Metric, c.data, &c.window)
+	if missing != "" {
+		return inconclusive(missing)
+	}
+	e, ok := s.estimate(c.level, c.data.Seed)
+	if !ok {
+		return inconclusive(c.Metric.Name + " would be a division by zero")
+	}
+	j := Judgement{Value: &e.Value, Samples: s.samples, Verdict: Inconclusive}
+	if !e.Bounded {
+		j.Reason = fmt.Sprintf("%s is %s; a bound needs at least %d intervals with a sample, and there are %d",
+			c.Metric.Name, c.format(e.Value), stat.MinIntervals, s.intervals())
+		return j
+	}
+	j.Low, j.High = &e.Low, &e.High
+	j.Verdict = decide(c.Condition, e.Low, e.High)
+	if j.Verdict == Pass && s.unknown > 0 {
+		j.Verdict = Inconclusive
+		j.Reason = fmt.Sprintf("%s requests have not finished", formatCount(float64(s.unknown)))
+		return j
+	}
+	c.explainBounds(&j, func(factor float64) string {
+		// The width of the bounds falls with the root of the sample.
+		return c.needMore(math.Ceil(float64(c.window.Requests) * (factor*factor - 1)))
+	})
+	return j
+}
+
+// intervals is how many intervals carry a sample.
+func (s series) intervals() int {
+	filled := func(pairs []stat.Pair) (n int) {
+		for _, p := range pairs {
+			if p.Den > 0 {
+				n++
+			}
+		}
+		return n
+	}
+	if s.by != nil {
+		return min(filled(s.pairs), filled(s.by))
+	}
+	return filled(s.pairs)
+}
+
+func (c claim) count() Judgement {
+	n, missing := countOf(c.Metric, &c.window)
+	if missing != "" {
+		return inconclusive(missing)
+	}
+	v, total := float64(n), float64(c.window.Requests)
+	j := Judgement{Value: &v, Samples: c.window.Requests, Verdict: Fail}
+	if c.Holds(v) {
+		j.Verdict = Pass
+	}
+	share := stat.Upper(v, total, c.level)
+	if n == 0 {
+		j.Reason = fmt.Sprintf("none in %s requests, so at %s confidence fewer than %s of all", formatCount(total), formatShare(c.level), formatShare(share))
+	} else {
+		j.Reason = fmt.Sprintf("%s of %s requests, so at %s confidence up to %s of all; %s", formatCount(v), formatCount(total), formatShare(c.level), formatShare(share), c.asks())
+	}
+	if unknown := c.window.Pending(); j.Verdict == Pass && unknown > 0 {
+		j.Verdict = Inconclusive
+		j.Reason += fmt.Sprintf("; %s requests have not finished", formatCount(float64(unknown)))
+	}
+	return j
+}
+
+func (c claim) peak() Judgement {
+	v, samples, missing := peakOf(c.Metric, &c.window)
+	if missing != "" {
+		return inconclusive(missing)
+	}
+	j := Judgement{Value: &v, Samples: samples, Verdict: Fail}
+	j.Reason = fmt.Sprintf("%s is the highest of %s observations", c.format(v), formatCount(float64(samples)))
+	switch unknown := c.window.Pending(); {
+	case !c.Holds(v):
+		j.Reason += "; " + c.asks()
+	case c.Metric.Source == scenario.FromGenerator && unknown > 0:
+		j.Verdict = Inconclusive
+		j.Reason += fmt.Sprintf("; %s requests have not finished", formatCount(float64(unknown)))
+	default:
+		j.Verdict = Pass
+	}
+	return j
+}
+
+func (c claim) slope() Judgement {
+	e, troughs, missing := slopeOf(c.Metric, &c.window, c.level)
+	if missing != "" {
+		return inconclusive(missing)
+	}
+	j := Judgement{Value: &e.Value, Samples: int64(troughs), Verdict: Inconclusive}
+	if troughs < minTroughs || !e.Bounded {
+		first, last := c.window.Resources[0].At, c.window.Resources[len(c.window.Resources)-1].At
+		need := minTroughs * troughWidth
+		j.Reason = fmt.Sprintf("memory was sampled for %s, and a slope can be bounded from %s on; need %s more", formatSeconds((last - first).Seconds()),
+			formatSeconds(need.Seconds()), formatLong(max((need-(last-first)).Seconds(), troughWidth.Seconds())))
+		return j
+	}
+	j.Low, j.High = &e.Low, &e.High
+	j.Verdict = decide(c.Condition, e.Low, e.High)
+	c.explainBounds(&j, func(factor float64) string {
+		// The error of a slope falls with the power 3/2 of its duration.
+		have := c.window.Resources[len(c.window.Resources)-1].At - c.window.Resources[0].At
+		return "need " + formatLong(have.Seconds()*(math.Pow(factor, 2./3)-1)) + " more at the present slope"
+	})
+	return j
+}
+
+// judgeMeasured judges a value that comes with its bounds, or is exact.
+func judgeMeasured(c scenario.Condition, v Measured, level float64) Judgement {
+	if v.Value == nil || math.IsNaN(*v.Value) {
+		return inconclusive(notMeasured(c.Metric))
+	}
+	j := Judgement{Value: v.Value, Low: v.Low, High: v.High, Samples: v.Samples, Verdict: Inconclusive}
+	low, high := v.Low, v.High
+	exact := c.Metric.Estimator == scenario.ByTime || c.Metric.Estimator == scenario.ByPeak
+	if exact {
+		low, high = v.Value, v.Value
+	}
+	cl := claim{Condition: c, level: level}
+	if low == nil || high == nil || math.IsNaN(*low) || math.IsNaN(*high) {
+		j.Reason = fmt.Sprintf("%s is %s, from %s samples, too few to bound it", c.Metric.Name, cl.format(*v.Value), formatCount(float64(v.Samples)))
+		return j
+	}
+	j.Verdict = decide(c, *low, *high)
+	if exact {
+		if j.Verdict == Fail {
+			j.Reason = fmt.Sprintf("%s is %s; %s", c.Metric.Name, cl.format(*v.Value), cl.asks())
+		}
+		return j
+	}
+	cl.explainBounds(&j, func(factor float64) string {
+		return fmt.Sprintf("need %s more samples", formatCount(math.Ceil(float64(v.Samples)*(factor*factor-1))))
+	})
+	return j
+}
+
+func indexOf[T comparable](values []T, v T) int {
+	for i := range values {
+		if values[i] == v {
+			return i
+		}
+	}
+	return -1
+}

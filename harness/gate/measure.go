@@ -1,0 +1,278 @@
+package gate
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"phasegate/harness/scenario"
+	"phasegate/harness/stat"
+	"phasegate/harness/timeline"
+)
+
+// tally is a metric that is a share: k of n.
+type tally struct {
+	k, n    float64
+	counts  []stat.Count // the same by interval
+	unknown float64      // more of n whose end isn't known
+	of      string       // what is counted
+}
+
+func (t tally) share() float64 {
+	if !(t.n > 0) {
+		return 0
+	}
+	return t.k / t.n
+}
+
+// complement turns the k around: the rest of n.
+func (t tally) complement() tally {
+	t.k = t.n - t.k
+	counts := make([]stat.Count, len(t.counts))
+	for i, c := range t.counts {
+		counts[i] = stat.Count{K: c.N - c.K, N: c.N}
+	}
+	t.counts = counts
+	return t
+}
+
+const (
+	noProof = "no answer carried the mock upstream's self-description, so its ledger says nothing about this system"
+
+	ofRequests  = "requests"
+	ofCacheable = "cacheable requests"
+	ofUpstream  = "upstream requests"
+)
+
+// tallyOf counts a metric that is a share. missing says why it can't.
+func tallyOf(m scenario.Metric, w *timeline.Window) (t tally, missing string) {
+	// of adds up what one interval contributes.
+	of := func(what string, part func(c *timeline.Counts, l *timeline.LedgerCounts) (k, n int64)) tally {
+		k, n := part(&w.Counts, &w.Ledger)
+		t := tally{k: float64(k), n: float64(n), of: what}
+		for i := range w.Intervals {
+			k, n := part(&w.Intervals[i].Counts, &w.Intervals[i].Ledger)
+			t.counts = append(t.counts, stat.Count{K: float64(k), N: float64(n)})
+		}
+		return t
+	}
+	type counts = timeline.Counts
+	type ledger = timeline.LedgerCounts
+
+	if m.Source == scenario.FromLedger {
+		switch {
+		case !w.HaveLedger:
+			return tally{}, "the upstream's ledger was not read"
+		case w.Requests > 0 && w.Proven == 0:
+			return tally{}, noProof
+		}
+		covered := w.Ledgered()
+		w = &covered
+	}
+	empty := noRequests(w)
+	switch m.Name {
+	case "error_rate":
+		t = of(ofRequests, func(c *counts, _ *ledger) (k, n int64) { return c.Errors(), c.Requests })
+		t.unknown = float64(w.Pending())
+	case "availability":
+		t = of(ofRequests, func(c *counts, _ *ledger) (k, n int64) { return c.Usable(), c.Requests })
+		t.unknown = float64(w.Pending())
+	case "cache_hit_ratio":
+		// Every upstream read is a miss, and so is every request whose answer
+		// doesn't prove where it came from: a system that answers nothing
+		// asks nothing of the upstream either.
+		misses := func(c *counts, l *ledger) int64 { return l.Reads }
+		if unproven := w.Cacheable - w.CacheableProven; unproven > w.Ledger.Reads {
+			misses = func(c *counts, _ *ledger) int64 { return c.Cacheable - c.CacheableProven }
+		}
+		t = of(ofCacheable, func(c *counts, l *ledger) (k, n int64) { return c.Cacheable - misses(c, l), c.Cacheable })
+		t.k = max(t.k, 0)
+		empty = "no cacheable request was measured"
+	case "revalidation_ratio":
+		t = of(ofCacheable, func(c *counts, l *ledger) (k, n int64) { return l.Conditional, c.Cacheable })
+		t.k = min(t.k, t.n)
+		empty = "no cacheable request was measured"
+	case "blocking_ratio":
+		t = of("proven answers", func(c *counts, _ *ledger) (k, n int64) { return c.CacheableBlocking, c.CacheableProven })
+		empty = "no answer to a cacheable request carried the mock upstream's self-description"
+	case "claimed_hit_ratio":
+		t = of("answers that claim to be a hit or a miss", func(c *counts, _ *ledger) (k, n int64) { return c.ClaimHit, c.ClaimHit + c.ClaimMiss })
+		empty = "no answer carried a Cache-Status, X-Cache or Age field"
+	case "http2_adoption":
+		t = of(ofUpstream, func(_ *counts, l *ledger) (k, n int64) { return l.HTTP2, l.Requests })
+		empty = "no request reached the upstream"
+	case "connection_reuse":
+		t = of(ofUpstream, func(_ *counts, l *ledger) (k, n int64) { return l.Reused, l.Requests })
+		empty = "no request reached the upstream"
+	case "negotiation_success":
+		t = of("TLS handshakes", func(_ *counts, l *ledger) (k, n int64) { return l.Handshakes, l.Handshakes + l.HandshakeFailures })
+		empty = "there was no TLS handshake with the upstream"
+	default:
+		return tally{}, notMeasured(m)
+	}
+	if !(t.n > 0) {
+		return tally{}, empty
+	}
+	return t, ""
+}
+
+func noRequests(w *timeline.Window) string {
+	if n := w.Pending(); n > 0 {
+		return fmt.Sprintf("none of %s requests finished", formatCount(float64(n)))
+	}
+	return "no request was measured"
+}
+
+// series is a metric that is a mean, a rate, or a quotient of two of them.
+type series struct {
+	pairs   []stat.Pair
+	by      []stat.Pair // what it is divided by; nil where it isn't
+	unknown int64       // requests whose end isn't known
+	samples int64
+}
+
+func (s series) value() (float64, bool) {
+	mean := func(pairs []stat.Pair) (float64, bool) {
+		var num, den float64
+		for _, p := range pairs {
+			num += p.Num
+			den += p.Den
+		}
+		return num / den, den > 0
+	}
+	v, ok := mean(s.pairs)
+	if s.by != nil {
+		by, okBy := mean(s.by)
+		v, ok = v/by, ok && okBy && by > 0
+	}
+	return v, ok && !math.IsNaN(v) && !math.IsInf(v, 0)
+}
+
+func (s series) estimate(level float64, seed uint64) (stat.Estimate, bool) {
+	if s.by != nil {
+		return stat.Quotient(s.pairs, s.by, level, seed)
+	}
+	return stat.Ratio(s.pairs, level, seed)
+}
+
+// seriesOf collects a metric that is a mean, by interval.
+func seriesOf(m scenario.Metric, d Data, w *timeline.Window) (s series, missing string) {
+	latencies := func(w *timeline.Window) []stat.Pair {
+		var pairs []stat.Pair
+		for i := range w.Intervals {
+			c := &w.Intervals[i].Counts
+			pairs = append(pairs, stat.Pair{Num: c.LatencySum, Den: float64(c.Requests)})
+		}
+		return pairs
+	}
+	switch m.Name {
+	case "mean_latency":
+		if w.Requests == 0 {
+			return s, noRequests(w)
+		}
+		return series{pairs: latencies(w), unknown: w.Pending(), samples: w.Requests}, ""
+	case "throughput":
+		if w.Requests == 0 && w.Offered == 0 {
+			return s, noRequests(w) // where requests were due, none finished is a rate of 0
+		}
+		for i := range w.Intervals {
+			in := &w.Intervals[i]
+			s.pairs = append(s.pairs, stat.Pair{Num: float64(in.Good()), Den: (in.End - in.Start).Seconds()})
+		}
+		s.samples = w.Requests
+		return s, ""
+	case "latency_improvement":
+		before, after := d.Windows[scenario.Old], d.Windows[scenario.New]
+		for name, w := range map[string]*timeline.Window{scenario.Old: &before, scenario.New: &after} {
+			if w.Requests == 0 {
+				return s, "no request to the " + name + " system was measured"
+			}
+		}
+		return series{
+			pairs: latencies(&before), by: latencies(&after),
+			unknown: after.Pending(), samples: min(before.Requests, after.Requests),
+		}, ""
+	case "cpu":
+		for _, r := range w.Resources {
+			s.pairs = append(s.pairs, stat.Pair{Num: r.CPU * r.Span.Seconds(), Den: r.Span.Seconds()})
+		}
+		if s.samples = int64(len(s.pairs)); s.samples == 0 {
+			return s, "the system's CPU time was not sampled"
+		}
+		return s, ""
+	default:
+		return s, notMeasured(m)
+	}
+}
+
+// countOf counts occurrences that must not be. None at all says nothing where
+// no answer could be checked.
+func countOf(m scenario.Metric, w *timeline.Window) (n int64, missing string) {
+	switch m.Name {
+	case "wrong_responses":
+		n = w.Class[timeline.Wrong]
+	case "stale_responses":
+		n = w.Stale
+	default:
+		return 0, notMeasured(m)
+	}
+	switch {
+	case n > 0:
+	case w.Requests == 0:
+		return 0, noRequests(w)
+	case w.Proven == 0:
+		return 0, "no answer carried the mock upstream's self-description, so none could be checked"
+	}
+	return n, ""
+}
+
+// peakOf is the highest value observed and the number of observations.
+func peakOf(m scenario.Metric, w *timeline.Window) (v float64, samples int64, missing string) {
+	switch m.Name {
+	case "memory":
+		for _, r := range w.Resources {
+			v = max(v, float64(r.Resident), float64(r.Peak))
+		}
+		if len(w.Resources) == 0 {
+			return 0, 0, "the system's memory was not sampled"
+		}
+		return v, int64(len(w.Resources)), ""
+	case "max_latency":
+		if w.Requests == 0 {
+			return 0, 0, noRequests(w)
+		}
+		return w.MaxLatency.Seconds(), w.Requests, ""
+	default:
+		return 0, 0, notMeasured(m)
+	}
+}
+
+// Resident memory of a garbage-collected process falls every few seconds at
+// most; troughs this far apart are taken as independent of each other. A long
+// run is thinned to 200 of them.
+const (
+	troughWidth = 10 * time.Second
+	minTroughs  = 10
+	maxTroughs  = 200
+)
+
+// slopeOf is the growth of resident memory in bytes per hour.
+func slopeOf(m scenario.Metric, w *timeline.Window, level float64) (e stat.Estimate, troughs int, missing string) {
+	if m.Name != "memory_growth_rate" {
+		return e, 0, notMeasured(m)
+	}
+	var points []stat.Point
+	for _, r := range w.Resources {
+		points = append(points, stat.Point{X: r.At.Hours(), Y: float64(r.Resident)})
+	}
+	if len(points) == 0 {
+		return e, 0, "the system's memory was not sampled"
+	}
+	length := points[len(points)-1].X - points[0].X
+	low := stat.Troughs(points, max(troughWidth.Hours(), length/maxTroughs))
+	e, ok := stat.Slope(low, level)
+	if !ok {
+		return e, len(low), fmt.Sprintf("memory was sampled for %s, too short for a slope", formatSeconds(length*3600))
+	}
+	return e, len(low), ""
+}

@@ -1,0 +1,242 @@
+package gate
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"phasegate/harness/scenario"
+	"phasegate/harness/timeline"
+)
+
+// State of a trigger, in the words of Prometheus alerting rules.
+type State string
+
+// The states.
+const (
+	Inactive State = "inactive" // the condition didn't hold
+	Pending  State = "pending"  // it holds, and not for long enough yet
+	Firing   State = "firing"   // it has held at every evaluation for the whole For
+)
+
+// MinRequests is the least number of requests in a window that are data. A
+// window with fewer neither fires a trigger nor resolves it.
+const MinRequests = 50
+
+// WindowLength is the length of the sliding window that a trigger looks at
+// when its system gets rate requests per second: a minute divided by the time
+// scale, but at least five seconds, and long enough for [MinRequests].
+func WindowLength(rate, scale float64) time.Duration {
+	length := max(scaled(time.Minute, scale), 5*time.Second)
+	if rate > 0 {
+		if seconds := math.Ceil(MinRequests / rate); seconds < 1e9 {
+			length = max(length, time.Duration(seconds)*time.Second)
+		}
+	}
+	return length
+}
+
+// scaled divides d by a time scale; a scale that isn't positive is 1.
+func scaled(d time.Duration, scale float64) time.Duration {
+	if !(scale > 0) || math.IsInf(scale, 0) {
+		return d
+	}
+	return time.Duration(float64(d) / scale)
+}
+
+// Status is what there is to report of a trigger.
+type Status struct {
+	State     State
+	For       time.Duration  // scaled time that the condition must hold
+	PendingAt *time.Duration // when it last became pending, before firing for the first time; nil if never
+	FiredAt   *time.Duration // when it first fired; nil if it didn't
+	Worst     *float64       // the worst window seen, in the metric's unit; nil without data
+	Reason    string         // why it had no data at the last evaluation; "" if it had
+}
+
+// Trigger follows one rollback trigger through a run. It isn't safe for
+// concurrent use.
+type Trigger struct {
+	rule   scenario.Trigger
+	status Status
+	held   time.Duration // how long the condition has held, while pending
+	last   time.Duration // time of the last evaluation
+}
+
+// NewTrigger returns an inactive trigger whose For is divided by scale.
+func NewTrigger(t scenario.Trigger, scale float64) *Trigger {
+	return &Trigger{rule: t, status: Status{State: Inactive, For: scaled(t.For, scale)}}
+}
+
+// Status returns what is known so far.
+func (t *Trigger) Status() Status { return t.status }
+
+// Observe evaluates the trigger at a time, later than the one before, on the
+// window that ends there, and returns its new state.
+//
+// While the condition holds, the time between evaluations adds up until For is
+// reached; one evaluation at which it doesn't hold starts over. At one without
+// data the state stays, and the time since the last one doesn't count.
+func (t *Trigger) Observe(at time.Duration, w timeline.Window) State {
+	s := &t.status
+	elapsed := max(at-t.last, 0)
+	t.last = at
+	now, why := see(t.rule.Condition, &w, at)
+	if s.Reason = why; why != "" {
+		return s.State
+	}
+	if s.Worst == nil || worse(t.rule.Op, now.value, *s.Worst) {
+		s.Worst = &now.value
+	}
+	if !now.holds {
+		s.State = Inactive
+		return s.State
+	}
+	if s.State == Inactive {
+		s.State, t.held = Pending, 0
+		if s.FiredAt == nil {
+			s.PendingAt = &at
+		}
+	} else {
+		t.held += elapsed
+	}
+	if s.State == Pending && t.held >= s.For {
+		s.State = Firing
+		if s.FiredAt == nil {
+			s.FiredAt = &at
+		}
+	}
+	return s.State
+}
+
+// worse reports whether a is further in the direction in which the trigger fires.
+func worse(op scenario.Op, a, b float64) bool {
+	if atMost(op) {
+		return a < b
+	}
+	return a > b
+}
+
+// sight is one evaluation of a trigger's condition.
+type sight struct {
+	value float64
+	holds bool
+}
+
+// see evaluates a condition on a window that ends at a time. why says why it
+// has no data; "" if it has.
+func see(c scenario.Condition, w *timeline.Window, at time.Duration) (s sight, why string) {
+	m := c.Metric
+	few := func(n float64, of string) string {
+		if n >= MinRequests {
+			return ""
+		}
+		return fmt.Sprintf("%s %s in its window are fewer than %d", formatCount(n), of, MinRequests)
+	}
+	switch {
+	case m.Source == scenario.FromNowhere && m.Why != "":
+		return s, m.Why
+	case m.Name == "latency_improvement", m.Source == scenario.FromSequential, m.Source == scenario.FromNowhere, m.Estimator == scenario.ByTime:
+		return s, m.Name + " can't be measured in a trigger's window"
+	case m.Source == scenario.FromGenerator && m.Unit == scenario.Seconds:
+		return seeLatency(c, w, at, few)
+	case m.Name == "memory":
+		if len(w.Resources) == 0 {
+			return s, "the system's memory was not sampled"
+		}
+		// The peak never falls again; a trigger resolves when memory does.
+		s.value = float64(w.Resources[len(w.Resources)-1].Resident)
+	case m.Estimator == scenario.BySlope:
+		e, troughs, missing := slopeOf(m, w, 0.95)
+		if missing != "" {
+			return s, missing
+		}
+		if troughs < minTroughs {
+			return s, fmt.Sprintf("a slope needs a window of %s", formatSeconds((minTroughs * troughWidth).Seconds()))
+		}
+		s.value = e.Value
+	case m.Estimator == scenario.ByShare:
+		t, missing := tallyOf(m, w)
+		if missing == "" {
+			missing = few(t.n, t.of)
+		}
+		if missing != "" {
+			return s, missing
+		}
+		s.value = t.share()
+	default:
+		if m.Source == scenario.FromGenerator {
+			if why := few(float64(max(w.Offered, w.Requests)), ofRequests); why != "" {
+				return s, why
+			}
+		}
+		v, missing := point(m, Data{}, *w)
+		if missing != "" {
+			return s, missing
+		}
+		s.value = v
+	}
+	if math.IsNaN(s.value) || math.IsInf(s.value, 0) {
+		return s, m.Name + " has no value"
+	}
+	s.holds = c.Holds(s.value)
+	return s, ""
+}
+
+// seeLatency counts the victims of a stall too: requests that are still
+// pending and fell due longer ago than the threshold have taken longer than
+// it, however they end. Their latency so far stands for their latency.
+func seeLatency(c scenario.Condition, w *timeline.Window, at time.Duration, few func(float64, string) string) (s sight, why string) {
+	type stuck struct {
+		n   int64
+		age time.Duration
+	}
+	var victims []stuck
+	var total int64
+	var sum float64
+	longest := w.MaxLatency
+	for i := range w.Intervals {
+		in := &w.Intervals[i]
+		// Counted from the interval's end, so that all of them are as old.
+		if n, age := in.Pending(), at-in.End; n > 0 && age >= limit(c) {
+			victims = append(victims, stuck{n, age})
+			total += n
+			sum += float64(n) * age.Seconds()
+			longest = max(longest, age)
+		}
+	}
+	n := w.Requests + total
+	if why := few(float64(n), ofRequests); why != "" {
+		return s, why
+	}
+	switch c.Metric.Name {
+	case "mean_latency":
+		s.value = (w.LatencySum + sum) / float64(n)
+		s.holds = c.Holds(s.value)
+		return s, ""
+	case "max_latency":
+		s.value = longest.Seconds()
+		s.holds = c.Holds(s.value)
+		return s, ""
+	}
+	merged := timeline.NewHistogram()
+	if w.Latency != nil {
+		merged.Merge(w.Latency)
+	}
+	for _, v := range victims {
+		_ = merged.RecordValues(min(v.age, timeline.Longest).Microseconds(), v.n)
+	}
+	value, ok := timeline.Quantile(merged, c.Metric.Quantile)
+	if !ok {
+		return s, noRequests(w)
+	}
+	s.value = min(value, longest).Seconds()
+	s.holds = c.Holds(s.value)
+	if over, counted := w.Over[limit(c)]; counted {
+		// Exactly: p95 > T if more than 5 % took longer than T.
+		const slack = 1e-9
+		tooMany := float64(over+total) > (1-c.Metric.Quantile)*float64(n)+slack
+		s.holds = tooMany != atMost(c.Op)
+	}
+	return s, ""
+}

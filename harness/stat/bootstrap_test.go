@@ -1,0 +1,120 @@
+package stat
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+)
+
+func TestRatioEdges(t *testing.T) {
+	t.Parallel()
+	repeat := func(n int, p Pair) []Pair {
+		s := make([]Pair, n)
+		for i := range s {
+			s[i] = p
+		}
+		return s
+	}
+	for _, tt := range []struct {
+		why    string
+		series []Pair
+		want   Estimate
+		ok     bool
+	}{
+		{"nothing", nil, Estimate{}, false},
+		{"no denominator", repeat(20, Pair{1, 0}), Estimate{}, false},
+		{"not a number", repeat(20, Pair{math.NaN(), 1}), Estimate{}, false},
+		{"too few to bound", repeat(9, Pair{6, 3}), Estimate{Value: 2, Low: 2, High: 2}, true},
+		{"a constant is certain", repeat(20, Pair{6, 3}), Estimate{Value: 2, Low: 2, High: 2, Bounded: true}, true},
+		// All requests in one interval: some replications have none.
+		{"one full interval of twenty", append(repeat(19, Pair{}), Pair{6, 3}), Estimate{Value: 2, Low: 2, High: 2}, true},
+	} {
+		if got, ok := Ratio(tt.series, 0.95, 1); got != tt.want || ok != tt.ok {
+			t.Errorf("%s: %+v, %t, want %+v, %t", tt.why, got, ok, tt.want, tt.ok)
+		}
+	}
+}
+
+func TestRatioIsSeeded(t *testing.T) {
+	t.Parallel()
+	rng := rand.New(rand.NewPCG(1, 1))
+	series := make([]Pair, 65)
+	for i := range series {
+		series[i] = Pair{rng.ExpFloat64(), 1}
+	}
+	a, _ := Ratio(series, 0.95, 7)
+	b, _ := Ratio(series, 0.95, 7)
+	c, _ := Ratio(series, 0.95, 8)
+	if a != b {
+		t.Errorf("same seed, two answers: %+v, %+v", a, b)
+	}
+	if a == c {
+		t.Errorf("the seed has no effect: %+v", a)
+	}
+	if wide, _ := Ratio(series, 0.99, 7); wide.Low > a.Low || wide.High < a.High {
+		t.Errorf("more confidence narrowed %+v to %+v", a, wide)
+	}
+}
+
+// Coverage of the mean where it is exactly known: independent intervals, and
+// AR(1) ones with half of the last interval's deviation carried over.
+func TestRatioCoverage(t *testing.T) {
+	t.Parallel()
+	const runs, seed = 150, 5
+	for _, tt := range []struct {
+		name  string
+		rho   float64
+		m     int
+		limit float64 // on the share of runs in which a bound misses
+	}{
+		{"independent", 0, 65, 0.05 + 3*math.Sqrt(0.05*0.95/runs)},
+		// Blocks of ⌈65^⅓⌉ = 5 see most of this dependence, not all of it.
+		{"AR(1)", 0.5, 65, 0.12},
+	} {
+		rng := rand.New(rand.NewPCG(seed, 0))
+		below, above := 0, 0
+		for run := range runs {
+			series := make([]Pair, tt.m)
+			x := rng.NormFloat64()
+			for i := range series {
+				x = tt.rho*x + math.Sqrt(1-tt.rho*tt.rho)*rng.NormFloat64()
+				series[i] = Pair{100 * (5 + x), 100}
+			}
+			e, ok := Ratio(series, 0.95, uint64(run))
+			if !ok || !e.Bounded {
+				t.Fatal("no bounds")
+			}
+			if e.High < 5 {
+				below++
+			}
+			if e.Low > 5 {
+				above++
+			}
+		}
+		b, a := float64(below)/runs, float64(above)/runs
+		t.Logf("%s: missed in %.3f and %.3f of %d runs", tt.name, b, a, runs)
+		if b > tt.limit || a > tt.limit || a+b < 0.02 {
+			t.Errorf("%s, seed %d: bounds missed the mean in %.3f and %.3f of %d runs", tt.name, seed, b, a, runs)
+		}
+	}
+}
+
+func TestQuotient(t *testing.T) {
+	t.Parallel()
+	rng := rand.New(rand.NewPCG(9, 9))
+	slow, fast := make([]Pair, 60), make([]Pair, 60)
+	for i := range slow {
+		slow[i] = Pair{100 * (0.464 + 0.05*rng.NormFloat64()), 100}
+		fast[i] = Pair{50 * (0.002 + 0.0002*rng.NormFloat64()), 50}
+	}
+	e, ok := Quotient(slow, fast, 0.95, 1)
+	if !ok || !e.Bounded || e.Low > 232 || e.High < 232 || e.High-e.Low > 30 || e.Low >= e.High {
+		t.Errorf("Quotient = %+v, %t, want about 232", e, ok)
+	}
+	if _, ok := Quotient(slow, nil, 0.95, 1); ok {
+		t.Error("a quotient by nothing has a value")
+	}
+	if e, ok := Quotient(slow, fast[:5], 0.95, 1); !ok || e.Bounded {
+		t.Errorf("five intervals of one arm gave bounds: %+v, %t", e, ok)
+	}
+}

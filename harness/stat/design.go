@@ -1,0 +1,133 @@
+package stat
+
+import (
+	"math"
+
+	"gonum.org/v1/gonum/stat/distuv"
+)
+
+// Count is what one interval of a run saw: K of N.
+type Count struct{ K, N float64 }
+
+// DesignEffect estimates by which factor requests that fail together, in the
+// same second or in neighbouring ones, make the share ΣK/ΣN vary more than
+// independent requests would (Kish 1965). The effective sample is n divided by
+// it. It is never below 1.
+//
+// The share p is a ratio of sums over m intervals, so its variance is that of
+// the residuals e = K − p·N: m/(m−1) · Σe² / n² if intervals are independent
+// of each other. Divided by the binomial variance p(1−p)/n that is the effect
+// within intervals. For the dependence between them, the same is done for
+// overlapping runs of b = m/8 and of b = m/5 intervals, and the largest effect
+// counts. Runs as long as that see slow waves too, at the price of a wider
+// bound; what reaches beyond a fifth of the run can't be told from a trend, and
+// isn't covered.
+//
+// These are estimates from few values; so that a lucky one doesn't flatter the
+// bound, each is multiplied by the squared ratio of Student's to the normal
+// quantile at the confidence of the bound it will be used for, with m − 1
+// degrees of freedom, or 3/2 · (m/b − 1) for overlapping runs (Korn & Graubard
+// 1998).
+//
+// Fewer than two failures (or successes), or fewer than ten intervals, say
+// nothing about clustering: the effect is then 1. That is the assumption that
+// a zero-failure sample size makes too.
+func DesignEffect(counts []Count, confidence float64) float64 {
+	var k, n float64
+	m := 0
+	for _, c := range counts {
+		k += c.K
+		n += c.N
+		if c.K != 0 || c.N != 0 {
+			m++
+		}
+	}
+	if m < 10 || !(k >= 2) || !(n-k >= 2) || !(confidence > 0.5 && confidence < 1) {
+		return 1
+	}
+	p := k / n
+	residuals := make([]float64, 0, m)
+	for _, c := range counts {
+		if c.K != 0 || c.N != 0 {
+			residuals = append(residuals, c.K-p*c.N)
+		}
+	}
+	effect := 1.0
+	for _, b := range []int{1, max(1, m/8), m / 5} {
+		runs := float64(m) / float64(b)
+		freedom := runs - 1
+		if b > 1 {
+			freedom *= 1.5
+		}
+		// Residuals add up to zero, which takes b/m of a block's variance away.
+		variance := runs / (runs - 1) * blockVariance(residuals, b) * float64(m)
+		effect = max(effect, variance/(n*p*(1-p))*studentFactor(freedom, confidence))
+	}
+	return effect
+}
+
+// ClusteredUpper is [Upper] for a sample with the given design effect. Failures
+// that come in clusters vary in proportion to their number, so at the share
+// that the bound supposes, which is larger than the one seen, the effect is
+// larger too: 1 + (effect − 1) · bound ÷ share, at most twice. Without that, a
+// run that happened to meet few clusters would look both better and more
+// certain; without an end to it, a handful of failures in one cluster, such as
+// the first connections of a run, would bound nothing.
+func ClusteredUpper(k, n, effect, confidence float64) float64 {
+	bound := Upper(k, n, confidence)
+	if !(effect > 1) || !(k > 0) || !(n > k) {
+		return bound
+	}
+	// The supposed share rises to its fixed point.
+	for range 100 {
+		e := 1 + (effect-1)*clusterGrowth(bound, k/n)
+		next := Upper(k/e, n/e, confidence)
+		if next <= bound*(1+1e-9) {
+			break
+		}
+		bound = next
+	}
+	return bound
+}
+
+// clusterGrowth is by how much clusters count for more at a supposed share
+// than at the one seen, which isn't 0.
+func clusterGrowth(supposed, seen float64) float64 {
+	return min(max(1, supposed/seen), 2)
+}
+
+// ClusteredLower is [Lower] for a sample with the given design effect.
+func ClusteredLower(k, n, effect, confidence float64) float64 {
+	effect = max(effect, 1)
+	return Lower(k/effect, n/effect, confidence)
+}
+
+// blockVariance is the mean square of the sums of b neighbouring values, over
+// all runs of b, per value.
+func blockVariance(values []float64, b int) float64 {
+	var sum, squares float64
+	for i, v := range values {
+		sum += v
+		if i >= b {
+			sum -= values[i-b]
+		}
+		if i >= b-1 {
+			squares += sum * sum
+		}
+	}
+	return squares / float64(len(values)-b+1) / float64(b)
+}
+
+// studentFactor is (t/z)² at the given confidence.
+func studentFactor(freedom, confidence float64) float64 {
+	t := distuv.StudentsT{Mu: 0, Sigma: 1, Nu: freedom}.Quantile(confidence)
+	z := distuv.UnitNormal.Quantile(confidence)
+	return max(1, t*t/(z*z))
+}
+
+// blockLength is the number of neighbouring intervals that are resampled
+// together: ⌈m^⅓⌉, the order at which the moving-block bootstrap's error is
+// smallest (Künsch 1989; Hall, Horowitz & Jing 1995).
+func blockLength(m int) int {
+	return max(1, int(math.Ceil(math.Cbrt(float64(m))-1e-9)))
+}

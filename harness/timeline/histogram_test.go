@@ -1,0 +1,162 @@
+package timeline
+
+import (
+	"math"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+func TestQuantile(t *testing.T) {
+	t.Parallel()
+	h := NewHistogram()
+	if _, ok := Quantile(h, 0.95); ok {
+		t.Error("an empty histogram has a quantile")
+	}
+	if _, ok := Quantile(nil, 0.95); ok {
+		t.Error("no histogram has a quantile")
+	}
+	for i := range 100 {
+		_ = h.RecordValue(int64(i+1) * 10)
+	}
+	for _, tt := range []struct {
+		q    float64
+		want time.Duration
+	}{
+		{0, 10 * time.Microsecond},
+		{0.5, 500 * time.Microsecond},
+		{0.95, 950 * time.Microsecond}, // 95 of 100 are at or below it
+		{0.951, 960 * time.Microsecond},
+		{0.999, 1000 * time.Microsecond},
+		{1, 1000 * time.Microsecond},
+		{7, 1000 * time.Microsecond},
+	} {
+		if got, ok := Quantile(h, tt.q); got != tt.want || !ok {
+			t.Errorf("Quantile(%g) = %v, %t, want %v", tt.q, got, ok, tt.want)
+		}
+	}
+	if _, ok := Quantile(h, math.NaN()); ok {
+		t.Error("the NaN quantile has a value")
+	}
+}
+
+// The packed form groups values as the histogram does; if the library ever
+// changed its grid, the two would drift apart here.
+func TestBucketIsTheHistograms(t *testing.T) {
+	t.Parallel()
+	h := NewHistogram()
+	rapid.Check(t, func(t *rapid.T) {
+		v := rapid.Uint32Range(0, uint32(Longest.Microseconds())).Draw(t, "v")
+		low, high := bucket(v)
+		if low > v || high < v {
+			t.Fatalf("bucket of %d is %d to %d", v, low, high)
+		}
+		if !h.ValuesAreEquivalent(int64(low), int64(v)) || !h.ValuesAreEquivalent(int64(v), int64(high)) ||
+			h.ValuesAreEquivalent(int64(v), int64(high)+1) || (low > 0 && h.ValuesAreEquivalent(int64(low)-1, int64(v))) {
+			t.Fatalf("bucket of %d is %d to %d, the histogram disagrees", v, low, high)
+		}
+	})
+}
+
+func TestSamplesPack(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		values := rapid.SliceOf(rapid.Uint32Range(0, uint32(Longest.Microseconds()))).Draw(t, "values")
+		late := rapid.SliceOfN(rapid.Uint32Range(0, 5000), 0, 5).Draw(t, "late")
+		want := NewHistogram()
+		for _, v := range slices.Concat(values, late) {
+			_ = want.RecordValue(int64(v))
+		}
+		// Packed once, with latecomers behind it, and packed again.
+		once := samples{raw: late, packed: samples{raw: values}.pack()}
+		for _, s := range []samples{once, {packed: once.pack()}} {
+			got := NewHistogram()
+			s.addTo(got)
+			if !got.Equals(want) {
+				t.Fatalf("%d values became %d", want.TotalCount(), got.TotalCount())
+			}
+		}
+	})
+}
+
+// Packing happens without a lock; what arrives meanwhile must not be lost.
+func TestSamplesReplace(t *testing.T) {
+	t.Parallel()
+	live := samples{raw: []uint32{3, 1, 2}}
+	seen := live
+	live.raw = append(live.raw, 9, 8)
+	live.replace(len(seen.raw), seen.pack())
+	var got []uint32
+	live.each(func(v uint32, n int64) {
+		for range n {
+			got = append(got, v)
+		}
+	})
+	if want := []uint32{1, 2, 3, 9, 8}; !slices.Equal(got, want) {
+		t.Errorf("samples %v, want %v", got, want)
+	}
+}
+
+func TestMicros(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		d    time.Duration
+		want uint32
+	}{
+		{0, 0},
+		{-time.Second, 0}, // a clock that stepped back
+		{499, 0},
+		{500, 1}, // the nearest microsecond
+		{time.Minute, 60_000_000},
+		{time.Hour, 60_000_000},
+		{math.MaxInt64, 60_000_000}, // no overflow
+	} {
+		if got := micros(tt.d); got != tt.want {
+			t.Errorf("micros(%v) = %d, want %d", tt.d, got, tt.want)
+		}
+	}
+}
+
+func TestHistogramRoundTrip(t *testing.T) {
+	t.Parallel()
+	h := NewHistogram()
+	for _, v := range []int64{0, 1, 2047, 2048, 464_000, 60_000_000} {
+		_ = h.RecordValue(v)
+	}
+	text, err := EncodeHistogram(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := DecodeHistogram(text)
+	if err != nil || !back.Equals(h) {
+		t.Errorf("what came back differs: %v", err)
+	}
+	if _, err := DecodeHistogram("HISTFAAA"); err == nil {
+		t.Error("half a histogram was read")
+	}
+}
+
+func FuzzDecodeHistogram(f *testing.F) {
+	empty, _ := EncodeHistogram(NewHistogram())
+	h := NewHistogram()
+	_ = h.RecordValues(464_000, 12)
+	full, _ := EncodeHistogram(h)
+	for _, seed := range []string{"", "====", empty, full, full[:len(full)/2]} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		h, err := DecodeHistogram(s)
+		if err != nil {
+			return
+		}
+		again, err := EncodeHistogram(h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if back, err := DecodeHistogram(again); err != nil || back.TotalCount() != h.TotalCount() {
+			t.Errorf("what was read can't be written: %v", err)
+		}
+	})
+}

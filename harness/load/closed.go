@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"phasegate/fixtures/upstream/wire"
 	"phasegate/harness/scenario"
 	"phasegate/harness/timeline"
 )
@@ -90,6 +91,25 @@ func (g *Generator) Prewarm(ctx context.Context, arm int, p scenario.Prewarm, pr
 		return fmt.Errorf("%d of the first %d answers failed, of %d targets: %w", failed, done, len(top), first)
 	}
 	return ctx.Err()
+}
+
+// Recognize asks an arm for the mock upstream's probe path and reports whether
+// the answer describes itself, so whether what answers stands before our
+// upstream. From an arm that doesn't, no proof is asked from then on: its
+// answers are judged by their status alone.
+func (g *Generator) Recognize(ctx context.Context, arm int) (bool, error) {
+	ctx, leave, err := g.enter(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer leave()
+	a := g.arms[arm]
+	probe := literal{wire.ProbePath}
+	c := g.newClient(ctx, a, probe)
+	defer c.close()
+	x := c.ask(ctx, probe.at(0))
+	a.verify = a.verify && x.Proven
+	return x.Proven, ctx.Err()
 }
 
 // usable reports whether an answer may stand for a cache's content. One that

@@ -222,7 +222,7 @@ func (c *conn) finish(x *exchange, j job, a *answer) {
 	x.Latency, x.Service = end-j.due, a.end.Sub(c.sent)
 	f := judge(expectation{
 		method: j.method, target: c.out[c.target[0]:c.target[1]], sent: c.sent,
-		version: c.known, verify: c.g.verify, catalog: c.g.catalog,
+		version: c.known, verify: c.arm.verify, catalog: c.g.catalog,
 	}, a)
 	x.Class, x.why, x.version = f.class, f.why, f.version
 	x.Stale, x.Blocking, x.Proven = f.stale, f.blocking, f.proven
@@ -265,7 +265,7 @@ func (c *conn) receive(method string) (*answer, error) {
 	}
 	h := &c.header
 	a := &answer{status: h.StatusCode(), declared: -1}
-	if c.g.verify {
+	if c.arm.verify {
 		a.proof = readProof(h)
 	}
 	if err := c.readBody(method, a); err != nil {

@@ -58,7 +58,6 @@ type Generator struct {
 	sink    Sink
 	begin   func(time.Time)
 	catalog wire.Catalog
-	verify  bool
 	timeout time.Duration
 	length  time.Duration
 	warmup  time.Duration
@@ -100,7 +99,6 @@ func New(config Config) (*Generator, error) {
 		sink:    config.Sink,
 		begin:   config.Begin,
 		catalog: config.Catalog,
-		verify:  config.Load.Verify,
 		timeout: config.Load.Timeout,
 		length:  config.Length,
 		warmup:  config.Warmup,
@@ -185,7 +183,7 @@ func (g *Generator) prepareArms(config Config) error {
 	shares := make([]float64, 0, len(config.Arms))
 	for _, described := range config.Arms {
 		shares = append(shares, described.Share)
-		a := &arm{Arm: described, index: len(g.arms)}
+		a := &arm{Arm: described, index: len(g.arms), verify: config.Load.Verify}
 		a.methods = map[string]uint64{}
 		if err := a.prepare(config.TLS); err != nil {
 			faults = append(faults, fmt.Errorf("arm %s: %w", described.Name, err))

@@ -122,7 +122,8 @@ const (
 // arm is an Arm at work.
 type arm struct {
 	Arm
-	index int // in Config.Arms
+	index  int  // in Config.Arms
+	verify bool // answers against their self-description; only changed between stages
 	armSide
 	armTally
 	written versions

@@ -1,0 +1,41 @@
+# Bare `make` lists the targets; the text after ## is what it prints.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+PROFILE  ?= quick
+UPSTREAM ?= process
+ARGS     ?=
+TESTFLAGS ?=
+BENCHFLAGS ?= -benchtime 1s -count 6
+
+PHASES := phase1 phase2 phase3 phase4
+
+.PHONY: help build test lint bench clean validate $(PHASES:%=validate-%)
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9$$():%_ -]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@printf '  %-18s %s\n' 'validate-phaseN' 'one phase, N from 1 to 4; PROFILE=quick|standard|full UPSTREAM=process|container ARGS=…'
+
+build: ## make bin/phasegate and bin/optimizer
+	go build -o bin/ ./harness/cmd/phasegate ./optimizer/cmd/optimizer
+
+$(PHASES:%=validate-%): validate-%: build
+	./bin/phasegate run $* --profile $(PROFILE) --upstream $(UPSTREAM) $(ARGS)
+
+validate: ## the four phases in order; stops at the first that does not pass
+	@for phase in $(PHASES); do $(MAKE) --no-print-directory validate-$$phase || exit; done
+
+test: ## every test; TESTFLAGS=-race for the race detector (needs a C compiler)
+	go test $(TESTFLAGS) ./...
+
+lint: ## gofmt, go vet, staticcheck
+	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
+	  if [ -n "$$unformatted" ]; then echo "not gofmt-ed:"; echo "$$unformatted"; exit 1; fi
+	go vet ./...
+	go tool -modfile=ci/tools/go.mod staticcheck ./...
+
+bench: ## go test -bench, ready for benchstat
+	go test -run '^$$' -bench . $(BENCHFLAGS) ./...
+
+clean: ## remove bin/ and out/
+	rm -rf bin out

@@ -1,0 +1,379 @@
+package ci
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"phasegate/reports/result"
+)
+
+// bin is where TestMain built the two programs.
+var bin string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "phasegate-ci-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	bin = dir
+	build := exec.Command("go", "build", "-o", bin, "./harness/cmd/phasegate", "./optimizer/cmd/optimizer")
+	build.Dir = ".."
+	code := 1
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build the programs: %v\n%s", err, out)
+	} else {
+		code = m.Run()
+	}
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// marker is the environment variable by which a test finds every process that
+// a run of its own started, whoever its parent is by now.
+const marker = "PHASEGATE_TEST_RUN"
+
+// invocation is one run of the phasegate program.
+type invocation struct {
+	*exec.Cmd
+	t              *testing.T
+	id, out        string
+	stdout, stderr bytes.Buffer
+}
+
+// phasegate prepares `phasegate ARGS…`; for the run command, with an output
+// folder of the test's own.
+func phasegate(t *testing.T, args ...string) *invocation {
+	t.Helper()
+	p := &invocation{t: t, id: fmt.Sprintf("%s-%d", t.Name(), time.Now().UnixNano()), out: filepath.Join(t.TempDir(), "out")}
+	if args[0] == "run" {
+		args = append(args, "--out", p.out)
+	}
+	p.Cmd = exec.Command(filepath.Join(bin, "phasegate"), args...)
+	p.Env = append(os.Environ(), marker+"="+p.id)
+	p.Stdout, p.Stderr = &p.stdout, &p.stderr
+	return p
+}
+
+// wait ends the invocation, checks its exit code and that nothing of it is
+// left running.
+func (p *invocation) wait(code int) {
+	p.t.Helper()
+	err := p.Wait()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		p.t.Fatal(err)
+	}
+	if got := p.ProcessState.ExitCode(); got != code {
+		p.t.Errorf("%v: exit code %d, want %d\nstdout:\n%s\nstderr:\n%s", p.Args, got, code, &p.stdout, &p.stderr)
+	}
+	p.noneLeft()
+}
+
+func (p *invocation) run(code int) {
+	p.t.Helper()
+	if err := p.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	p.wait(code)
+}
+
+// processes lists the living processes of the invocation.
+func (p *invocation) processes() []string {
+	var found []string
+	environs, _ := filepath.Glob("/proc/[0-9]*/environ")
+	for _, path := range environs {
+		env, err := os.ReadFile(path)
+		if err != nil || !bytes.Contains(env, []byte(marker+"="+p.id+"\x00")) {
+			continue
+		}
+		cmdline, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "cmdline"))
+		found = append(found, strings.ReplaceAll(string(cmdline), "\x00", " "))
+	}
+	return found
+}
+
+// noneLeft fails if a process of the invocation outlives it by ten seconds.
+func (p *invocation) noneLeft() {
+	p.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		left := p.processes()
+		if len(left) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			p.t.Fatalf("left running: %q", left)
+		}
+	}
+}
+
+// until waits for a condition, for at most 30 seconds.
+func (p *invocation) until(what string, holds func() bool) {
+	p.t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			p.t.Fatalf("waited 30 s for %s\nstderr:\n%s", what, &p.stderr)
+		}
+	}
+}
+
+// result reads the result file of a finished run.
+func (p *invocation) result() *result.Result {
+	p.t.Helper()
+	data, err := os.ReadFile(filepath.Join(p.out, "result.json"))
+	if err != nil {
+		p.t.Fatalf("%v\nstderr:\n%s", err, &p.stderr)
+	}
+	var r result.Result
+	if err := json.Unmarshal(data, &r); err != nil {
+		p.t.Fatal(err)
+	}
+	return &r
+}
+
+// gate returns the judged gate on a metric.
+func (p *invocation) gate(metric string) result.Gate {
+	p.t.Helper()
+	for _, g := range p.result().Gates {
+		if g.Metric == metric {
+			return g
+		}
+	}
+	p.t.Fatalf("no gate on %s in the result", metric)
+	return result.Gate{}
+}
+
+// want checks the verdict of the gate on a metric, and that its reason says so.
+func (p *invocation) want(metric string, verdict result.Verdict, reason string) {
+	p.t.Helper()
+	g := p.gate(metric)
+	if g.Verdict != verdict || !strings.Contains(g.Reason, reason) {
+		p.t.Errorf("%s: %s (%s), want %s with %q", g.Gate, g.Verdict, g.Reason, verdict, reason)
+	}
+}
+
+const tiny = "testdata/tiny.yaml"
+
+func TestRunPasses(t *testing.T) {
+	t.Parallel()
+	p := phasegate(t, "run", tiny)
+	p.run(0)
+	r := p.result()
+	if r.Verdict != result.Pass || !r.Complete {
+		t.Errorf("verdict %s, complete %t", r.Verdict, r.Complete)
+	}
+	for _, name := range []string{
+		"report.html", "junit.xml", "summary.md", "timeline.csv", "latency-old.hgrm", "latency-new.hgrm",
+		"latency.png", "logs/upstream.log", "logs/new.log",
+	} {
+		if info, err := os.Stat(filepath.Join(p.out, name)); err != nil || info.IsDir() {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, metric := range []string{"hit_latency_improvement", "throughput_improvement", "latency_improvement", "claimed_hit_ratio"} {
+		if r.Systems["new"].Metrics[metric] == nil {
+			t.Errorf("%s has no value", metric)
+		}
+	}
+	if !strings.Contains(p.stdout.String(), "report.html") {
+		t.Errorf("the report isn't named:\n%s", &p.stdout)
+	}
+	again := phasegate(t, "report", filepath.Join(p.out, "result.json"), "--out", t.TempDir())
+	again.run(0)
+}
+
+// Without a cache every request waits for the upstream.
+func TestDirectFails(t *testing.T) {
+	t.Parallel()
+	p := phasegate(t, "run", tiny, "--system", "direct")
+	p.run(1)
+	p.want("cache_hit_ratio", result.Fail, "")
+	p.want("p50_latency", result.Fail, "waited for the upstream")
+	if g := p.gate("cache_hit_ratio"); g.Value == nil || *g.Value > 0.01 {
+		t.Errorf("hit ratio of no cache at all: %v", g.Value)
+	}
+}
+
+// A foreign server's requests never reach our ledger: that must not look like
+// a hit ratio of 100 %.
+func TestForeignURLOffersNoLedger(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "hello") }))
+	t.Cleanup(server.Close)
+	p := phasegate(t, "run", tiny, "--system", server.URL)
+	p.run(3)
+	p.want("cache_hit_ratio", result.Inconclusive, "self-description")
+	p.want("memory", result.Inconclusive, "not ours to sample")
+	if g := p.gate("cache_hit_ratio"); g.Value != nil {
+		t.Errorf("a hit ratio of %v from an empty ledger", *g.Value)
+	}
+}
+
+// freePort is an address that nothing listens on now.
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// A proxy that its user started, configured for the upstream's fixed port.
+func TestURLBeforeFixedUpstream(t *testing.T) {
+	t.Parallel()
+	upstream, listen := freePort(t), freePort(t)
+	proxy := exec.Command(filepath.Join(bin, "optimizer"), "--upstream", "http://"+upstream, "--listen", listen)
+	if err := proxy.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { proxy.Process.Signal(syscall.SIGTERM); proxy.Wait() })
+	p := phasegate(t, "run", tiny, "--set", "upstream.listen="+upstream, "--system", "http://"+listen)
+	p.run(3)
+	p.want("cache_hit_ratio", result.Pass, "")
+	p.want("memory", result.Inconclusive, "not ours to sample")
+}
+
+func TestCommand(t *testing.T) {
+	t.Parallel()
+	p := phasegate(t, "run", tiny, "--set", fmt.Sprintf(
+		`systems.new={kind: command, command: [%q, --upstream, "{upstream}", --listen, "{listen}"]}`, filepath.Join(bin, "optimizer")))
+	p.run(0)
+}
+
+// A system that dies fails on what its clients saw, and its last words are in
+// the report.
+func TestSystemDiesMidRun(t *testing.T) {
+	t.Parallel()
+	script := fmt.Sprintf(`timeout 3 %s "$@"; echo last words >&2; exit 7`, filepath.Join(bin, "optimizer"))
+	p := phasegate(t, "run", tiny, "--set", "gates.2=availability > 99%", "--set", fmt.Sprintf(
+		`systems.new={kind: command, command: [sh, -c, %q, sh, --upstream, "{upstream}", --listen, "{listen}"]}`, script))
+	p.run(1)
+	p.want("availability", result.Fail, "")
+	s := p.result().Systems["new"]
+	if !strings.Contains(s.Exit, "exit status 7") || !strings.Contains(strings.Join(s.LogTail, "\n"), "last words") {
+		t.Errorf("exit %q, log %q", s.Exit, s.LogTail)
+	}
+}
+
+// The replay of a log is cold, and the verdict says what a cold cache can't do.
+func TestReplayNamesTheColdCache(t *testing.T) {
+	t.Parallel()
+	p := phasegate(t, "run", tiny, "--set", "load.keys.access_log=../fixtures/traffic/shop.combined.log", "--set", "gates.0=p95_latency < 10ms")
+	p.run(1)
+	p.want("p95_latency", result.Fail, "waited for the upstream")
+	if r := p.result(); !strings.Contains(strings.Join(r.Notices, "\n"), "cold cache") {
+		t.Errorf("no notice on the cold cache: %q", r.Notices)
+	}
+}
+
+func TestInterrupt(t *testing.T) {
+	t.Parallel()
+	p := phasegate(t, "run", tiny, "--set", "profiles.quick.steady=60s")
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p.until("load", func() bool { return len(p.processes()) >= 5 })
+	time.Sleep(2 * time.Second) // into the load, whose middle no event marks
+	p.Process.Signal(os.Interrupt)
+	p.wait(130)
+	if r := p.result(); r.Complete || r.Incomplete == "" {
+		t.Errorf("complete %t, %q", r.Complete, r.Incomplete)
+	}
+}
+
+// A harness that is killed can't clean up; its processes do it themselves.
+func TestKilledHarnessLeavesNothing(t *testing.T) {
+	t.Parallel()
+	p := phasegate(t, "run", tiny, "--set", "profiles.quick.steady=60s")
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p.until("the systems", func() bool { return len(p.processes()) >= 5 })
+	p.Process.Kill()
+	p.Wait()
+	p.noneLeft()
+}
+
+// Every bad input ends before anything is started or measured in vain, with
+// the code and the words that help.
+func TestBadInput(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { taken.Close() })
+	dir := t.TempDir()
+	write := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	valid, err := os.ReadFile(tiny)
+	if err != nil {
+		t.Fatal(err)
+	}
+	edited := func(name, old, new string) string {
+		return write(name, strings.Replace(string(valid), old, new, 1))
+	}
+	for _, c := range []struct {
+		why  string
+		code int
+		args []string
+		says []string
+	}{
+		{"an unknown command", 2, []string{"judge"}, []string{"judge", "--help"}},
+		{"an unknown scenario names the known ones", 2, []string{"run", "phase9"}, []string{"phase9", "phase1"}},
+		{"a file that isn't there", 2, []string{"run", "nowhere.yaml"}, []string{"nowhere.yaml"}},
+		{"a key with a typing error is located", 2, []string{"run", edited("key.yaml", "prewarm:", "prewarn:")}, []string{"key.yaml:19:1:", "prewarn", "prewarm"}},
+		{"a number without its unit", 2, []string{"run", edited("unit.yaml", "80ms", "80")}, []string{"unit.yaml:", "80", "ms"}},
+		{"a metric with a typing error names the nearest", 2, []string{"run", edited("metric.yaml", "cache_hit_ratio", "cache_hit_ration")}, []string{"metric.yaml:", "cache_hit_ration", "cache_hit_ratio"}},
+		{"an impossible share", 2, []string{"run", edited("share.yaml", "new: 50%", "new: 150%")}, []string{"share.yaml:", "150%"}},
+		{"a --set that fits nowhere", 2, []string{"run", tiny, "--set", "load.speed=1"}, []string{"load.speed"}},
+		{"a log without one usable line", 2, []string{"run", tiny, "--set", "load.keys.access_log=" + write("bad.log", "hello\nworld\n")}, []string{"bad.log"}},
+		{"a port that is taken", 4, []string{"run", tiny, "--set", "upstream.listen=" + taken.Addr().String()}, []string{taken.Addr().String(), "in use"}},
+		{"an optimizer that isn't there", 4, []string{"run", tiny, "--optimizer", "/nowhere/optimizer"}, []string{"/nowhere/optimizer", "PHASEGATE_OPTIMIZER"}},
+		{"a system that ends at once", 4, []string{"run", tiny, "--set", `systems.new={kind: command, command: [sh, -c, "echo no licence >&2; exit 3", "{listen}", "{upstream}"]}`}, []string{"no licence", "exit status 3"}},
+		{"a server that isn't there", 4, []string{"run", tiny, "--system", "http://" + freePort(t)}, []string{"refused"}},
+	} {
+		t.Run(strings.ReplaceAll(c.why, " ", "_"), func(t *testing.T) {
+			t.Parallel()
+			p := phasegate(t, c.args...)
+			p.run(c.code)
+			for _, word := range c.says {
+				if !strings.Contains(p.stderr.String(), word) {
+					t.Errorf("the message lacks %q:\n%s", word, &p.stderr)
+				}
+			}
+		})
+	}
+}
+
+// An output folder that can't be written is found out before the measuring.
+func TestOutputFolderNotWritable(t *testing.T) {
+	t.Parallel()
+	p := phasegate(t, "run", tiny)
+	if err := os.WriteFile(p.out, nil, 0o644); err != nil { // a file where the folder should be
+		t.Fatal(err)
+	}
+	p.run(4)
+	if !strings.Contains(p.stderr.String(), "--out") {
+		t.Errorf("the message doesn't say what to do:\n%s", &p.stderr)
+	}
+}

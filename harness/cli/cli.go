@@ -1,0 +1,109 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+// The exit codes of the program.
+const (
+	exitPass         = 0
+	exitFail         = 1
+	exitUsage        = 2 // usage or scenario error; nothing was started
+	exitInconclusive = 3
+	exitEnvironment  = 4
+	exitInterrupted  = 130
+)
+
+// Streams are the standard streams of a command.
+type Streams struct {
+	In       io.Reader
+	Out, Err io.Writer
+}
+
+// grammar is the command line; the text of `phasegate --help`.
+type grammar struct {
+	Run      runCommand      `cmd:"" help:"Run a scenario and judge its gates."`
+	Report   reportCommand   `cmd:"" help:"Make the reports of a finished run again from its result.json."`
+	List     listCommand     `cmd:"" help:"List the embedded scenarios."`
+	Schema   schemaCommand   `cmd:"" help:"Print the JSON Schema of scenario files, for editors."`
+	Upstream upstreamCommand `cmd:"" help:"Be the mock upstream: read a configuration (JSON), print the addresses, serve until SIGTERM."`
+}
+
+// exit ends the program with a code; the error, if any, has been told.
+type exit struct{ code int }
+
+func (e exit) Error() string { return fmt.Sprintf("exit code %d", e.code) }
+
+// failure is an error that ends the program with a code, and what to do.
+type failure struct {
+	code int
+	err  error
+	hint string
+}
+
+func (f *failure) Error() string { return f.err.Error() }
+func (f *failure) Unwrap() error { return f.err }
+
+// Main runs the program with the given arguments and returns its exit code.
+func Main(args []string, std Streams) int {
+	if len(args) > 0 && args[0] == superviseName {
+		return supervise(args[1:])
+	}
+	ended := -1
+	parser, err := kong.New(&grammar{},
+		kong.Name("phasegate"),
+		kong.Description("Is this latency optimizer good enough to take the next share of our traffic?\n\n"+
+			"Exit codes: 0 every gate passed, 1 a gate failed, 2 usage or scenario error, 3 inconclusive, 4 the environment failed, 130 interrupted."),
+		kong.Bind(std),
+		kong.Writers(std.Out, std.Err),
+		kong.Exit(func(code int) { ended = code }),
+		kong.UsageOnError(),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+	)
+	if err != nil {
+		panic(err) // the grammar is wrong: a fault of this program
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	parsed, err := parser.Parse(args)
+	if ended >= 0 { // --help has been printed
+		return ended
+	}
+	if err != nil {
+		fmt.Fprintf(std.Err, "phasegate: %v\n`phasegate --help` lists the commands, `phasegate COMMAND --help` its flags.\n", err)
+		return exitUsage
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// The first signal ends the run in good order; a second one ends it now.
+	context.AfterFunc(ctx, stop)
+
+	parsed.BindTo(ctx, (*context.Context)(nil))
+	err = parsed.Run()
+	var code exit
+	var fail *failure
+	switch {
+	case err == nil:
+		return exitPass
+	case errors.As(err, &code):
+		return code.code
+	case errors.As(err, &fail):
+		fmt.Fprintf(std.Err, "phasegate: %v\n", fail.err)
+		if fail.hint != "" {
+			fmt.Fprintf(std.Err, "%s\n", fail.hint)
+		}
+		return fail.code
+	default:
+		fmt.Fprintf(std.Err, "phasegate: %v\n", err)
+		return exitEnvironment
+	}
+}

@@ -1,0 +1,59 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// findOptimizer returns the path of the optimizer's binary: the one named by
+// flag or PHASEGATE_OPTIMIZER, else one beside this program, else one on PATH,
+// else one built from this module's source if the working directory is in it.
+func findOptimizer(ctx context.Context, flag, buildDir string) (string, error) {
+	const choices = "Name it with --optimizer PATH or PHASEGATE_OPTIMIZER, put it beside phasegate or on PATH, or run inside the source tree (`make build`)."
+	for _, named := range []struct{ from, path string }{
+		{"--optimizer", flag},
+		{"PHASEGATE_OPTIMIZER", os.Getenv("PHASEGATE_OPTIMIZER")},
+	} {
+		if named.path == "" {
+			continue
+		}
+		path, err := exec.LookPath(named.path)
+		if err != nil {
+			return "", &failure{exitEnvironment, fmt.Errorf("find the optimizer that %s names: %w", named.from, err), choices}
+		}
+		return filepath.Abs(path)
+	}
+	if self, err := os.Executable(); err == nil {
+		if beside, err := exec.LookPath(filepath.Join(filepath.Dir(self), "optimizer")); err == nil {
+			return beside, nil
+		}
+	}
+	if path, err := exec.LookPath("optimizer"); err == nil {
+		return filepath.Abs(path)
+	}
+	path, err := buildOptimizer(ctx, buildDir)
+	if err != nil {
+		return "", &failure{exitEnvironment, fmt.Errorf("find the optimizer: not beside phasegate, not on PATH, and %w", err), choices}
+	}
+	return path, nil
+}
+
+// buildOptimizer builds the optimizer into dir from the source tree that the
+// working directory is in.
+func buildOptimizer(ctx context.Context, dir string) (string, error) {
+	module, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Path}}").Output()
+	if err != nil || strings.TrimSpace(string(module)) != "phasegate" {
+		return "", errors.New("this is not phasegate's source tree, to build it from")
+	}
+	path := filepath.Join(dir, "optimizer")
+	out, err := exec.CommandContext(ctx, "go", "build", "-o", path, "phasegate/optimizer/cmd/optimizer").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("building it failed: %w\n%s", err, out)
+	}
+	return path, nil
+}

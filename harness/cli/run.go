@@ -1,0 +1,136 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"phasegate/harness"
+	"phasegate/harness/environment"
+	"phasegate/harness/scenario"
+	"phasegate/reports"
+	"phasegate/reports/result"
+)
+
+type runCommand struct {
+	Scenario  string   `arg:"" placeholder:"FILE|NAME" help:"Scenario file, or the name of an embedded one (phasegate list)."`
+	Profile   string   `default:"quick" help:"Which of the scenario's profiles to run: quick, standard or full."`
+	Upstream  string   `default:"process" enum:"process,container,auto" help:"How the mock upstream is started: process, container or auto."`
+	System    string   `placeholder:"NAME|URL" help:"Judge this system instead of the scenario's new one: optimizer, direct, or the URL of a server already running."`
+	Out       string   `placeholder:"DIR" help:"Folder for reports and logs; out/NAME unless told otherwise."`
+	Seed      *uint64  `help:"Seed of keys, split and latencies; the scenario's unless told otherwise."`
+	Set       []string `sep:"none" placeholder:"PATH=VALUE" help:"Set a value of the scenario, e.g. load.rate=200/s; VALUE is YAML. May be repeated."`
+	Optimizer string   `placeholder:"PATH" help:"The optimizer's binary (also PHASEGATE_OPTIMIZER)."`
+}
+
+// Run implements the command.
+func (c *runCommand) Run(ctx context.Context, std Streams) error {
+	plan, err := scenario.Open(c.Scenario, os.ReadFile, scenario.Options{Profile: c.Profile, Set: c.Set, Seed: c.Seed, System: c.System})
+	if err != nil {
+		return &failure{exitUsage, err, ""}
+	}
+	if c.Upstream == "container" {
+		return &failure{exitEnvironment, errors.New("start the mock upstream in a container: this version has processes only"),
+			"Leave --upstream out, or say --upstream process."}
+	}
+	out := c.Out
+	if out == "" {
+		out = filepath.Join("out", plan.Name)
+	}
+	if err := openFolder(out); err != nil {
+		return err
+	}
+	opts := harness.Options{
+		Out:      out,
+		Upstream: "process",
+		Command:  c.repeat(plan),
+		Commit:   commit(),
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program's own path: %w", err)
+	}
+	opts.Self = []string{self}
+	if needsOptimizer(plan) {
+		build, err := os.MkdirTemp("", "phasegate-build-")
+		if err != nil {
+			return fmt.Errorf("make a folder to build in: %w", err)
+		}
+		defer os.RemoveAll(build)
+		if opts.Optimizer, err = findOptimizer(ctx, c.Optimizer, build); err != nil {
+			return err
+		}
+	}
+	show, done := newProgress(std.Err)
+	opts.Progress = show
+	res, err := harness.Run(ctx, plan, opts)
+	done()
+	return conclude(ctx, std, out, res, err)
+}
+
+// conclude writes the reports of a run, prints its verdicts, and turns them
+// into an exit code.
+func conclude(ctx context.Context, std Streams, out string, res *result.Result, runErr error) error {
+	var input *harness.InputError
+	if errors.As(runErr, &input) {
+		return &failure{exitUsage, input, ""}
+	}
+	if err := reports.Write(out, res); err != nil {
+		return &failure{exitEnvironment, err, "Name another folder with --out DIR."}
+	}
+	reports.Text(std.Out, res, isTerminal(std.Out))
+	fmt.Fprintf(std.Out, "\nreport: %s\n", filepath.Join(out, "report.html"))
+	switch {
+	case ctx.Err() != nil:
+		return exit{exitInterrupted}
+	case runErr != nil:
+		var environmentErr *environment.Error
+		if errors.As(runErr, &environmentErr) {
+			return &failure{exitEnvironment, errors.New(environmentErr.Detail()), ""}
+		}
+		return &failure{exitEnvironment, runErr, ""}
+	case res.Verdict == result.Fail:
+		return exit{exitFail}
+	case res.Verdict == result.Inconclusive:
+		return exit{exitInconclusive}
+	}
+	return nil
+}
+
+// openFolder makes the output folder and tries whether it can be written,
+// before anything is started or measured in vain.
+func openFolder(dir string) error {
+	const hint = "Name another folder with --out DIR."
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return &failure{exitEnvironment, fmt.Errorf("make the output folder: %w", err), hint}
+	}
+	probe, err := os.CreateTemp(dir, ".writable-")
+	if err != nil {
+		return &failure{exitEnvironment, fmt.Errorf("write to the output folder: %w", err), hint}
+	}
+	probe.Close()
+	return os.Remove(probe.Name())
+}
+
+func needsOptimizer(plan *scenario.Plan) bool {
+	for _, s := range plan.Systems {
+		if s.Kind == scenario.KindOptimizer {
+			return true
+		}
+	}
+	return false
+}
+
+// repeat is the command line that runs the same thing again, seed included.
+func (c *runCommand) repeat(plan *scenario.Plan) []string {
+	args := []string{"phasegate", "run", c.Scenario, "--profile", plan.Profile, "--seed", fmt.Sprint(plan.Seed)}
+	if c.System != "" {
+		args = append(args, "--system", c.System)
+	}
+	for _, set := range c.Set {
+		args = append(args, "--set", set)
+	}
+	return args
+}

@@ -1,0 +1,77 @@
+package harness
+
+import (
+	"fmt"
+	"time"
+
+	"phasegate/harness/gate"
+	"phasegate/harness/scenario"
+	"phasegate/harness/timeline"
+)
+
+// collect gathers what the gates are judged on: the steady state up to the
+// looks taken, and the reasons for what a system can't offer.
+func (r *run) collect() {
+	r.data.Values = map[string]map[string]gate.Measured{scenario.New: r.values}
+	if lag := r.report.SteadyLag; lag.Requests > 0 {
+		r.data.LagP99 = &lag.P99
+	}
+	r.data.Windows = map[string]timeline.Window{}
+	r.data.Missing = map[string]map[string]string{}
+	r.data.Rate = map[string]float64{}
+	r.data.Seed = r.plan.Seed
+	for i, arm := range r.arms() {
+		w := r.recorder.Window(i, r.stages.warmup, r.until())
+		r.data.Windows[arm.Name] = w
+		r.data.Rate[arm.Name] = r.rate(arm.Name)
+		r.data.Missing[arm.Name] = r.missing(arm.Name, w)
+	}
+}
+
+// until is where what is judged ends: with the last look taken, or where the
+// run was broken off before the first.
+func (r *run) until() time.Duration {
+	end := r.stages.end(max(1, r.stages.looked))
+	if r.report.Interrupted && r.stages.looked == 0 {
+		end = max(r.stages.warmup, min(end, r.report.Elapsed.Truncate(Interval)))
+	}
+	return end
+}
+
+// missing names the metrics that a system can't offer, and why.
+func (r *run) missing(name string, w timeline.Window) map[string]string {
+	system := r.env.Systems()[name]
+	missing := map[string]string{}
+	because := func(source scenario.Source, reason string) {
+		for _, m := range scenario.All() {
+			if m.Source == source {
+				missing[m.Name] = reason
+			}
+		}
+	}
+	if r.noSequence != "" {
+		because(scenario.FromSequential, r.noSequence)
+	}
+	if system.PID == 0 {
+		because(scenario.FromResources, fmt.Sprintf("the process behind %s is not ours to sample", system.URL))
+	}
+	unproven := w.Class[timeline.Unproven]
+	switch {
+	case r.env.Control() == nil:
+		because(scenario.FromLedger, "the scenario has no mock upstream whose ledger would count")
+	case w.Proven == 0:
+		because(scenario.FromLedger, fmt.Sprintf("no answer of %s carried the mock upstream's self-description, so the upstream's ledger says nothing about it", system.URL))
+	case unproven > 0:
+		because(scenario.FromLedger, fmt.Sprintf("%d answers of %s carried no self-description of the mock upstream, so its ledger doesn't cover them", unproven, system.URL))
+	}
+	return missing
+}
+
+// judge gives one gate its verdict on what has been collected.
+func (r *run) judge(g scenario.Gate) gate.Judgement {
+	return gate.Judge(g, r.data, gate.Look{
+		Number:     max(1, r.stages.looked),
+		Planned:    r.stages.looks,
+		Confidence: r.plan.Confidence,
+	})
+}

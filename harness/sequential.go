@@ -1,0 +1,120 @@
+package harness
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"phasegate/harness/gate"
+	"phasegate/harness/scenario"
+	"phasegate/harness/stat"
+)
+
+// sequentialTime bounds each half of the sequential stage: a system without a
+// cache would otherwise take minutes for what should be hits.
+const sequentialTime = 20 * time.Second
+
+// sequential is the stage behind the improvement metrics: one client in a
+// closed loop, straight to the upstream and then for one warm key through the
+// new system, both by service time. It comes last, so that it disturbs nothing
+// that the gates are judged on.
+func (r *run) sequential(ctx context.Context) error {
+	q := r.plan.Sequential
+	if q.Direct == 0 || q.Hits == 0 {
+		return nil
+	}
+	r.opts.Progress(Progress{Stage: "sequential", Text: "one client, straight to the upstream and then for hits"})
+	old, hit := r.plan.System(scenario.Old), r.plan.System(scenario.New)
+	if old == nil || old.Kind != scenario.KindDirect {
+		r.noSequential("the old system isn't the upstream itself, to compare hits with")
+		return nil
+	}
+	target := strings.ReplaceAll(r.plan.Load.Path, "{key}", "sequential")
+	direct, err := r.timed(ctx, scenario.Old, q.Direct, target)
+	if err == nil {
+		var before, after uint64
+		if before, err = r.reads(ctx); err != nil {
+			return err
+		}
+		var hits []time.Duration
+		if hits, err = r.timed(ctx, hit.Name, q.Hits, target); err == nil {
+			if after, err = r.reads(ctx); err != nil {
+				return err
+			}
+			// The request that fills the cache is the one that may.
+			if fetched := after - before; fetched > 1 {
+				err = fmt.Errorf("%d of %d requests for one key went to the upstream, so there are no hits to time", fetched, len(hits)+1)
+			} else {
+				r.improvement(direct, hits)
+			}
+		}
+	}
+	if err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		r.noSequential(err.Error())
+	}
+	return nil
+}
+
+// timed asks one arm n times for a target that it was asked for before.
+func (r *run) timed(ctx context.Context, arm string, n int, target string) ([]time.Duration, error) {
+	bounded, cancel := context.WithTimeout(ctx, sequentialTime)
+	defer cancel()
+	times, err := r.generator.Sequential(bounded, r.armIndex(arm), n, target)
+	if err != nil && bounded.Err() == nil {
+		return nil, fmt.Errorf("the sequential stage on the %s system: %w", arm, err)
+	}
+	if len(times) == 0 {
+		return nil, fmt.Errorf("the sequential stage on the %s system got no answer within %s", arm, sequentialTime)
+	}
+	return times, ctx.Err()
+}
+
+// reads is how many reads the new system has sent to the upstream.
+func (r *run) reads(ctx context.Context) (uint64, error) {
+	ledger, err := r.env.Control().Ledger(ctx, scenario.New, false)
+	if err != nil {
+		return 0, fmt.Errorf("read the upstream's ledger: %w", err)
+	}
+	return ledger.Reads, nil
+}
+
+// improvement derives the metrics: the ratio of the mean service times, which
+// for one client in a closed loop is that of the rates too, but for what the
+// client itself takes between two requests.
+func (r *run) improvement(direct, hits []time.Duration) {
+	pairs := func(times []time.Duration) []stat.Pair {
+		out := make([]stat.Pair, len(times))
+		for i, t := range times {
+			out[i] = stat.Pair{Num: t.Seconds(), Den: 1}
+		}
+		return out
+	}
+	level := 1 - (1-r.plan.Confidence)/float64(r.stages.looks)
+	e, ok := stat.Quotient(pairs(direct), pairs(hits), level, r.plan.Seed)
+	if !ok {
+		r.noSequential("the sequential stage took too few samples")
+		return
+	}
+	m := gate.Measured{Value: &e.Value, Samples: int64(len(direct) + len(hits))}
+	if e.Bounded {
+		m.Low, m.High = &e.Low, &e.High
+	}
+	r.values = map[string]gate.Measured{"hit_latency_improvement": m, "throughput_improvement": m}
+	r.notice("improvement of hits: %.0f times, one client, mean %s straight to the upstream over mean %s of a hit. It is the upstream's delay over a loopback round trip: any cache reaches it",
+		e.Value, mean(direct).Round(time.Millisecond), mean(hits).Round(time.Microsecond))
+}
+
+func (r *run) noSequential(reason string) { r.noSequence = reason }
+
+func mean(times []time.Duration) time.Duration {
+	var sum time.Duration
+	for t := range slices.Values(times) {
+		sum += t
+	}
+	return sum / time.Duration(len(times))
+}

@@ -1,0 +1,151 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"phasegate/fixtures/upstream/wire"
+	"phasegate/harness/environment"
+	"phasegate/harness/gate"
+	"phasegate/harness/probe"
+	"phasegate/harness/timeline"
+)
+
+// watch looks at a running load once an interval: it samples resources and
+// ledgers, evaluates the triggers and reports progress.
+type watch struct {
+	r        *run
+	triggers []*gate.Trigger
+	samplers []*probe.Sampler // by arm; nil where the process isn't ours
+	began    chan time.Time
+}
+
+func newWatch(r *run) *watch {
+	w := &watch{r: r, began: make(chan time.Time, 1)}
+	for _, t := range r.plan.Triggers {
+		w.triggers = append(w.triggers, gate.NewTrigger(t, r.plan.TimeScale))
+	}
+	for _, arm := range r.arms() {
+		var s *probe.Sampler
+		if system := r.env.Systems()[arm.Name]; system.Supervisor != 0 {
+			s = probe.Below(system.Supervisor)
+			s.Sample() // the CPU share of the first interval counts from here
+		}
+		w.samplers = append(w.samplers, s)
+	}
+	return w
+}
+
+// begin is told when the schedule starts: the timeline's clock.
+func (w *watch) begin(now time.Time) { w.began <- now }
+
+// run looks once an interval until ctx ends, takes every planned look but the
+// last, and ends the load by cancel when there is no sense in going on: every
+// gate is decided, or the mock upstream has died.
+func (w *watch) run(ctx context.Context, cancel context.CancelCauseFunc) {
+	var began time.Time
+	select {
+	case began = <-w.began:
+	case <-ctx.Done():
+		return
+	}
+	var upstreamDied <-chan struct{}
+	if u := w.r.env.Upstream(); u != nil {
+		upstreamDied = u.Died()
+	}
+	w.sample(ctx, 0) // the ledger's zero
+	ticker := time.NewTicker(Interval)
+	defer ticker.Stop()
+	next := 1
+	for {
+		select {
+		case <-ctx.Done():
+			w.sample(context.WithoutCancel(ctx), time.Since(began))
+			return
+		case <-upstreamDied:
+			u := w.r.env.Upstream()
+			cancel(&environment.Error{
+				Op: "keep it running", System: "upstream", Err: errors.New(u.Exit()), Log: u.LogTail(20), File: u.LogFile,
+			})
+			return
+		case <-ticker.C:
+		}
+		now := time.Since(began)
+		w.sample(ctx, now)
+		w.evaluate(now)
+		w.progress(now)
+		if s := w.r.stages; next < s.looks && now >= s.end(next)+w.r.plan.Load.Timeout {
+			if w.r.decided(next) {
+				cancel(errDecided)
+			}
+			next++
+		}
+	}
+}
+
+// sample reads every arm's resources and ledger. What can't be read is left
+// out: a gap in the record, which no gate takes for a zero.
+func (w *watch) sample(ctx context.Context, at time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	for i, arm := range w.r.arms() {
+		if s := w.samplers[i]; s != nil {
+			usage, err := s.Sample()
+			switch {
+			case errors.Is(err, probe.ErrGone):
+				w.samplers[i] = nil
+			case err == nil:
+				w.r.recorder.Resources(i, at, timeline.Usage(usage))
+			}
+		}
+		if control := w.r.env.Control(); control != nil {
+			if ledger, err := control.Ledger(ctx, arm.Name, false); err == nil {
+				w.r.recorder.Ledger(i, at, counts(ledger))
+			}
+		}
+	}
+}
+
+// evaluate hands every trigger its sliding window. Triggers are armed when the
+// steady state starts, so their windows never reach back into the warm-up.
+func (w *watch) evaluate(now time.Duration) {
+	for i, t := range w.r.plan.Triggers {
+		arm := w.r.armIndex(t.System)
+		length := gate.WindowLength(w.r.rate(t.System), w.r.plan.TimeScale)
+		from := max(now-length, w.r.stages.warmup)
+		if now < w.r.stages.warmup+Interval {
+			continue
+		}
+		w.triggers[i].Observe(now, w.r.recorder.Window(arm, from, now))
+	}
+}
+
+func (w *watch) progress(now time.Duration) {
+	s := w.r.stages
+	p := Progress{Stage: "steady", Done: (now - s.warmup).Seconds(), Total: (time.Duration(s.looks) * s.steady).Seconds()}
+	if now < s.warmup {
+		p = Progress{Stage: "warmup", Done: now.Seconds(), Total: s.warmup.Seconds()}
+	}
+	p.Done = min(p.Done, p.Total)
+	arm := len(w.r.plan.Systems) - 1
+	last := w.r.recorder.Window(arm, now-2*Interval, now-Interval)
+	if last.Requests > 0 {
+		p95 := time.Duration(last.Latency.ValueAtQuantile(95)) * time.Microsecond
+		p.Text = fmt.Sprintf("%s: %d requests/s, p95 %s, %d errors", w.r.plan.Systems[arm].Name,
+			last.Requests, p95.Round(10*time.Microsecond), last.Errors())
+	}
+	w.r.opts.Progress(p)
+}
+
+// counts picks what the timeline keeps of a ledger.
+func counts(l wire.Ledger) timeline.LedgerCounts {
+	return timeline.LedgerCounts{
+		Requests: int64(l.Requests), Reads: int64(l.Reads),
+		Conditional: int64(l.Conditional), NotModified: int64(l.NotModified),
+		HTTP2:  int64(l.Protocols["h2"] + l.Protocols["h2c"]),
+		Reused: int64(l.Reused), Connections: int64(l.Connections),
+		Handshakes: int64(l.Handshakes), HandshakeFailures: int64(l.HandshakeFailures),
+	}
+}

@@ -16,6 +16,10 @@ import (
 	"testing"
 	"time"
 
+	// The programs under test are built by TestMain, out of sight of the test
+	// cache: these make a change to them a change to the test.
+	_ "phasegate/harness/cli"
+	_ "phasegate/optimizer"
 	"phasegate/reports/result"
 )
 

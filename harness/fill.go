@@ -137,7 +137,11 @@ func (r *run) measured(name string) {
 
 	claimed, hits := s.Metrics["claimed_hit_ratio"], s.Metrics["cache_hit_ratio"]
 	if claimed != nil && hits != nil && math.Abs(*claimed-*hits) > 0.02 {
-		r.notice("the %s system claims a hit ratio of %.1f %% in its headers; the upstream's ledger says %.1f %%", name, 100**claimed, 100**hits)
+		text := fmt.Sprintf("the %s system claims a hit ratio of %.1f %% in its headers; the upstream's ledger says %.1f %%", name, 100**claimed, 100**hits)
+		if *claimed < *hits {
+			text += " (a request that waits for another's fetch is a miss to its client and nothing to the upstream)"
+		}
+		r.notice("%s", text)
 	}
 }
 

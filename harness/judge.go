@@ -16,6 +16,12 @@ func (r *run) collect() {
 	if lag := r.report.SteadyLag; lag.Requests > 0 {
 		r.data.LagP99 = &lag.P99
 	}
+	r.data.Cold = map[string]gate.Cold{}
+	for _, arm := range r.report.Arms {
+		if r.log != nil {
+			r.data.Cold[arm.Name] = gate.Cold{First: int64(arm.Steady.First), Requests: int64(arm.Steady.Cacheable)}
+		}
+	}
 	r.data.Windows = map[string]timeline.Window{}
 	r.data.Missing = map[string]map[string]string{}
 	r.data.Rate = map[string]float64{}

@@ -6,7 +6,10 @@ import (
 	"slices"
 	"time"
 
+	"github.com/HdrHistogram/hdrhistogram-go"
+
 	"phasegate/harness/scenario"
+	"phasegate/harness/stat"
 	"phasegate/harness/timeline"
 )
 
@@ -33,6 +36,9 @@ type Data struct {
 	// Rate is the requests per second that each system gets, for "need n more
 	// requests (about t s at r/s)". Without it the window's own rate is used.
 	Rate map[string]float64
+	// Cold holds, for systems that were replayed a recorded log from an empty
+	// cache, how many requests no cold cache could hit.
+	Cold map[string]Cold
 	// LagP99 is the 99th percentile of the schedule lag; nil where it is unknown.
 	LagP99 *time.Duration
 	// Seed of the bootstrap. The same data and seed give the same judgement.
@@ -44,6 +50,9 @@ type Measured struct {
 	Value, Low, High *float64
 	Samples          int64
 }
+
+// Cold counts requests that were the first for their target.
+type Cold struct{ First, Requests int64 }
 
 // Look is one judging of a gate in a run that may judge it several times.
 type Look struct {
@@ -74,9 +83,10 @@ type Judgement struct {
 
 // Judge judges one gate by the rule for its metric's estimator.
 func Judge(g scenario.Gate, d Data, look Look) Judgement {
-	j := judge(g, d, look.level())
+	c := claim{Condition: g.Condition, data: d, window: d.Windows[g.System], level: look.level(), rate: d.rate(g.System), cold: d.Cold[g.System]}
+	j := c.judge(g.System)
 	j.Confidence, j.Looks = look.level(), max(look.Number, 1)
-	blameGenerator(&j, g.Condition, d.LagP99)
+	c.blameGenerator(&j)
 	for _, p := range []**float64{&j.Value, &j.Low, &j.High} {
 		if *p != nil && (math.IsNaN(**p) || math.IsInf(**p, 0)) {
 			*p = nil
@@ -88,15 +98,14 @@ func Judge(g scenario.Gate, d Data, look Look) Judgement {
 	return j
 }
 
-func judge(g scenario.Gate, d Data, level float64) Judgement {
-	m := g.Metric
-	if why := d.missing(m, g.System); why != "" {
+func (c claim) judge(system string) Judgement {
+	m := c.Metric
+	if why := c.data.missing(m, system); why != "" {
 		return inconclusive(why)
 	}
-	if v, ok := d.Values[g.System][m.Name]; ok {
-		return judgeMeasured(g.Condition, v, level)
+	if v, ok := c.data.Values[system][m.Name]; ok {
+		return judgeMeasured(c.Condition, v, c.level)
 	}
-	c := claim{Condition: g.Condition, data: d, window: d.Windows[g.System], level: level, rate: d.rate(g.System)}
 	switch m.Estimator {
 	case scenario.ByShare:
 		return c.share()
@@ -204,17 +213,29 @@ func limit(c scenario.Condition) time.Duration {
 
 // blameGenerator takes back a verdict that the load generator may have caused
 // by sending late. Lag can only make latency look longer: a limit that was
-// kept was kept.
-func blameGenerator(j *Judgement, c scenario.Condition, lag *time.Duration) {
+// kept was kept, and one that is broken by more than the lag, counted from the
+// send, was broken by the system.
+func (c claim) blameGenerator(j *Judgement) {
+	lag := c.data.LagP99
 	if lag == nil || c.Metric.Unit != scenario.Seconds || c.Metric.Source != scenario.FromGenerator {
 		return
 	}
 	suspect := Fail
-	if c.Op == scenario.Greater || c.Op == scenario.GreaterEqual {
+	if !atMost(c.Op) {
 		suspect = Pass
 	}
-	if j.Verdict != suspect || lag.Seconds() <= c.Threshold/10 {
+	if j.Verdict != suspect || !tooLate(*lag, c.Threshold) {
 		return
+	}
+	if c.Metric.Estimator == scenario.ByQuantile && atMost(c.Op) {
+		at := limit(c.Condition) + *lag
+		k, n := float64(slower(c.window.Service, at)), float64(c.window.Requests)
+		effect := stat.DesignEffect(c.overs().counts, c.level)
+		if low := stat.ClusteredLower(k, n, effect, c.level); low > 1-c.Metric.Quantile {
+			j.Reason += fmt.Sprintf("; the load generator was up to %s late (p99), but %s took longer than %s from their own send",
+				formatSeconds(lag.Seconds()), formatShare(k/n), formatSeconds(at.Seconds()))
+			return
+		}
 	}
 	reason := fmt.Sprintf("the load generator was the bottleneck: it sent up to %s late (p99), which is more than a tenth of %s",
 		formatSeconds(lag.Seconds()), formatSeconds(c.Threshold))
@@ -259,4 +280,21 @@ func point(m scenario.Metric, d Data, w timeline.Window) (value float64, missing
 	default:
 		return 0, notMeasured(m)
 	}
+}
+
+// tooLate reports whether a lag matters for a threshold in seconds.
+func tooLate(lag time.Duration, threshold float64) bool { return lag.Seconds() > threshold/10 }
+
+// slower counts the values of a histogram of microseconds at or above d, to
+// its resolution.
+func slower(h *hdrhistogram.Histogram, d time.Duration) (n int64) {
+	if h == nil {
+		return 0
+	}
+	for _, bar := range h.Distribution() {
+		if bar.From >= d.Microseconds() {
+			n += bar.Count
+		}
+	}
+	return n
 }

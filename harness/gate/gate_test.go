@@ -303,6 +303,9 @@ func TestLagBlamesTheGenerator(t *testing.T) {
 	t.Parallel()
 	slow := run{seconds: 20, rate: 100, outcome: mix(4, 0.31, miss(), hit())}
 	fast := run{seconds: 20, rate: 100, outcome: always(hit())}
+	sentLate := hit()
+	sentLate.Latency += 9 * ms // by its due time, though not by its own send
+	late := run{seconds: 20, rate: 100, outcome: mix(4, 0.31, sentLate, hit())}
 	for _, tt := range []struct {
 		why     string
 		gate    string
@@ -310,7 +313,9 @@ func TestLagBlamesTheGenerator(t *testing.T) {
 		lag     *time.Duration
 		verdict Verdict
 	}{
-		{"lag above a tenth of 10 ms may have done it", "p95_latency < 10ms", slow, ptr(1100 * time.Microsecond), Inconclusive},
+		{"lag above a tenth of 10 ms may have done it", "p95_latency < 10ms", late, ptr(1100 * time.Microsecond), Inconclusive},
+		{"what takes longer than threshold and lag from its own send was slow by itself", "p95_latency < 10ms", slow, ptr(100 * ms), Fail},
+		{"lag as long as a miss may have done it all", "p95_latency < 10ms", slow, ptr(500 * ms), Inconclusive},
 		{"a tenth is allowed", "p95_latency < 10ms", slow, ptr(ms), Fail},
 		{"unknown lag excuses nothing", "p95_latency < 10ms", slow, nil, Fail},
 		{"lag can't make latency look better", "p95_latency < 10ms", fast, ptr(time.Second), Pass},
@@ -329,6 +334,28 @@ func TestLagBlamesTheGenerator(t *testing.T) {
 			t.Errorf("%s: %s", tt.why, j.Reason)
 		}
 		consistent(t, g, j)
+	}
+}
+
+// The replay of a log is cold, and that alone may decide a quantile.
+func TestColdCacheIsNamed(t *testing.T) {
+	t.Parallel()
+	g := gateOn(t, "p95_latency < 10ms")
+	d := run{seconds: 20, rate: 100, outcome: mix(4, 0.31, miss(), hit())}.data(t, g)
+	for _, tt := range []struct {
+		why   string
+		first int64
+		named bool
+	}{
+		{"15 % first requests make p95 a miss", 300, true},
+		{"4 % don't", 80, false},
+		{"nor does a warm cache", 0, false},
+	} {
+		d.Cold = map[string]Cold{scenario.New: {First: tt.first, Requests: 2000}}
+		j := Judge(g, d, Look{})
+		if named := strings.Contains(j.Reason, "so p95 is a miss"); named != tt.named {
+			t.Errorf("%s: %s", tt.why, j.Reason)
+		}
 	}
 }
 

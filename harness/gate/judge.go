@@ -17,6 +17,7 @@ type claim struct {
 	window timeline.Window
 	level  float64 // of the one-sided bounds
 	rate   float64 // requests per second, 0 if unknown
+	cold   Cold
 }
 
 // atMost reports whether the claim limits the metric from above.
@@ -99,7 +100,7 @@ func (c claim) share() Judgement {
 func (c claim) quantile() Judgement {
 	w := &c.window
 	at := limit(c.Condition)
-	over, counted := w.Over[at]
+	_, counted := w.Over[at]
 	value, ok := timeline.Quantile(w.Latency, c.Metric.Quantile)
 	switch {
 	case w.Requests == 0 || !ok:
@@ -107,11 +108,7 @@ func (c claim) quantile() Judgement {
 	case !counted:
 		return inconclusive(fmt.Sprintf("requests of %v and longer were not counted as they arrived", at))
 	}
-	t := tally{k: float64(over), n: float64(w.Requests), unknown: float64(w.Pending()), of: ofRequests}
-	for i, index := 0, indexOf(w.Limits, at); i < len(w.Intervals) && index >= 0; i++ {
-		in := &w.Intervals[i]
-		t.counts = append(t.counts, stat.Count{K: float64(in.Over[index]), N: float64(in.Requests)})
-	}
+	t := c.overs()
 	// p95 < T says that fewer than 5 % took T or longer.
 	allowed := 1 - c.Metric.Quantile
 	b := judgeShare(t, c.Op, allowed, c.level)
@@ -143,8 +140,22 @@ func (c claim) quantile() Judgement {
 	if b.verdict == Inconclusive {
 		r.WriteString("; " + c.undecided(t, b))
 	}
+	if first := float64(c.cold.First) / float64(c.cold.Requests); first > allowed && atMost(c.Op) {
+		fmt.Fprintf(&r, "; %s of the requests were the first for their target, and a cold cache can't hit those, so p%s is a miss", formatShare(first), c.percentile())
+	}
 	j.Reason = r.String()
 	return j
+}
+
+// overs counts the requests that took as long as the threshold's limit.
+func (c claim) overs() tally {
+	w, at := &c.window, limit(c.Condition)
+	t := tally{k: float64(w.Over[at]), n: float64(w.Requests), unknown: float64(w.Pending()), of: ofRequests}
+	for i, index := 0, indexOf(w.Limits, at); i < len(w.Intervals) && index >= 0; i++ {
+		in := &w.Intervals[i]
+		t.counts = append(t.counts, stat.Count{K: float64(in.Over[index]), N: float64(in.Requests)})
+	}
+	return t
 }
 
 // orderStatistics sets the interval shown beside a quantile.

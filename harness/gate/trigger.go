@@ -238,5 +238,13 @@ func seeLatency(c scenario.Condition, w *timeline.Window, at time.Duration, few 
 		tooMany := float64(over+total) > (1-c.Metric.Quantile)*float64(n)+slack
 		s.holds = tooMany != atMost(c.Op)
 	}
+	if s.holds && !atMost(c.Op) && tooLate(w.MaxLag, c.Threshold) {
+		// The generator may have made it hold by sending late. It holds for
+		// sure if it does so by more than the lag, counted from the send.
+		at := limit(c) + w.MaxLag
+		if float64(slower(w.Service, at)+total) <= (1-c.Metric.Quantile)*float64(n) {
+			return s, fmt.Sprintf("the load generator was up to %s late, which is more than a tenth of %s", formatSeconds(w.MaxLag.Seconds()), formatSeconds(c.Threshold))
+		}
+	}
 	return s, ""
 }

@@ -223,6 +223,31 @@ func TestTriggerCountsPending(t *testing.T) {
 
 // The ledger is read once a second, so the last second of a window hasn't been
 // seen by it; its requests aren't hits for that.
+// A late generator makes answers look slow: that is no evidence, unless they
+// were slower than threshold and lag together from their own send.
+func TestTriggerDoesNotBlameTheSystemForLag(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		why                   string
+		latency, service, lag time.Duration
+		known, holds          bool
+	}{
+		{"slow by itself", 80 * ms, 80 * ms, 0, true, true},
+		{"slow, and the lag is no tenth of the threshold", 80 * ms, 76 * ms, 4 * ms, true, true},
+		{"only sent late", 80 * ms, 2 * ms, 78 * ms, false, false},
+		{"sent late, and slower than threshold and lag together", 160 * ms, 90 * ms, 30 * ms, true, true},
+		{"sent late, and might have been in time", 160 * ms, 70 * ms, 30 * ms, false, false},
+		{"in time, however late it was sent", 40 * ms, 2 * ms, 38 * ms, true, false},
+	} {
+		o := timeline.Outcome{Latency: tt.latency, Service: tt.service, Lag: tt.lag}
+		w := run{seconds: 5, rate: 100, outcome: always(o)}.window(t, 50*ms+1)
+		s, holds := evaluate(t, "p95_latency > 50ms", w, 5*time.Second)
+		if known := s.Reason == ""; known != tt.known || holds != tt.holds {
+			t.Errorf("%s: known %t, holds %t (%s), want %t, %t", tt.why, known, holds, s.Reason, tt.known, tt.holds)
+		}
+	}
+}
+
 func TestTriggerIgnoresWhatTheLedgerHasNotSeen(t *testing.T) {
 	t.Parallel()
 	rec, err := timeline.New(timeline.Config{Systems: []string{scenario.New}})

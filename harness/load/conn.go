@@ -35,6 +35,7 @@ var pieces = sync.Pool{New: func() any { return new([bodyPiece]byte) }}
 type job struct {
 	request
 	due time.Duration // after the connection's base
+	lag time.Duration // how much later the dispatcher got to it
 }
 
 // conn is one client connection and its reader. A request is written either
@@ -111,7 +112,7 @@ func (c *conn) deadline(j job) time.Time { return c.base.Add(j.due + c.g.timeout
 // failed.
 func (c *conn) perform(ctx context.Context, j job, sent bool) exchange {
 	x := exchange{sent: sent}
-	x.Due, x.Cacheable = j.due, j.cacheable()
+	x.Due, x.Lag, x.Cacheable = j.due, j.lag, j.cacheable()
 	if !sent {
 		if err := c.begin(ctx, j); err != nil {
 			c.fail(&x, j, err)

@@ -393,6 +393,43 @@ func TestSequential(t *testing.T) {
 }
 
 // Close ends whatever runs, and nothing starts after it.
+// A server that isn't before our upstream owes no proof; one that is does, in
+// every answer.
+func TestRecognize(t *testing.T) {
+	t.Parallel()
+	foreign := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "hello") })
+	stripping := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == wire.ProbePath {
+			(&origin{}).ServeHTTP(w, r)
+			return
+		}
+		foreign(w, r)
+	})
+	for _, tt := range []struct {
+		why     string
+		handler http.Handler
+		proven  bool
+		class   timeline.Class
+	}{
+		{"our upstream", &origin{}, true, timeline.OK},
+		{"somebody else's server", foreign, false, timeline.OK},
+		{"our upstream behind something that drops the proof", stripping, true, timeline.Unproven},
+	} {
+		sink := &memory{}
+		g := generator(t, Config{Arms: []Arm{oneArm(t, serve(t, tt.handler))}, Load: smallLoad(), Length: 100 * time.Millisecond, Sink: sink})
+		proven, err := g.Recognize(t.Context(), 0)
+		if err != nil || proven != tt.proven {
+			t.Errorf("%s: proven %t, %v", tt.why, proven, err)
+		}
+		if _, err := g.Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if counts := sink.classes(); counts[tt.class] == 0 || counts[tt.class] != len(sink.byDue()) {
+			t.Errorf("%s: classes %v, want all %v", tt.why, counts, tt.class)
+		}
+	}
+}
+
 func TestClose(t *testing.T) {
 	t.Parallel()
 	hang := make(chan struct{})

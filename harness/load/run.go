@@ -87,19 +87,21 @@ func (r *running) dispatch() {
 		req, at := g.source.at(i), g.split.arm(i)
 		steady := due >= g.warmup
 		a := g.arms[at]
+		var late time.Duration
 		for {
 			if r.stop.Load() {
 				return
 			}
 			wait := due - time.Since(r.base)
 			if wait <= 0 {
+				late = -wait
 				break
 			}
 			s.sleep(min(wait, nap))
 		}
 		g.sink.Offer(at, due)
 		r.pending.Add(1)
-		sent, free := r.pools[at].dispatch(job{request: req, due: due})
+		sent, free := r.pools[at].dispatch(job{request: req, due: due, lag: late})
 		if free {
 			r.lag.record(sent.Sub(r.base)-due, steady)
 		}

@@ -32,6 +32,7 @@ type Outcome struct {
 	Due     time.Duration // when it should have been sent, from the schedule's start
 	Latency time.Duration // from the due time to the last body byte
 	Service time.Duration // from the send to the last body byte; 0 if it was never sent
+	Lag     time.Duration // how late the load generator itself was to get to it
 	Class   Class
 
 	Cacheable bool // GET or HEAD

@@ -27,7 +27,7 @@ type Counts struct {
 
 	// Sums in seconds, and the longest ones exactly.
 	LatencySum, ServiceSum, BlockingSum float64 // BlockingSum: latency of Blocking ones
-	MaxLatency, MaxService              time.Duration
+	MaxLatency, MaxService, MaxLag      time.Duration
 }
 
 // Good is the number of requests that ended as they should.
@@ -58,6 +58,7 @@ func (c *Counts) record(o Outcome) {
 	c.ServiceSum += o.Service.Seconds()
 	c.MaxLatency = max(c.MaxLatency, o.Latency)
 	c.MaxService = max(c.MaxService, o.Service)
+	c.MaxLag = max(c.MaxLag, o.Lag)
 	if o.Latency > Longest {
 		c.Beyond++
 	}
@@ -108,6 +109,7 @@ func (c *Counts) add(d *Counts) {
 	c.BlockingSum += d.BlockingSum
 	c.MaxLatency = max(c.MaxLatency, d.MaxLatency)
 	c.MaxService = max(c.MaxService, d.MaxService)
+	c.MaxLag = max(c.MaxLag, d.MaxLag)
 }
 
 // Sample is one look at what a system uses.

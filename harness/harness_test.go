@@ -1,0 +1,121 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"phasegate/harness/environment"
+	"phasegate/harness/load"
+	"phasegate/harness/scenario"
+	"phasegate/reports/result"
+)
+
+func TestConclude(t *testing.T) {
+	t.Parallel()
+	interrupted, cancel := context.WithCancel(t.Context())
+	cancel()
+	fired := 3.0
+	for _, tt := range []struct {
+		why      string
+		ctx      context.Context
+		err      error
+		gates    []result.Verdict
+		fired    *float64
+		want     result.Verdict
+		complete bool
+	}{
+		{"every gate passed", t.Context(), nil, []result.Verdict{result.Pass, result.Pass}, nil, result.Pass, true},
+		{"one failure is one too many", t.Context(), nil, []result.Verdict{result.Pass, result.Fail, result.Inconclusive}, nil, result.Fail, true},
+		{"what isn't known isn't a pass", t.Context(), nil, []result.Verdict{result.Pass, result.Inconclusive}, nil, result.Inconclusive, true},
+		{"no gate at all is no pass", t.Context(), nil, nil, nil, result.Inconclusive, true},
+		{"a fired trigger fails the run", t.Context(), nil, []result.Verdict{result.Pass}, &fired, result.Fail, true},
+		{"nothing passes on an interrupted run", interrupted, context.Canceled, []result.Verdict{result.Pass}, nil, result.Inconclusive, false},
+		{"what has failed by then has failed", interrupted, context.Canceled, []result.Verdict{result.Pass, result.Fail}, nil, result.Fail, false},
+		{"a broken environment judges nobody", t.Context(), errors.New("port taken"), []result.Verdict{result.Fail}, nil, result.EnvError, false},
+	} {
+		r := &run{res: &result.Result{Triggers: []result.Trigger{{FiredAt: tt.fired}}}}
+		for _, v := range tt.gates {
+			r.res.Gates = append(r.res.Gates, result.Gate{Verdict: v})
+		}
+		r.conclude(tt.ctx, tt.err)
+		if r.res.Verdict != tt.want || r.res.Complete != tt.complete {
+			t.Errorf("%s: %s, complete %t; want %s, %t", tt.why, r.res.Verdict, r.res.Complete, tt.want, tt.complete)
+		}
+		if !tt.complete {
+			for _, g := range r.res.Gates {
+				if g.Verdict == result.Pass {
+					t.Errorf("%s: a gate passed on an incomplete run", tt.why)
+				}
+			}
+		}
+	}
+}
+
+// The log of a system that never came up is in the result, where people look.
+func TestConcludeKeepsTheLastWords(t *testing.T) {
+	t.Parallel()
+	r := &run{res: &result.Result{Systems: map[string]result.System{}}}
+	r.conclude(t.Context(), &environment.Error{Op: "start it", System: "new", Err: errors.New("it ended"), Log: []string{"no licence"}})
+	if got := r.res.Systems["new"].LogTail; len(got) != 1 || got[0] != "no licence" {
+		t.Errorf("log tail %q", got)
+	}
+}
+
+func TestOpenLogFitsTheStages(t *testing.T) {
+	t.Parallel()
+	line := `192.0.2.1 - - [17/May/2015:10:05:03 +0000] "GET /a HTTP/1.1" 200 100` + "\n"
+	path := filepath.Join(t.TempDir(), "access.log")
+	if err := os.WriteFile(path, []byte(strings.Repeat(line, 100)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		why    string
+		rate   float64
+		repeat bool
+		want   stages
+	}{
+		{"a log that ends early is judged whole", 10, false, stages{steady: 10 * time.Second, looks: 1}},
+		{"a longer one fills the stages", 1, false, stages{warmup: 5 * time.Second, steady: time.Minute, looks: 2}},
+		{"one that is repeated never ends", 10, true, stages{warmup: 5 * time.Second, steady: time.Minute, looks: 2}},
+	} {
+		r := &run{res: &result.Result{}, plan: &scenario.Plan{
+			Warmup: 5 * time.Second, Steady: time.Minute, Extensions: 1,
+			Load: scenario.Load{Rate: []scenario.Segment{{From: tt.rate, To: tt.rate}}, Keys: scenario.Keys{AccessLog: path, Repeat: tt.repeat}},
+		}}
+		if err := r.openLog(); err != nil {
+			t.Fatal(err)
+		}
+		if r.stages != tt.want {
+			t.Errorf("%s: %+v, want %+v", tt.why, r.stages, tt.want)
+		}
+	}
+}
+
+// What is judged ends with the last look, or where the run was broken off.
+func TestUntil(t *testing.T) {
+	t.Parallel()
+	planned := stages{warmup: 5 * time.Second, steady: time.Minute, looks: 2}
+	for _, tt := range []struct {
+		why    string
+		looked int
+		report load.Report
+		want   time.Duration
+	}{
+		{"the first look", 1, load.Report{Elapsed: 66 * time.Second}, 65 * time.Second},
+		{"the second look", 2, load.Report{Elapsed: 126 * time.Second}, 125 * time.Second},
+		{"decided at the first look, the rest cut off", 1, load.Report{Interrupted: true, Elapsed: 71 * time.Second}, 65 * time.Second},
+		{"interrupted in the steady state: whole seconds only", 0, load.Report{Interrupted: true, Elapsed: 20500 * time.Millisecond}, 20 * time.Second},
+		{"interrupted in the warm-up: nothing is judged", 0, load.Report{Interrupted: true, Elapsed: 2 * time.Second}, 5 * time.Second},
+	} {
+		r := &run{stages: planned, report: tt.report}
+		r.stages.looked = tt.looked
+		if got := r.until(); got != tt.want {
+			t.Errorf("%s: %s, want %s", tt.why, got, tt.want)
+		}
+	}
+}

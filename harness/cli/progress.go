@@ -23,8 +23,11 @@ func isTerminal(w io.Writer) bool {
 // newProgress returns what shows progress on w, and what ends it: a bar per
 // stage on a terminal, a line every few seconds elsewhere (a pipeline's log).
 func newProgress(w io.Writer) (show func(harness.Progress), done func()) {
-	if isTerminal(w) {
-		return barProgress(w)
+	if f, ok := w.(*os.File); ok {
+		// A terminal that tells no width can't be drawn on.
+		if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 0 {
+			return barProgress(w)
+		}
 	}
 	return lineProgress(w), func() {}
 }
@@ -50,13 +53,13 @@ func lineProgress(w io.Writer) func(harness.Progress) {
 	}
 }
 
-// barProgress draws one bar per stage.
+// barProgress draws one bar per stage that can be counted, and prints a line
+// for the others.
 func barProgress(w io.Writer) (show func(harness.Progress), done func()) {
 	bars := mpb.New(mpb.WithOutput(w), mpb.WithWidth(40), mpb.WithRefreshRate(200*time.Millisecond))
-	var bar *mpb.Bar
 	var stage string
-	var text atomic.Value // the bars are drawn by a goroutine of their own
-	text.Store("")
+	var bar *mpb.Bar
+	var text *atomic.Value // beside the bar, drawn by a goroutine of its own
 	finish := func() {
 		if bar != nil {
 			bar.SetTotal(-1, true)
@@ -65,18 +68,22 @@ func barProgress(w io.Writer) (show func(harness.Progress), done func()) {
 		}
 	}
 	show = func(p harness.Progress) {
-		text.Store(p.Text)
 		if p.Stage != stage {
 			finish()
 			stage = p.Stage
 			if p.Total == 0 {
+				fmt.Fprintf(bars, "%-10s  %s\n", stage, p.Text)
 				return
 			}
+			beside := new(atomic.Value)
+			beside.Store("")
+			text = beside
 			bar = bars.AddBar(int64(p.Total*1000),
 				mpb.PrependDecorators(decor.Name(fmt.Sprintf("%-10s ", stage))),
-				mpb.AppendDecorators(decor.Percentage(), decor.Any(func(decor.Statistics) string { return "  " + text.Load().(string) })))
+				mpb.AppendDecorators(decor.Percentage(), decor.Any(func(decor.Statistics) string { return "  " + beside.Load().(string) })))
 		}
 		if bar != nil {
+			text.Store(p.Text)
 			bar.SetCurrent(int64(p.Done * 1000))
 		}
 	}

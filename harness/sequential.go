@@ -3,11 +3,11 @@ package harness
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
 	"phasegate/harness/gate"
+	"phasegate/harness/load"
 	"phasegate/harness/scenario"
 	"phasegate/harness/stat"
 )
@@ -38,7 +38,7 @@ func (r *run) sequential(ctx context.Context) error {
 		if before, err = r.reads(ctx); err != nil {
 			return err
 		}
-		var hits []time.Duration
+		var hits []load.Turn
 		if hits, err = r.timed(ctx, hit.Name, q.Hits, target); err == nil {
 			if after, err = r.reads(ctx); err != nil {
 				return err
@@ -61,17 +61,17 @@ func (r *run) sequential(ctx context.Context) error {
 }
 
 // timed asks one arm n times for a target that it was asked for before.
-func (r *run) timed(ctx context.Context, arm string, n int, target string) ([]time.Duration, error) {
+func (r *run) timed(ctx context.Context, arm string, n int, target string) ([]load.Turn, error) {
 	bounded, cancel := context.WithTimeout(ctx, sequentialTime)
 	defer cancel()
-	times, err := r.generator.Sequential(bounded, r.armIndex(arm), n, target)
+	turns, err := r.generator.Sequential(bounded, r.armIndex(arm), n, target)
 	if err != nil && bounded.Err() == nil {
 		return nil, fmt.Errorf("the sequential stage on the %s system: %w", arm, err)
 	}
-	if len(times) == 0 {
+	if len(turns) == 0 {
 		return nil, fmt.Errorf("the sequential stage on the %s system got no answer within %s", arm, sequentialTime)
 	}
-	return times, ctx.Err()
+	return turns, ctx.Err()
 }
 
 // reads is how many reads the new system has sent to the upstream.
@@ -83,38 +83,41 @@ func (r *run) reads(ctx context.Context) (uint64, error) {
 	return ledger.Reads, nil
 }
 
-// improvement derives the metrics: the ratio of the mean service times, which
-// for one client in a closed loop is that of the rates too, but for what the
-// client itself takes between two requests.
-func (r *run) improvement(direct, hits []time.Duration) {
-	pairs := func(times []time.Duration) []stat.Pair {
-		out := make([]stat.Pair, len(times))
-		for i, t := range times {
-			out[i] = stat.Pair{Num: t.Seconds(), Den: 1}
-		}
-		return out
-	}
+// improvement derives the metrics: the ratio of the mean service times, and
+// that of the rates, which one client in a closed loop reaches with whole turns.
+func (r *run) improvement(direct, hits []load.Turn) {
 	level := 1 - (1-r.plan.Confidence)/float64(r.stages.looks)
-	e, ok := stat.Quotient(pairs(direct), pairs(hits), level, r.plan.Seed)
-	if !ok {
+	measured := func(of func(load.Turn) time.Duration) (m gate.Measured, ok bool) {
+		pairs := func(turns []load.Turn) (pairs []stat.Pair) {
+			for _, t := range turns {
+				pairs = append(pairs, stat.Pair{Num: of(t).Seconds(), Den: 1})
+			}
+			return pairs
+		}
+		e, ok := stat.Quotient(pairs(direct), pairs(hits), level, r.plan.Seed)
+		m = gate.Measured{Value: &e.Value, Samples: int64(len(direct) + len(hits))}
+		if e.Bounded {
+			m.Low, m.High = &e.Low, &e.High
+		}
+		return m, ok
+	}
+	latency, ok := measured(func(t load.Turn) time.Duration { return t.Service })
+	rate, okRate := measured(func(t load.Turn) time.Duration { return t.Whole })
+	if !ok || !okRate {
 		r.noSequential("the sequential stage took too few samples")
 		return
 	}
-	m := gate.Measured{Value: &e.Value, Samples: int64(len(direct) + len(hits))}
-	if e.Bounded {
-		m.Low, m.High = &e.Low, &e.High
-	}
-	r.values = map[string]gate.Measured{"hit_latency_improvement": m, "throughput_improvement": m}
+	r.values = map[string]gate.Measured{"hit_latency_improvement": latency, "throughput_improvement": rate}
 	r.notice("improvement of hits: %.0f times, one client, mean %s straight to the upstream over mean %s of a hit. It is the upstream's delay over a loopback round trip: any cache reaches it",
-		e.Value, mean(direct).Round(time.Millisecond), mean(hits).Round(time.Microsecond))
+		*latency.Value, mean(direct).Round(time.Millisecond), mean(hits).Round(time.Microsecond))
 }
 
 func (r *run) noSequential(reason string) { r.noSequence = reason }
 
-func mean(times []time.Duration) time.Duration {
+func mean(turns []load.Turn) time.Duration {
 	var sum time.Duration
-	for t := range slices.Values(times) {
-		sum += t
+	for _, t := range turns {
+		sum += t.Service
 	}
-	return sum / time.Duration(len(times))
+	return sum / time.Duration(len(turns))
 }

@@ -116,14 +116,19 @@ func (g *Generator) Recognize(ctx context.Context, arm int) (bool, error) {
 // isn't proven may: whether that is a fault is for the run to say.
 func usable(x *exchange) bool { return x.Class == timeline.OK || x.Class == timeline.Unproven }
 
+// Turn is one request of a closed loop.
+type Turn struct {
+	Service time.Duration // from the send to the last body byte
+	Whole   time.Duration // until the client was ready for the next one
+}
+
 // Sequential is one client in a closed loop on one connection: n requests, each
-// sent when the answer before it has ended. It returns their service times,
-// from the send to the last body byte. With targets it asks for those in turn,
+// sent when the answer before it has ended. With targets it asks for those in turn,
 // after asking for each once, untimed, so that a cache holds them; without, it
 // follows the schedule's own reads from the first position on. Nothing goes to
-// the sink. At the first failed request it gives up and returns the times until
+// the sink. At the first failed request it gives up and returns the turns until
 // then.
-func (g *Generator) Sequential(ctx context.Context, arm, n int, targets ...string) ([]time.Duration, error) {
+func (g *Generator) Sequential(ctx context.Context, arm, n int, targets ...string) ([]Turn, error) {
 	ctx, leave, err := g.enter(ctx)
 	if err != nil {
 		return nil, err
@@ -141,31 +146,32 @@ func (g *Generator) Sequential(ctx context.Context, arm, n int, targets ...strin
 	c := g.newClient(ctx, g.arms[arm], from)
 	defer c.close()
 
-	times := make([]time.Duration, 0, max(n, 0))
+	turns := make([]Turn, 0, max(n, 0))
 	warm := len(targets)
 	position := uint64(0)
 	for i := 0; i < warm+n; i++ {
 		r := from.at(position)
 		for writes := 0; !r.cacheable(); writes++ {
 			if writes == maxWrites {
-				return times, fmt.Errorf("no read among %d requests of the schedule", writes)
+				return turns, fmt.Errorf("no read among %d requests of the schedule", writes)
 			}
 			position++
 			r = from.at(position)
 		}
 		position++
+		begun := time.Now()
 		x := c.ask(ctx, r)
 		if ctx.Err() != nil {
-			return times, ctx.Err()
+			return turns, ctx.Err()
 		}
 		if !usable(&x) {
-			return times, fmt.Errorf("request %d of %d: %s %s: %w", i+1, warm+n, r.method, from.appendTarget(nil, r.target), x.why)
+			return turns, fmt.Errorf("request %d of %d: %s %s: %w", i+1, warm+n, r.method, from.appendTarget(nil, r.target), x.why)
 		}
 		if i >= warm {
-			times = append(times, x.Service)
+			turns = append(turns, Turn{Service: x.Service, Whole: time.Since(begun)})
 		}
 	}
-	return times, nil
+	return turns, nil
 }
 
 // maxWrites bounds how far Sequential looks for a read.

@@ -242,7 +242,7 @@ func (c *compiler) sequential(root *value) {
 	if v != nil && (v.form != mapping || !v.sound("direct", "hits")) {
 		return
 	}
-	q := Sequential{Direct: read(v, "direct", 8), Hits: read(v, "hits", 200)}
+	q := Sequential{Direct: read(v, "direct", 12), Hits: read(v, "hits", 200)}
 	if (q.Direct == 0) != (q.Hits == 0) {
 		c.fail(v, "one of direct and hits is 0, and the stage compares them; allowed: both above 0, or both 0 for none")
 	}

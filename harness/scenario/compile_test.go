@@ -109,7 +109,7 @@ var accepted = []struct {
 	{"verification switched off takes the implied gate with it", with("rate: 100/s", "rate: 100/s\n  verify: off"),
 		func(p *scenario.Plan) any { return []any{p.Load.Verify, len(p.Gates)} }, []any{false, 1}},
 	{"the sequential stage by default", valid,
-		func(p *scenario.Plan) any { return p.Sequential }, scenario.Sequential{Direct: 8, Hits: 200}},
+		func(p *scenario.Plan) any { return p.Sequential }, scenario.Sequential{Direct: 12, Hits: 200}},
 	{"the sequential stage switched off", with("prewarm: {top: 400}", "sequential: {direct: 0, hits: 0}"),
 		func(p *scenario.Plan) any { return p.Sequential }, scenario.Sequential{}},
 	{"a trigger without a time fires at once, and immediately", with("{when: error_rate > 2%, for: 3m}", "{when: memory > 150MB}"),
@@ -205,7 +205,7 @@ func TestCompileFillsInDefaults(t *testing.T) {
 		},
 		Prewarm: scenario.Prewarm{Top: 400, Concurrency: 64},
 		Warmup:  time.Second, Steady: 10 * time.Second,
-		Sequential: scenario.Sequential{Direct: 8, Hits: 200},
+		Sequential: scenario.Sequential{Direct: 12, Hits: 200},
 		Confidence: 0.95,
 		Gates: []scenario.Gate{
 			{Condition: p95, System: "new"},
@@ -277,9 +277,9 @@ func TestOptions(t *testing.T) {
 			func(p *scenario.Plan) any {
 				return []any{*p.System("new"), p.Prewarm.Top, p.Sequential, p.Notices[1:]}
 			},
-			[]any{scenario.System{Name: "new", Kind: scenario.KindDirect, Share: 0.05}, 0, scenario.Sequential{Direct: 8, Hits: 8}, []string{
+			[]any{scenario.System{Name: "new", Kind: scenario.KindDirect, Share: 0.05}, 0, scenario.Sequential{Direct: 12, Hits: 12}, []string{
 				"prewarm dropped: a system of kind direct stores nothing",
-				"sequential.hits reduced to 8: a system of kind direct has no hits",
+				"sequential.hits reduced to 12: a system of kind direct has no hits",
 			}}},
 		{"a proxy before our upstream: verified", scenario.Options{System: "http://127.0.0.1:8080"},
 			func(p *scenario.Plan) any {

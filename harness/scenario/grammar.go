@@ -222,7 +222,7 @@ var (
 			{name: "concurrency", shape: one(whole(1, 10_000)), help: "requests at a time; default 64"},
 		}}},
 		{name: "sequential", help: "one client, one request after the other: direct, then hits", shape: shape{keys: []key{
-			{name: "direct", shape: one(whole(0, 1_000_000)), help: "requests straight to the upstream; default 8"},
+			{name: "direct", shape: one(whole(0, 1_000_000)), help: "requests straight to the upstream; default 12"},
 			{name: "hits", shape: one(whole(0, 1_000_000)), help: "requests for one warm key through the new system; default 200"},
 		}}},
 		{name: "confidence", shape: one(aShare), help: "of each gate's one-sided bound, at least 50% and below 100%; default 95%"},

@@ -3,8 +3,12 @@ package ci
 import (
 	"encoding/json"
 	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -13,6 +17,8 @@ import (
 // goPackage is the part of `go list -json` that the rules need.
 type goPackage struct {
 	ImportPath string
+	Dir        string
+	GoFiles    []string
 	Imports    []string
 }
 
@@ -29,7 +35,7 @@ func within(path, folder string) bool {
 // may look over the fence, the product may not.
 func listPackages(t *testing.T) []goPackage {
 	t.Helper()
-	cmd := exec.Command("go", "list", "-json=ImportPath,Imports", "./...")
+	cmd := exec.Command("go", "list", "-json=ImportPath,Dir,GoFiles,Imports", "./...")
 	cmd.Dir = ".."
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
@@ -66,6 +72,30 @@ func level(path string) int {
 	return slices.IndexFunc(harnessOrder, func(row []string) bool {
 		return slices.ContainsFunc(row, func(name string) bool { return path == "phasegate/"+name })
 	})
+}
+
+// forbidClock fails where a pure package reads the clock or sleeps.
+func forbidClock(t *testing.T, p goPackage) {
+	t.Helper()
+	for _, name := range p.GoFiles {
+		files := token.NewFileSet()
+		file, err := parser.ParseFile(files, filepath.Join(p.Dir, name), nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(n ast.Node) bool {
+			sel, ok := n.(*ast.SelectorExpr)
+			if !ok {
+				return true
+			}
+			pkg, ok := sel.X.(*ast.Ident)
+			clock := []string{"Now", "Since", "Until", "Sleep", "After", "AfterFunc", "NewTimer", "NewTicker", "Tick"}
+			if ok && pkg.Name == "time" && slices.Contains(clock, sel.Sel.Name) {
+				t.Errorf("%s: time.%s in a pure package: time comes in as an argument", files.Position(n.Pos()), sel.Sel.Name)
+			}
+			return true
+		})
+	}
 }
 
 // TestImports keeps the arrows of the house pointing one way.
@@ -123,6 +153,11 @@ func TestImports(t *testing.T) {
 		},
 	}
 	packages := listPackages(t)
+	for _, p := range packages {
+		if l := level(p.ImportPath); l >= 0 && l < level("phasegate/harness/load") {
+			forbidClock(t, p)
+		}
+	}
 	if len(packages) < 10 {
 		t.Fatalf("go list found %d packages; the rules would hold for nothing", len(packages))
 	}

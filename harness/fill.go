@@ -75,6 +75,7 @@ func (r *run) fill() {
 	for _, g := range r.plan.Gates {
 		r.res.Gates = append(r.res.Gates, asResult(g, r.judge(g)))
 	}
+	r.fillExits()
 	for _, d := range r.plan.Drills {
 		r.res.Gates = append(r.res.Gates, result.Gate{
 			Gate: d.Text, Metric: "drill", System: scenario.New, Verdict: result.Inconclusive,
@@ -166,6 +167,27 @@ func asResult(g scenario.Gate, j gate.Judgement) result.Gate {
 	}
 }
 
+// fillExits adds a gate that nobody has to write for a system that ended by
+// itself: whatever the others say, it isn't ready. Of the old system it says
+// that there was nothing to compare with.
+func (r *run) fillExits() {
+	for _, arm := range r.plan.Systems {
+		exit := r.res.Systems[arm.Name].Exit
+		if exit == "" {
+			continue
+		}
+		ended, verdict := 1.0, result.Fail
+		if arm.Name == scenario.Old {
+			verdict = result.Inconclusive
+		}
+		r.res.Gates = append(r.res.Gates, result.Gate{
+			Gate: "unexpected_exits <= 0", Metric: "unexpected_exits", System: arm.Name, Op: string(scenario.LessEqual),
+			Unit: string(scenario.Count), Value: &ended, Confidence: r.plan.Confidence, Samples: 1,
+			Verdict: verdict, Reason: "it ended by itself: " + exit, Looks: 1, Implied: true,
+		})
+	}
+}
+
 func (r *run) fillTriggers() {
 	if r.watch == nil {
 		return
@@ -199,7 +221,7 @@ func (r *run) fillTimeline() {
 	if s.warmup < length {
 		r.res.Marks = append(r.res.Marks, result.Mark{Name: "steady", From: s.warmup.Seconds(), To: steadyEnd.Seconds()})
 	}
-	for i, arm := range r.arms() {
+	for i, arm := range r.arms {
 		_, ledgerMissing := r.data.Missing[arm.Name]["cache_hit_ratio"]
 		for _, b := range r.recorder.Intervals(i, 0, steadyEnd) {
 			out := result.Interval{
@@ -234,7 +256,7 @@ func (r *run) fillLoad() {
 	out := &result.Load{
 		Source:      r.source(),
 		OfferedRate: rep.OfferedRate, SentRate: rep.SentRate, Completed: rep.CompletedRate,
-		Connections: map[string]int{}, CPU: probe.SelfCPU().Seconds(),
+		Connections: map[string]int{}, Retried: map[string]int64{}, Queued: map[string]int64{}, CPU: probe.SelfCPU().Seconds(),
 	}
 	if rep.SteadyLag.Requests > 0 {
 		out.LagP50, out.LagP99, out.LagMax = seconds(&rep.SteadyLag.P50), seconds(&rep.SteadyLag.P99), seconds(&rep.SteadyLag.Max)
@@ -242,6 +264,17 @@ func (r *run) fillLoad() {
 	for _, arm := range rep.Arms {
 		out.Connections[arm.Name] = int(arm.Connections)
 		out.Prewarmed += int64(arm.Prewarmed)
+		out.PrewarmFailed += int64(arm.PrewarmFailed)
+		out.Retried[arm.Name], out.Queued[arm.Name] = int64(arm.Retried), int64(arm.Queued)
+		if arm.PrewarmFailed > 0 {
+			r.notice("%d of %d targets got no usable answer while prewarming", arm.PrewarmFailed, arm.Prewarmed)
+		}
+		if arm.Retried > 0 {
+			r.notice("%d requests to the %s system were sent again: it had closed the connection that they were sent on without an answer", arm.Retried, arm.Name)
+		}
+		if arm.Queued > 0 && r.plan.Load.Connections == 0 {
+			r.notice("%d of %d requests to the %s system found all its %d connections busy: their wait is in the latency; load.connections raises the number", arm.Queued, arm.Offered, arm.Name, arm.Limit)
+		}
 		if arm.Name == scenario.New && r.log != nil && arm.Steady.Cacheable > 0 {
 			r.notice("%s system: %s", arm.Name, arm.Steady)
 		}
@@ -275,7 +308,7 @@ func (r *run) source() string {
 // conclude gives the run its verdict.
 func (r *run) conclude(ctx context.Context, err error) {
 	res := r.res
-	res.Complete = err == nil
+	res.Complete = err == nil && ctx.Err() == nil
 	switch {
 	case ctx.Err() != nil:
 		res.Incomplete = "interrupted: what was measured until then is here, and nothing passes on it"
@@ -283,16 +316,17 @@ func (r *run) conclude(ctx context.Context, err error) {
 		res.Incomplete = "broken off: the environment failed"
 		res.Error = err.Error()
 		var environmentErr *environment.Error
-		if errors.As(err, &environmentErr) && len(environmentErr.Log) > 0 {
-			s := res.Systems[environmentErr.System]
-			s.LogTail = environmentErr.Log
-			res.Systems[environmentErr.System] = s
+		if errors.As(err, &environmentErr) {
+			res.Error = environmentErr.Detail()
 		}
 	}
 	res.Verdict = result.Pass
 	for i := range res.Gates {
 		g := &res.Gates[i]
-		if !res.Complete && g.Verdict == result.Pass {
+		switch {
+		case res.Error != "" && g.Verdict != result.Inconclusive:
+			g.Verdict, g.Reason = result.Inconclusive, "the environment failed, which is no fault of any system"
+		case !res.Complete && g.Verdict == result.Pass:
 			g.Verdict, g.Reason = result.Inconclusive, "the run is incomplete"
 		}
 		switch {

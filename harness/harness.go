@@ -48,6 +48,7 @@ type run struct {
 
 	log       *load.Log // nil unless a log is replayed
 	env       *environment.Environment
+	arms      []load.Arm // in the plan's order, with their pools sized
 	recorder  *timeline.Recorder
 	generator *load.Generator
 	watch     *watch
@@ -137,9 +138,16 @@ func (r *run) openLog() error {
 	for _, line := range log.Notices() {
 		r.notice("%s", line)
 	}
-	if length := log.Length(r.plan.Load); !keys.Repeat && length < r.stages.end(1) {
+	if keys.Repeat {
+		return nil
+	}
+	switch length := log.Length(r.plan.Load); {
+	case length < r.stages.end(1):
 		r.stages = stages{steady: length, looks: 1}
 		r.notice("the log ends after %s: all of it is judged, without a warm-up, and the steady state of %s is not filled", round(length), r.plan.Steady)
+	case length < r.stages.end(r.stages.looks):
+		r.stages.looks = int((length - r.stages.warmup) / r.stages.steady)
+		r.notice("the log ends after %s: it is long enough for %d of %d planned looks", round(length), r.stages.looks, 1+r.plan.Extensions)
 	}
 	return nil
 }
@@ -165,10 +173,10 @@ func (r *run) start(ctx context.Context) error {
 	}
 	r.env = env
 
-	arms := r.arms()
-	names := make([]string, len(arms))
-	for i := range arms {
-		names[i] = arms[i].Name
+	r.arms = r.sizeArms()
+	names := make([]string, len(r.arms))
+	for i := range r.arms {
+		names[i] = r.arms[i].Name
 	}
 	r.recorder, err = timeline.New(timeline.Config{
 		Interval: Interval,
@@ -180,7 +188,7 @@ func (r *run) start(ctx context.Context) error {
 	}
 	r.watch = newWatch(r)
 	config := load.Config{
-		Arms:   arms,
+		Arms:   r.arms,
 		Load:   r.plan.Load,
 		Log:    r.log,
 		Length: r.stages.end(r.stages.looks),
@@ -252,9 +260,9 @@ func (r *run) replay(ctx context.Context) error {
 	var watching sync.WaitGroup
 	watching.Go(func() { r.watch.run(loading, cancel) })
 	report, err := r.generator.Run(loading)
-	r.report = report
 	cancel(errEnded)
 	watching.Wait()
+	r.report = report // not before: a look may have been under way
 	switch cause := context.Cause(loading); {
 	case ctx.Err() != nil:
 		return ctx.Err()
@@ -289,17 +297,17 @@ func (r *run) decided(n int) bool {
 	return true
 }
 
-// arms are the load's arms, in the plan's order, with their pools sized.
-func (r *run) arms() []load.Arm {
+func (r *run) sizeArms() []load.Arm {
+	systems := r.env.Systems()
 	arms := make([]load.Arm, len(r.plan.Systems))
 	for i, s := range r.plan.Systems {
-		arms[i] = load.Arm{Name: s.Name, URL: r.env.Systems()[s.Name].URL, Share: s.Share, Connections: r.plan.Load.Connections}
+		arms[i] = load.Arm{Name: s.Name, URL: systems[s.Name].URL, Share: s.Share, Connections: r.plan.Load.Connections}
 		if arms[i].Connections == 0 {
 			latency := r.plan.Load.Timeout
 			if r.plan.Upstream != nil {
 				latency = r.plan.Upstream.Latency.Typical()
 			}
-			arms[i].Connections = load.Connections(r.rate(s.Name), latency)
+			arms[i].Connections = load.Connections(r.peak()*s.Share, latency)
 		}
 	}
 	return arms
@@ -311,16 +319,26 @@ func (r *run) armIndex(name string) int {
 	return slices.IndexFunc(r.plan.Systems, func(s scenario.System) bool { return s.Name == name })
 }
 
-// rate is the highest rate of requests that an arm is offered, per second.
+// rate is what an arm is offered, in requests per second: the mean of a log
+// replayed at its own pace, else the highest of the schedule.
 func (r *run) rate(name string) float64 {
-	total := 0.0
+	total := r.peak()
 	if r.plan.Load.Keys.PaceLog {
 		total = float64(r.log.Requests()) / r.log.Length(r.plan.Load).Seconds()
 	}
-	for _, s := range r.plan.Load.Rate {
-		total = max(total, s.From, s.To)
-	}
 	return total * r.plan.System(name).Share
+}
+
+// peak is the highest rate of all arms together, in requests per second.
+func (r *run) peak() float64 {
+	if r.plan.Load.Keys.PaceLog {
+		return r.log.Peak(r.plan.Load.Keys)
+	}
+	peak := 0.0
+	for _, s := range r.plan.Load.Rate {
+		peak = max(peak, s.From, s.To)
+	}
+	return peak
 }
 
 func round(d time.Duration) time.Duration { return d.Round(10 * time.Millisecond) }

@@ -32,6 +32,7 @@ func TestConclude(t *testing.T) {
 		{"every gate passed", t.Context(), nil, []result.Verdict{result.Pass, result.Pass}, nil, result.Pass, true},
 		{"one failure is one too many", t.Context(), nil, []result.Verdict{result.Pass, result.Fail, result.Inconclusive}, nil, result.Fail, true},
 		{"what isn't known isn't a pass", t.Context(), nil, []result.Verdict{result.Pass, result.Inconclusive}, nil, result.Inconclusive, true},
+		{"interrupted while stopping is interrupted too", interrupted, nil, []result.Verdict{result.Pass}, nil, result.Inconclusive, false},
 		{"no gate at all is no pass", t.Context(), nil, nil, nil, result.Inconclusive, true},
 		{"a fired trigger fails the run", t.Context(), nil, []result.Verdict{result.Pass}, &fired, result.Fail, true},
 		{"nothing passes on an interrupted run", interrupted, context.Canceled, []result.Verdict{result.Pass}, nil, result.Inconclusive, false},
@@ -46,11 +47,9 @@ func TestConclude(t *testing.T) {
 		if r.res.Verdict != tt.want || r.res.Complete != tt.complete {
 			t.Errorf("%s: %s, complete %t; want %s, %t", tt.why, r.res.Verdict, r.res.Complete, tt.want, tt.complete)
 		}
-		if !tt.complete {
-			for _, g := range r.res.Gates {
-				if g.Verdict == result.Pass {
-					t.Errorf("%s: a gate passed on an incomplete run", tt.why)
-				}
+		for _, g := range r.res.Gates {
+			if g.Verdict == result.Pass && !tt.complete || g.Verdict == result.Fail && tt.want == result.EnvError {
+				t.Errorf("%s: a gate's verdict is %s", tt.why, g.Verdict)
 			}
 		}
 	}
@@ -59,10 +58,37 @@ func TestConclude(t *testing.T) {
 // The log of a system that never came up is in the result, where people look.
 func TestConcludeKeepsTheLastWords(t *testing.T) {
 	t.Parallel()
-	r := &run{res: &result.Result{Systems: map[string]result.System{}}}
+	r := &run{res: &result.Result{}}
 	r.conclude(t.Context(), &environment.Error{Op: "start it", System: "new", Err: errors.New("it ended"), Log: []string{"no licence"}})
-	if got := r.res.Systems["new"].LogTail; len(got) != 1 || got[0] != "no licence" {
-		t.Errorf("log tail %q", got)
+	if !strings.Contains(r.res.Error, "no licence") {
+		t.Errorf("error %q", r.res.Error)
+	}
+}
+
+// A system that ended by itself isn't ready, whatever was measured until then.
+func TestExitsAreGates(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		why      string
+		old, new string
+		want     result.Verdict
+	}{
+		{"both stayed up", "", "", result.Pass},
+		{"the new one ended", "", "exit status 9 after 7.8 s", result.Fail},
+		{"the old one ended: nothing to compare with", "signal: killed", "", result.Inconclusive},
+	} {
+		r := &run{
+			plan: &scenario.Plan{Systems: []scenario.System{{Name: "old"}, {Name: "new"}}},
+			res: &result.Result{
+				Gates:   []result.Gate{{Verdict: result.Pass}},
+				Systems: map[string]result.System{"old": {Exit: tt.old}, "new": {Exit: tt.new}},
+			},
+		}
+		r.fillExits()
+		r.conclude(t.Context(), nil)
+		if r.res.Verdict != tt.want {
+			t.Errorf("%s: %s, want %s", tt.why, r.res.Verdict, tt.want)
+		}
 	}
 }
 
@@ -80,7 +106,8 @@ func TestOpenLogFitsTheStages(t *testing.T) {
 		want   stages
 	}{
 		{"a log that ends early is judged whole", 10, false, stages{steady: 10 * time.Second, looks: 1}},
-		{"a longer one fills the stages", 1, false, stages{warmup: 5 * time.Second, steady: time.Minute, looks: 2}},
+		{"one that ends between two looks is long enough for one", 1, false, stages{warmup: 5 * time.Second, steady: time.Minute, looks: 1}},
+		{"a longer one fills the stages", 0.5, false, stages{warmup: 5 * time.Second, steady: time.Minute, looks: 2}},
 		{"one that is repeated never ends", 10, true, stages{warmup: 5 * time.Second, steady: time.Minute, looks: 2}},
 	} {
 		r := &run{res: &result.Result{}, plan: &scenario.Plan{

@@ -13,9 +13,6 @@ import (
 // looks taken, and the reasons for what a system can't offer.
 func (r *run) collect() {
 	r.data.Values = map[string]map[string]gate.Measured{scenario.New: r.values}
-	if lag := r.report.SteadyLag; lag.Requests > 0 {
-		r.data.LagP99 = &lag.P99
-	}
 	r.data.Cold = map[string]gate.Cold{}
 	for _, arm := range r.report.Arms {
 		if r.log != nil {
@@ -26,11 +23,18 @@ func (r *run) collect() {
 	r.data.Missing = map[string]map[string]string{}
 	r.data.Rate = map[string]float64{}
 	r.data.Seed = r.plan.Seed
-	for i, arm := range r.arms() {
+	var longest time.Duration
+	for i, arm := range r.arms {
 		w := r.recorder.Window(i, r.stages.warmup, r.until())
 		r.data.Windows[arm.Name] = w
+		longest = max(longest, w.MaxLag)
 		r.data.Rate[arm.Name] = r.rate(arm.Name)
 		r.data.Missing[arm.Name] = r.missing(arm.Name, w)
+	}
+	// While the load runs its quantiles aren't known; the longest lag is more.
+	r.data.LagP99 = &longest
+	if lag := r.report.SteadyLag; lag.Requests > 0 {
+		r.data.LagP99 = &lag.P99
 	}
 }
 

@@ -27,7 +27,7 @@ func newWatch(r *run) *watch {
 	for _, t := range r.plan.Triggers {
 		w.triggers = append(w.triggers, gate.NewTrigger(t, r.plan.TimeScale))
 	}
-	for _, arm := range r.arms() {
+	for _, arm := range r.arms {
 		var s *probe.Sampler
 		if system := r.env.Systems()[arm.Name]; system.Supervisor != 0 {
 			s = probe.Below(system.Supervisor)
@@ -90,7 +90,7 @@ func (w *watch) run(ctx context.Context, cancel context.CancelCauseFunc) {
 func (w *watch) sample(ctx context.Context, at time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	for i, arm := range w.r.arms() {
+	for i, arm := range w.r.arms {
 		if s := w.samplers[i]; s != nil {
 			usage, err := s.Sample()
 			switch {
@@ -111,13 +111,14 @@ func (w *watch) sample(ctx context.Context, at time.Duration) {
 // evaluate hands every trigger its sliding window. Triggers are armed when the
 // steady state starts, so their windows never reach back into the warm-up.
 func (w *watch) evaluate(now time.Duration) {
+	s := w.r.stages
+	if now < s.warmup+Interval || now > s.end(s.looks) {
+		return // not armed yet, or nothing is due any more
+	}
 	for i, t := range w.r.plan.Triggers {
 		arm := w.r.armIndex(t.System)
 		length := gate.WindowLength(w.r.rate(t.System), w.r.plan.TimeScale)
-		from := max(now-length, w.r.stages.warmup)
-		if now < w.r.stages.warmup+Interval {
-			continue
-		}
+		from := max(now-length, s.warmup)
 		w.triggers[i].Observe(now, w.r.recorder.Window(arm, from, now))
 	}
 }

@@ -94,10 +94,16 @@ func Main(args []string, std Streams) int {
 	switch {
 	case err == nil:
 		return exitPass
+	case ctx.Err() != nil && !errors.As(err, &code):
+		fmt.Fprintln(std.Err, "phasegate: interrupted")
+		return exitInterrupted
 	case errors.As(err, &code):
 		return code.code
 	case errors.As(err, &fail):
-		fmt.Fprintf(std.Err, "phasegate: %v\n", fail.err)
+		if fail.code != exitUsage { // those begin with where the fault is: FILE:LINE:COL:
+			fmt.Fprint(std.Err, "phasegate: ")
+		}
+		fmt.Fprintf(std.Err, "%v\n", fail.err)
 		if fail.hint != "" {
 			fmt.Fprintf(std.Err, "%s\n", fail.hint)
 		}

@@ -11,20 +11,15 @@ import (
 )
 
 // findOptimizer returns the path of the optimizer's binary: the one named by
-// flag or PHASEGATE_OPTIMIZER, else one beside this program, else one on PATH,
-// else one built from this module's source if the working directory is in it.
-func findOptimizer(ctx context.Context, flag, buildDir string) (string, error) {
+// --optimizer or PHASEGATE_OPTIMIZER, else one beside this program, else one on PATH,
+// else one built into buildDir from this module's source if the working
+// directory is in it.
+func findOptimizer(ctx context.Context, named, buildDir string) (string, error) {
 	const choices = "Name it with --optimizer PATH or PHASEGATE_OPTIMIZER, put it beside phasegate or on PATH, or run inside the source tree (`make build`)."
-	for _, named := range []struct{ from, path string }{
-		{"--optimizer", flag},
-		{"PHASEGATE_OPTIMIZER", os.Getenv("PHASEGATE_OPTIMIZER")},
-	} {
-		if named.path == "" {
-			continue
-		}
-		path, err := exec.LookPath(named.path)
+	if named != "" {
+		path, err := exec.LookPath(named)
 		if err != nil {
-			return "", &failure{exitEnvironment, fmt.Errorf("find the optimizer that %s names: %w", named.from, err), choices}
+			return "", &failure{exitEnvironment, fmt.Errorf("find the optimizer that was named: %w", err), choices}
 		}
 		return filepath.Abs(path)
 	}
@@ -43,6 +38,9 @@ func findOptimizer(ctx context.Context, flag, buildDir string) (string, error) {
 	return path, nil
 }
 
+// builtOptimizer is the name of a binary that was built for one run.
+const builtOptimizer = ".optimizer"
+
 // buildOptimizer builds the optimizer into dir from the source tree that the
 // working directory is in.
 func buildOptimizer(ctx context.Context, dir string) (string, error) {
@@ -50,7 +48,7 @@ func buildOptimizer(ctx context.Context, dir string) (string, error) {
 	if err != nil || strings.TrimSpace(string(module)) != "phasegate" {
 		return "", errors.New("this is not phasegate's source tree, to build it from")
 	}
-	path := filepath.Join(dir, "optimizer")
+	path := filepath.Join(dir, builtOptimizer)
 	out, err := exec.CommandContext(ctx, "go", "build", "-o", path, "phasegate/optimizer/cmd/optimizer").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("building it failed: %w\n%s", err, out)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -22,7 +23,7 @@ type runCommand struct {
 	Out       string   `placeholder:"DIR" help:"Folder for reports and logs; out/NAME unless told otherwise."`
 	Seed      *uint64  `help:"Seed of keys, split and latencies; the scenario's unless told otherwise."`
 	Set       []string `sep:"none" placeholder:"PATH=VALUE" help:"Set a value of the scenario, e.g. load.rate=200/s; VALUE is YAML. May be repeated."`
-	Optimizer string   `placeholder:"PATH" help:"The optimizer's binary (also PHASEGATE_OPTIMIZER)."`
+	Optimizer string   `placeholder:"PATH" env:"PHASEGATE_OPTIMIZER" help:"The optimizer's binary."`
 }
 
 // Run implements the command.
@@ -42,6 +43,9 @@ func (c *runCommand) Run(ctx context.Context, std Streams) error {
 	if err := openFolder(out); err != nil {
 		return err
 	}
+	if err := clearFolder(out); err != nil {
+		return err
+	}
 	opts := harness.Options{
 		Out:      out,
 		Upstream: "process",
@@ -54,12 +58,9 @@ func (c *runCommand) Run(ctx context.Context, std Streams) error {
 	}
 	opts.Self = []string{self}
 	if needsOptimizer(plan) {
-		build, err := os.MkdirTemp("", "phasegate-build-")
-		if err != nil {
-			return fmt.Errorf("make a folder to build in: %w", err)
-		}
-		defer os.RemoveAll(build)
-		if opts.Optimizer, err = findOptimizer(ctx, c.Optimizer, build); err != nil {
+		// One that had to be built is no output of the run.
+		defer os.Remove(filepath.Join(out, builtOptimizer))
+		if opts.Optimizer, err = findOptimizer(ctx, c.Optimizer, out); err != nil {
 			return err
 		}
 	}
@@ -114,6 +115,17 @@ func openFolder(dir string) error {
 	return os.Remove(probe.Name())
 }
 
+// clearFolder removes what an earlier run concluded, so that nobody takes its
+// verdict for that of a run which comes to none.
+func clearFolder(dir string) error {
+	for _, name := range []string{result.FileName, reports.PageFile, reports.JUnitFile, reports.SummaryFile} {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return &failure{exitEnvironment, fmt.Errorf("clear the output folder: %w", err), "Name another folder with --out DIR."}
+		}
+	}
+	return nil
+}
+
 func needsOptimizer(plan *scenario.Plan) bool {
 	for _, s := range plan.Systems {
 		if s.Kind == scenario.KindOptimizer {
@@ -126,6 +138,9 @@ func needsOptimizer(plan *scenario.Plan) bool {
 // repeat is the command line that runs the same thing again, seed included.
 func (c *runCommand) repeat(plan *scenario.Plan) []string {
 	args := []string{"phasegate", "run", c.Scenario, "--profile", plan.Profile, "--seed", fmt.Sprint(plan.Seed)}
+	if c.Optimizer != "" {
+		args = append(args, "--optimizer", c.Optimizer)
+	}
 	if c.System != "" {
 		args = append(args, "--system", c.System)
 	}

@@ -54,6 +54,8 @@ type Measured struct {
 // Cold counts requests that were the first for their target.
 type Cold struct{ First, Requests int64 }
 
+func (c Cold) share() float64 { return float64(c.First) / float64(max(c.Requests, 1)) }
+
 // Look is one judging of a gate in a run that may judge it several times.
 type Look struct {
 	Number, Planned int     // this one, from 1, of so many; 0 stands for 1

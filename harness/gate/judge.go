@@ -90,6 +90,9 @@ func (c claim) share() Judgement {
 	case b.verdict == Fail:
 		j.Reason = fmt.Sprintf("%s is %s, at most %s at %s confidence; %s",
 			c.Metric.Name, seen, formatShare(b.high), formatShare(c.level), c.asks())
+		if first := c.cold.share(); c.Metric.Name == "cache_hit_ratio" && !c.Holds(1-first) {
+			j.Reason += fmt.Sprintf("; %s of the requests were the first for their target, so a cold cache can't hit more than %s", formatShare(first), formatShare(1-first))
+		}
 	default:
 		j.Reason = fmt.Sprintf("%s is %s, between %s and %s; %s; %s",
 			c.Metric.Name, seen, formatShare(b.low), formatShare(b.high), c.asks(), c.undecided(t, b))
@@ -140,7 +143,7 @@ func (c claim) quantile() Judgement {
 	if b.verdict == Inconclusive {
 		r.WriteString("; " + c.undecided(t, b))
 	}
-	if first := float64(c.cold.First) / float64(c.cold.Requests); first > allowed && atMost(c.Op) {
+	if first := c.cold.share(); first > allowed && atMost(c.Op) {
 		fmt.Fprintf(&r, "; %s of the requests were the first for their target, and a cold cache can't hit those, so p%s is a miss", formatShare(first), c.percentile())
 	}
 	j.Reason = r.String()

@@ -81,11 +81,8 @@ func tallyOf(m scenario.Metric, w *timeline.Window) (t tally, missing string) {
 		// Every upstream read is a miss, and so is every request whose answer
 		// doesn't prove where it came from: a system that answers nothing
 		// asks nothing of the upstream either.
-		misses := func(c *counts, l *ledger) int64 { return l.Reads }
-		if unproven := w.Cacheable - w.CacheableProven; unproven > w.Ledger.Reads {
-			misses = func(c *counts, _ *ledger) int64 { return c.Cacheable - c.CacheableProven }
-		}
-		t = of(ofCacheable, func(c *counts, l *ledger) (k, n int64) { return c.Cacheable - misses(c, l), c.Cacheable })
+		// One that was fetched and then lost counts twice, on the safe side.
+		t = of(ofCacheable, func(c *counts, l *ledger) (k, n int64) { return c.CacheableProven - l.Reads, c.Cacheable })
 		t.k = max(t.k, 0)
 		empty = "no cacheable request was measured"
 	case "revalidation_ratio":

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"phasegate/fixtures/upstream/wire"
 )
 
 const (
@@ -69,8 +71,8 @@ func parseLine(line []byte) (logLine, error) {
 	}
 	if size := string(fields[1]); size != "-" {
 		l.size, err = strconv.ParseInt(size, 10, 64)
-		if err != nil || l.size < 0 || size[0] == '+' {
-			return l, fmt.Errorf("size %.20q; allowed is a number of bytes or -", size)
+		if err != nil || l.size < 0 || l.size > wire.MaxSize || size[0] == '+' {
+			return l, fmt.Errorf("size %.20q; allowed is a number of bytes up to %d, or -", size, int64(wire.MaxSize))
 		}
 	}
 	l.method, l.target, err = splitRequestLine(requestLine)

@@ -227,7 +227,9 @@ func (c *conn) finish(x *exchange, j job, a *answer) {
 	}, a)
 	x.Class, x.why, x.version = f.class, f.why, f.version
 	x.Stale, x.Blocking, x.Proven = f.stale, f.blocking, f.proven
-	x.Claim = claimOf(&c.header)
+	if x.Cacheable {
+		x.Claim = claimOf(&c.header)
+	}
 	if end > j.due+c.g.timeout { // the deadline's timer was late
 		x.Class, x.why = timeline.Timeout, fmt.Errorf("the answer ended %s after the due time", x.Latency)
 	}

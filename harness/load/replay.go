@@ -216,6 +216,20 @@ func (l *Log) Length(load scenario.Load) time.Duration {
 	return r.due(uint64(len(l.entries)))
 }
 
+// Peak returns the rate of the log's busiest second when it is replayed at its
+// own pace times its speed, in requests per second.
+func (l *Log) Peak(k scenario.Keys) float64 {
+	p := newLogPace(l, k)
+	busiest := 0
+	for first, last := 0, 0; last < len(p.dues); last++ {
+		for p.dues[last]-p.dues[first] >= time.Second {
+			first++
+		}
+		busiest = max(busiest, last-first+1)
+	}
+	return float64(busiest)
+}
+
 // logPace is the pacer of the log's own times. A log is in the order in which
 // answers ended, so its times may run backwards; requests keep the logged
 // order, and the k-th of them is due at the k-th earliest of the times. Those

@@ -119,6 +119,20 @@ func TestLogPace(t *testing.T) {
 }
 
 // A schedule of exactly the log's length holds exactly the log's requests.
+// A pool is sized for the busiest second, not for the mean.
+func TestLogPeak(t *testing.T) {
+	t.Parallel()
+	l := logOf(t, "05 GET /a 200 1", "07 GET /b 200 1", "07 GET /c 200 1", "07 GET /d 200 1", "09 GET /a 200 1")
+	for _, tt := range []struct {
+		speed float64
+		want  float64
+	}{{1, 3}, {0, 3}, {2, 3}, {4, 4}, {100, 5}} {
+		if got := l.Peak(scenario.Keys{PaceLog: true, Speed: tt.speed}); got != tt.want {
+			t.Errorf("speed %g: %g/s, want %g", tt.speed, got, tt.want)
+		}
+	}
+}
+
 func TestLogLength(t *testing.T) {
 	t.Parallel()
 	l := logOf(t, "05 GET /a 200 1", "05 GET /b 200 1", "08 GET /c 200 1")

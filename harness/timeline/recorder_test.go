@@ -283,8 +283,8 @@ func TestWindowEdges(t *testing.T) {
 		{-10 * s, s, 1, 1, 0, s},   // a trigger's window reaching back before the start
 		{s, 5 * s, 4, 0, s, 5 * s}, // due at its end: not in it; the empty ones are
 		{s, 6 * s, 5, 1, s, 6 * s},
-		{0, 8 * s, 8, 2, 0, 8 * s},            // seconds without requests count for rates
-		{500 * ms, 5500 * ms, 5, 1, s, 6 * s}, // whole intervals: those that begin in it
+		{0, 8 * s, 8, 2, 0, 8 * s},                // seconds without requests count for rates
+		{500 * ms, 5500 * ms, 5, 1, s, 5500 * ms}, // those that begin in it, the last one cut off
 		{4 * s, 4 * s, 0, 0, 4 * s, 4 * s},
 		{4 * s, 2 * s, 0, 0, 4 * s, 4 * s},
 	} {

@@ -145,9 +145,10 @@ type Window struct {
 	HaveLedger bool         // false: no ledger was read
 }
 
-// Window merges the intervals that begin in [from, to): both are best given
-// as multiples of the interval. Requests that fell due there and aren't
-// finished are in it as Pending.
+// Window merges the intervals that begin in [from, to): from is best given as a
+// multiple of the interval. The last interval ends at to at the latest, so that
+// a rate over it is one over the time in which requests could be due. Requests
+// that fell due there and aren't finished are in it as Pending.
 func (r *Recorder) Window(system int, from, to time.Duration) Window {
 	first, bins, usage := r.read(system, from, to)
 	w := Window{
@@ -157,6 +158,7 @@ func (r *Recorder) Window(system int, from, to time.Duration) Window {
 		Latency: NewHistogram(), Service: NewHistogram(),
 		Intervals: make([]Interval, len(bins)), Resources: usage,
 	}
+	w.To = max(w.From, min(w.To, to))
 	w.Seconds = (w.To - w.From).Seconds()
 	for _, limit := range r.over {
 		w.Over[limit] = 0
@@ -164,6 +166,7 @@ func (r *Recorder) Window(system int, from, to time.Duration) Window {
 	for i := range bins {
 		b := &bins[i]
 		w.Intervals[i] = r.makeInterval(first+i, b)
+		w.Intervals[i].End = min(w.Intervals[i].End, to)
 		w.Counts.add(&b.counts)
 		for j, n := range b.over {
 			w.Over[r.over[j]] += n

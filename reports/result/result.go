@@ -150,15 +150,18 @@ type Mark struct {
 
 // Load is what the load generator says of itself.
 type Load struct {
-	Source      string         `json:"source"`       // one line: "zipf(1.1) over 5,000 keys", "access log FILE, 10,000 requests"
-	OfferedRate float64        `json:"offered_rate"` // requests per second due
-	SentRate    float64        `json:"sent_rate"`
-	Completed   float64        `json:"completed_rate"`
-	LagP50      *float64       `json:"schedule_lag_p50"` // send − due while a connection was free
-	LagP99      *float64       `json:"schedule_lag_p99"`
-	LagMax      *float64       `json:"schedule_lag_max"`
-	Connections map[string]int `json:"connections"` // opened, by arm
-	CPU         float64        `json:"cpu"`         // CPU seconds of the harness process over the run
-	Prewarmed   int64          `json:"prewarmed"`
-	LogSkipped  int64          `json:"log_skipped,omitempty"` // unusable lines of a replayed log
+	Source        string           `json:"source"`       // one line: "zipf(1.1) over 5,000 keys", "access log FILE, 10,000 requests"
+	OfferedRate   float64          `json:"offered_rate"` // requests per second due
+	SentRate      float64          `json:"sent_rate"`
+	Completed     float64          `json:"completed_rate"`
+	LagP50        *float64         `json:"schedule_lag_p50"` // send − due while a connection was free
+	LagP99        *float64         `json:"schedule_lag_p99"`
+	LagMax        *float64         `json:"schedule_lag_max"`
+	Connections   map[string]int   `json:"connections"` // opened, by arm
+	CPU           float64          `json:"cpu"`         // CPU seconds of the harness process over the run
+	Prewarmed     int64            `json:"prewarmed"`
+	PrewarmFailed int64            `json:"prewarm_failed"`        // of these, without a usable answer
+	Retried       map[string]int64 `json:"retried"`               // by arm: sent again, since a reused connection had ended silently
+	Queued        map[string]int64 `json:"queued"`                // by arm: found every connection busy when due
+	LogSkipped    int64            `json:"log_skipped,omitempty"` // unusable lines of a replayed log
 }

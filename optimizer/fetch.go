@@ -129,7 +129,7 @@ func (h *handler) exchange(f *fetch, t *ticket, conditional bool) outcome {
 		return out // what is stored is better than this, and stays
 	}
 	if _, reason := httpcache.Evaluate(f.request, answered, h.policy); reason != "" {
-		if !f.request.Cookie && !f.request.Authorization && !f.request.Directives.NoStore && !upstream.Failed(resp.StatusCode) {
+		if !f.personal() && !upstream.Failed(resp.StatusCode) {
 			h.store.pass(t, answered.ResponseTime.Add(passFor))
 		}
 		t.release()
@@ -172,6 +172,12 @@ func (h *handler) exchange(f *fetch, t *ticket, conditional bool) outcome {
 	return outcome{status: resp.StatusCode, err: fmt.Errorf("read the upstream's answer: %w", err)}
 }
 
+// personal reports whether the request may be why its answer can't be shared: then
+// that says nothing about the answers to others, and what is stored for them stays.
+func (f *fetch) personal() bool {
+	return f.request.Cookie || f.request.Authorization || f.request.Directives.NoStore
+}
+
 // minBuffer is what a body of unknown length counts for while it arrives.
 const minBuffer = 64 << 10
 
@@ -194,7 +200,9 @@ func (out *outcome) keep(h *handler, f *fetch, t *ticket, r httpcache.Response, 
 	o.refreshAt.Store(h.refreshAt(fresh))
 	out.object = o
 	if reason != "" { // a 304 may forbid what was allowed before
-		h.store.pass(t, r.ResponseTime.Add(passFor))
+		if !f.personal() {
+			h.store.pass(t, r.ResponseTime.Add(passFor))
+		}
 		t.release()
 		return
 	}

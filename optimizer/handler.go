@@ -202,8 +202,7 @@ func (h *handler) miss(x *exchange, stale *object) telemetry.Result {
 	}
 	// Nobody waits for an answer that he may not get: one that is personal, that the
 	// client wants for itself, or that couldn't be shared the last time.
-	shared := !x.passing && !f.request.Cookie && !f.request.Authorization &&
-		!x.directives.NoCache && !x.directives.NoStore && (stale == nil || !stale.fresh.Validate)
+	shared := !x.passing && !f.personal() && !x.directives.NoCache && (stale == nil || !stale.fresh.Validate)
 	t, flight, leader := h.store.begin(x.key, x.variant, shared)
 	if !leader {
 		if result, ok := h.follow(x, flight, stale); ok {

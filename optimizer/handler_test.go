@@ -132,6 +132,27 @@ func TestPersonalRequestsDoNotFillTheCache(t *testing.T) {
 	}
 }
 
+// A 304 to such a request can't be kept for it, but what is stored for others stays.
+func TestPersonalRequestsDoNotEmptyTheCache(t *testing.T) {
+	t.Parallel()
+	for _, field := range []string{"Cookie: id=1", "Authorization: Basic eA==", "Cache-Control: no-store"} {
+		p := start(t, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Cache-Control", "max-age=60")
+			w.Header().Set("ETag", `"e"`)
+			if r.Header.Get("If-None-Match") == `"e"` {
+				w.WriteHeader(http.StatusNotModified)
+			}
+		})
+		p.get("/x")
+		if a := p.get("/x", field, "Cache-Control: no-cache"); !strings.Contains(a.cache(), "fwd-status=304") {
+			t.Errorf("%s: not validated, %s", field, a.cache())
+		}
+		if a := p.get("/x"); a.cache() != "optimizer; hit" {
+			t.Errorf("%s: the stored response is gone, %s", field, a.cache())
+		}
+	}
+}
+
 func TestVariantsAreKeptApart(t *testing.T) {
 	t.Parallel()
 	p := start(t, func(w http.ResponseWriter, r *http.Request) {

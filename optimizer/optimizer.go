@@ -129,7 +129,7 @@ func (o *Optimizer) Start(ctx context.Context) error {
 		o.cfg.Logger.Info("upstream.enable_push has no effect: clients have removed HTTP/2 server push, and RFC 9113 discourages it")
 	}
 	o.serving.Go(func() {
-		if err := o.server.Serve(o.listener); err != nil {
+		if err := o.server.Serve(patientListener{o.listener, o.cfg.Logger}); err != nil {
 			o.cfg.Logger.Error("serving clients ended", "error", err)
 		}
 	})

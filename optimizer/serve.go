@@ -55,6 +55,25 @@ func (h *handler) malformed(ctx *fasthttp.RequestCtx, err error) {
 	h.metrics.Answered(x.refused(status, ""), status, 0)
 }
 
+// patientListener goes on accepting after an error. For fasthttp every error is the
+// end; want of descriptors, the usual one, passes as soon as some clients leave.
+type patientListener struct {
+	net.Listener
+	logger *slog.Logger
+}
+
+// Accept waits for a connection, or for the listener to be closed.
+func (l patientListener) Accept() (net.Conn, error) {
+	for pause := 5 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		conn, err := l.Listener.Accept()
+		if err == nil || errors.Is(err, net.ErrClosed) {
+			return conn, err
+		}
+		l.logger.Warn("no new clients for a moment", "error", err, "next_try_in", pause)
+		time.Sleep(pause)
+	}
+}
+
 // connections knows the open connections of clients, so that Stop can cut off what
 // doesn't drain in time.
 type connections struct {

@@ -1,7 +1,6 @@
 package optimizer
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -121,9 +120,8 @@ func (h *handler) exchange(f *fetch, t *ticket, conditional bool) outcome {
 		answered.Status, answered.Header = f.stale.status, merged
 		out.validated = true
 		out.close()
-		body := f.stale.block[f.stale.body:]
-		head := encode(merged, len(body))
-		out.keep(h, f, t, answered, append(head, body...), len(head))
+		head, _ := encode(merged, 0)
+		out.keep(h, f, t, answered, &object{head: head, body: f.stale.body, block: f.stale.block, newer: true})
 		return out
 	case upstream.Failed(resp.StatusCode) && f.stale != nil && f.stale.fresh.StaleOnError(&f.request.Directives, answered.ResponseTime):
 		return out // what is stored is better than this, and stays
@@ -135,33 +133,37 @@ func (h *handler) exchange(f *fetch, t *ticket, conditional bool) outcome {
 		t.release()
 		return out
 	}
-	if resp.ContentLength > h.maxBody || !h.reserve(max(resp.ContentLength, minBuffer)) {
+	room := &room{h: h}
+	if resp.ContentLength > h.maxBody || !room.take(max(resp.ContentLength, minBuffer)) {
 		t.release()
 		return out
 	}
-	reserved := max(resp.ContentLength, minBuffer)
-	defer func() { h.buffered.Add(-reserved) }()
 	if resp.ContentLength >= 0 {
-		block := encode(answered.Header, int(resp.ContentLength))
-		head := len(block)
-		block = block[:head+int(resp.ContentLength)]
-		if _, err = io.ReadFull(resp.Body, block[head:]); err == nil {
+		defer room.free()
+		head, body := encode(answered.Header, int(resp.ContentLength))
+		if _, err = io.ReadFull(resp.Body, body); err == nil {
 			out.close()
-			out.keep(h, f, t, answered, block, head)
+			out.keep(h, f, t, answered, whole(head, body))
 			return out
 		}
 	} else {
-		var body []byte
-		body, err = io.ReadAll(io.LimitReader(resp.Body, h.maxBody+1))
-		if err == nil && int64(len(body)) <= h.maxBody {
-			out.close()
-			head := encode(answered.Header, len(body))
-			out.keep(h, f, t, answered, append(head, body...), len(head))
+		var pieces [][]byte
+		var end bool
+		pieces, end, err = collect(resp.Body, h.maxBody, room)
+		if err == nil && !end { // longer than we keep: hand on what we have, and the rest as it comes
+			t.release()
+			resp.Body = &prefixed{pieces: pieces, ReadCloser: resp.Body, room: room}
 			return out
 		}
-		if err == nil { // longer than we keep: hand on what we have, and the rest as it comes
-			t.release()
-			resp.Body = &prefixed{Reader: io.MultiReader(bytes.NewReader(body), resp.Body), Closer: resp.Body}
+		defer room.free()
+		if err == nil {
+			out.close()
+			head, body := encode(answered.Header, size(pieces))
+			at := 0
+			for _, piece := range pieces {
+				at += copy(body[at:], piece)
+			}
+			out.keep(h, f, t, answered, whole(head, body))
 			return out
 		}
 	}
@@ -178,25 +180,79 @@ func (f *fetch) personal() bool {
 	return f.request.Cookie || f.request.Authorization || f.request.Directives.NoStore
 }
 
-// minBuffer is what a body of unknown length counts for while it arrives.
+// minBuffer is what a body counts for at least while it arrives.
 const minBuffer = 64 << 10
 
-// reserve takes n bytes of the room for bodies that are arriving. Without room a
+// room is a part of what all bodies that are arriving may take. Without room a
 // response is passed on as it comes, and not stored, so that many large misses at
 // once can't break the memory bound.
-func (h *handler) reserve(n int64) bool {
-	if h.buffered.Add(n) > h.maxBuffered {
-		h.buffered.Add(-n)
+type room struct {
+	h     *handler
+	taken int64
+}
+
+// take takes n bytes more, or none if there aren't as many.
+func (r *room) take(n int64) bool {
+	if r.h.buffered.Add(n) > r.h.maxBuffered {
+		r.h.buffered.Add(-n)
 		return false
 	}
+	r.taken += n
 	return true
 }
 
-// keep makes the object of a complete response, whose block has the body from head
-// on, and stores it if it may be.
-func (out *outcome) keep(h *handler, f *fetch, t *ticket, r httpcache.Response, block []byte, head int) {
+func (r *room) free() {
+	r.h.buffered.Add(-r.taken)
+	r.taken = 0
+}
+
+// collect reads a body of unknown length, in pieces, until its end, or until it is
+// longer than limit or than there is room for. Every byte counts twice, because the
+// pieces are copied together at the end; the first minBuffer bytes are taken already.
+func collect(body io.Reader, limit int64, room *room) (pieces [][]byte, end bool, err error) {
+	const longest = minBuffer / 2
+	read, paid := int64(0), int64(longest)
+	for next := 2 << 10; read <= limit; next = min(2*next, longest) {
+		if more := read + int64(next) - paid; more > 0 {
+			if !room.take(2 * more) {
+				return pieces, false, nil
+			}
+			paid += more
+		}
+		piece, n := make([]byte, next), 0
+		for n < next && err == nil {
+			var m int
+			m, err = body.Read(piece[n:])
+			n += m
+		}
+		read += int64(n)
+		pieces = append(pieces, piece[:n])
+		if err != nil {
+			break
+		}
+	}
+	if errors.Is(err, io.EOF) {
+		return pieces, read <= limit, nil
+	}
+	return pieces, false, err
+}
+
+func size(pieces [][]byte) (n int) {
+	for _, piece := range pieces {
+		n += len(piece)
+	}
+	return n
+}
+
+// whole makes an object of head and body as encode gave them.
+func whole(head, body []byte) *object {
+	return &object{head: head, body: body, block: cap(head)}
+}
+
+// keep completes the object of a complete response, and stores it if it may be.
+func (out *outcome) keep(h *handler, f *fetch, t *ticket, r httpcache.Response, o *object) {
 	fresh, reason := httpcache.Evaluate(f.request, r, h.policy)
-	o := &object{fresh: fresh, block: block, body: head, status: r.Status, asked: r.RequestTime.UnixNano(), aged: r.Header.Get("Age") != ""}
+	o.fresh, o.status, o.asked, o.aged = fresh, r.Status, r.RequestTime.UnixNano(), r.Header.Get("Age") != ""
 	o.refreshAt.Store(h.refreshAt(fresh))
 	out.object = o
 	if reason != "" { // a 304 may forbid what was allowed before
@@ -306,9 +362,30 @@ func (b *streamedBody) Close() error {
 	return err
 }
 
+// prefixed is a body whose begin was read already; that keeps its room until it is closed.
 type prefixed struct {
-	io.Reader
-	io.Closer
+	pieces [][]byte
+	io.ReadCloser
+	room *room
+}
+
+// Read reads what is left of the pieces, then from the upstream.
+func (b *prefixed) Read(p []byte) (int, error) {
+	for len(b.pieces) > 0 {
+		if n := copy(p, b.pieces[0]); n > 0 {
+			b.pieces[0] = b.pieces[0][n:]
+			return n, nil
+		}
+		b.pieces = b.pieces[1:]
+	}
+	return b.ReadCloser.Read(p)
+}
+
+// Close ends the exchange.
+func (b *prefixed) Close() error {
+	b.pieces = nil
+	b.room.free()
+	return b.ReadCloser.Close()
 }
 
 // gatewayStatus is the answer to a client when the upstream gave none.

@@ -43,11 +43,9 @@ func primed(t testing.TB, vary ...string) (*handler, *fasthttp.RequestCtx) {
 		"Etag": {`"v1"`}, "Last-Modified": {"Sun, 01 Mar 2026 11:00:00 GMT"}, "Phasegate-Upstream": {"key=items/17; version=1; birth=1772366400000000000"},
 	}
 	body := bytes.Repeat([]byte("x"), 1024)
-	block := encode(header, len(body))
-	object := &object{
-		block: append(block, body...), body: len(block), status: 200,
-		fresh: httpcache.Freshness{Born: time.Now().UnixNano(), Lifetime: time.Hour},
-	}
+	object := whole(encode(header, len(body)))
+	copy(object.body, body)
+	object.status, object.fresh = 200, httpcache.Freshness{Born: time.Now().UnixNano(), Lifetime: time.Hour}
 	object.refreshAt.Store(time.Now().Add(time.Hour).UnixNano())
 	x := exchange{ctx: ctx}
 	if !o.handler.store.put(&tk, object, vary, x.selecting) {
@@ -111,14 +109,14 @@ func TestAcceptingOutlastsWantOfDescriptors(t *testing.T) {
 func TestEncodedHeaderReadsBack(t *testing.T) {
 	t.Parallel()
 	h := http.Header{"Zz": {""}, "Aa": {"1", "2"}, "Date": {"d"}, "Age": {"5"}, "Content-Length": {"9"}}
-	block := encode(h, 3)
-	if name, value, _ := next(block); string(name) != "Date" || string(value) != "d" {
+	o := whole(encode(h, 3))
+	if name, value, _ := next(o.head); string(name) != "Date" || string(value) != "d" {
 		t.Errorf("first field is %s", name)
 	}
-	if cap(block) != len(block)+3 {
-		t.Errorf("room for %d bytes of body, want 3", cap(block)-len(block))
+	if len(o.body) != 3 || o.block != len(o.head)+3 {
+		t.Errorf("a body of %d bytes, want 3, in %d bytes beside the head", len(o.body), o.block-len(o.head))
 	}
-	o := &object{block: append(block, "abc"...), body: len(block)}
+	copy(o.body, "abc")
 	got := o.header()
 	if fmt.Sprint(got) != fmt.Sprint(http.Header{"Zz": {""}, "Aa": {"1", "2"}, "Date": {"d"}}) || o.field("Aa") == nil || o.field("Age") != nil {
 		t.Errorf("read back: %v", got)

@@ -15,7 +15,7 @@ import (
 // that the client's copy is still good. cacheStatus is the whole field (RFC 9211).
 func (x *exchange) respond(o *object, cacheStatus string, age bool, result telemetry.Result) telemetry.Result {
 	request, resp := &x.ctx.Request.Header, &x.ctx.Response
-	status, body := o.status, o.block[o.body:]
+	status, body := o.status, o.body
 	if status == http.StatusOK {
 		match, since := request.Peek("If-None-Match"), request.Peek("If-Modified-Since")
 		if len(match)+len(since) > 0 && httpcache.NotModified(string(match), string(since), string(o.field("Etag")), string(o.field("Last-Modified"))) {
@@ -25,7 +25,7 @@ func (x *exchange) respond(o *object, cacheStatus string, age bool, result telem
 		}
 	}
 	resp.SetStatusCode(status)
-	for rest := o.block[:o.body]; len(rest) > 0; {
+	for rest := o.head; len(rest) > 0; {
 		var name, value []byte
 		name, value, rest = next(rest)
 		if string(name) == "Date" {
@@ -45,7 +45,7 @@ func (x *exchange) respond(o *object, cacheStatus string, age bool, result telem
 
 // part selects what Range asks for of the stored body, and names it in the response.
 func (x *exchange) part(o *object, spec string) (status int, body []byte) {
-	body = o.block[o.body:]
+	body = o.body
 	size := int64(len(body))
 	kind, first, last := httpcache.ParseRange(spec, string(x.ctx.Request.Header.Peek("If-Range")), string(o.field("Etag")), string(o.field("Last-Modified")), size)
 	whole := "/" + strconv.FormatInt(size, 10)

@@ -28,20 +28,22 @@ const (
 // readers share it without a lock; an update stores a new one.
 type object struct {
 	fresh  httpcache.Freshness
-	block  []byte   // encoded fields, then the body: one allocation
-	body   int      // where in block the body begins
+	head   []byte   // encoded fields
+	body   []byte   // follows head in one allocation, unless the head is newer
+	block  int      // bytes of the allocation that body is in
 	fields []string // varying: the selecting fields, canonical and sorted
 	id     uint64   // varying: part of the variant keys, so that those of a dropped entry can't be found again
 	asked  int64    // Unix nanoseconds at which the request for it was sent; passing: until when
 	status int
 	kind   kind
 	aged   bool // the upstream sent Age, so it wasn't the origin's own answer
+	newer  bool // a 304 brought the head; the body is still where the first response put it
 
 	hot       atomic.Bool  // used at least once
 	refreshAt atomic.Int64 // Unix nanoseconds from which a hit may start a background revalidation
 }
 
-// objectOverhead is what an object costs beyond block and key: the struct, and
+// objectOverhead is what an object costs beyond head, body and key: the struct, and
 // the cache's bookkeeping.
 const objectOverhead = 192 + lru.Overhead
 
@@ -49,24 +51,28 @@ const objectOverhead = 192 + lru.Overhead
 // rounds allocations up to classes that lie at most an eighth apart, so a
 // sixteenth is the mean of what that wastes.
 func (o *object) size(n int) int64 {
-	b := int64(cap(o.block))
+	b := int64(o.block)
+	if o.newer {
+		b += int64(cap(o.head))
+	}
 	return objectOverhead + int64(n) + b + b/16
 }
 
 // encode writes the header in the form that an object keeps: for each field two
 // bytes of name length, four of value length, name, value; Date first, the others
 // in the order of their names. Content-Length and Age are left out, because they are
-// computed for each answer. The block has room for body bytes more.
-func encode(h http.Header, body int) []byte {
+// computed for each answer. After the head, in the same allocation, there is a body of
+// n bytes, to be filled.
+func encode(h http.Header, n int) (head, body []byte) {
 	names := make([]string, 0, len(h))
-	n := body
+	size := n
 	for name, lines := range h {
 		if name == "Content-Length" || name == "Age" || len(name) > 1<<16-1 {
 			continue
 		}
 		names = append(names, name)
 		for _, line := range lines {
-			n += 6 + len(name) + len(line)
+			size += 6 + len(name) + len(line)
 		}
 	}
 	slices.SortFunc(names, func(a, b string) int {
@@ -78,7 +84,7 @@ func encode(h http.Header, body int) []byte {
 		}
 		return strings.Compare(a, b)
 	})
-	block := make([]byte, 0, n)
+	block := make([]byte, 0, size)
 	for _, name := range names {
 		for _, line := range h[name] {
 			block = binary.LittleEndian.AppendUint16(block, uint16(len(name)))
@@ -86,7 +92,7 @@ func encode(h http.Header, body int) []byte {
 			block = append(append(block, name...), line...)
 		}
 	}
-	return block
+	return block, block[len(block) : len(block)+n]
 }
 
 // next splits the first field off an encoded header.
@@ -97,7 +103,7 @@ func next(block []byte) (name, value, rest []byte) {
 
 // field returns the first line of the named field, or nil.
 func (o *object) field(name string) []byte {
-	for rest := o.block[:o.body]; len(rest) > 0; {
+	for rest := o.head; len(rest) > 0; {
 		var key, value []byte
 		key, value, rest = next(rest)
 		if string(key) == name {
@@ -110,7 +116,7 @@ func (o *object) field(name string) []byte {
 // header decodes the stored header.
 func (o *object) header() http.Header {
 	h := http.Header{}
-	for rest := o.block[:o.body]; len(rest) > 0; {
+	for rest := o.head; len(rest) > 0; {
 		var key, value []byte
 		key, value, rest = next(rest)
 		h[string(key)] = append(h[string(key)], string(value))

@@ -71,12 +71,27 @@ func newBreaker(cfg Breaker) *breaker {
 
 // allow asks for leave to send; done must be called once with the outcome.
 func (b *breaker) allow() (done func(error), err error) {
-	done, err = b.cb.Allow()
+	report, err := b.cb.Allow()
 	if err != nil {
 		left := b.openFor - time.Since(time.Unix(0, b.opened.Load()))
 		return nil, &OpenError{RetryAfter: max(left, time.Second)}
 	}
-	return done, nil
+	return func(outcome error) { b.book(report, outcome) }, nil
+}
+
+// book counts an outcome at the moment it is known. gobreaker books it under the moment
+// of its request instead, so that one that took longer than the window, as every
+// request to a hanging upstream does, would never count. In the closed state, which
+// alone has a window, it therefore counts as a request of now.
+func (b *breaker) book(report func(error), outcome error) {
+	if b.cb.State() == gobreaker.StateClosed {
+		report(context.Canceled)
+		var err error
+		if report, err = b.cb.Allow(); err != nil {
+			return // just opened
+		}
+	}
+	report(outcome)
 }
 
 func (b *breaker) state() State {

@@ -58,3 +58,26 @@ func TestBreakerStatesInTime(t *testing.T) {
 		expect("5 good trials", Closed)
 	})
 }
+
+// Requests to an upstream that hangs end later than the window is long.
+func TestBreakerOpensForAHangingUpstream(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := newBreaker(Config{}.WithDefaults().Breaker)
+		var ends []func(error)
+		for range 20 {
+			done, err := b.allow()
+			if err != nil {
+				t.Fatal(err)
+			}
+			ends = append(ends, done)
+		}
+		time.Sleep(Config{}.WithDefaults().Timeout)
+		for _, done := range ends {
+			done(context.DeadlineExceeded)
+		}
+		if got := b.state(); got != Open {
+			t.Errorf("20 requests timed out: %v, want open", got)
+		}
+	})
+}

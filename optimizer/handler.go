@@ -94,6 +94,9 @@ func (h *handler) serve(ctx *fasthttp.RequestCtx) {
 // answer decides who answers: the guard, the cache or the upstream.
 func (h *handler) answer(x *exchange) telemetry.Result {
 	if status := h.refuse(x); status != 0 {
+		if hasBody(&x.ctx.Request.Header) {
+			x.hangUp()
+		}
 		return x.refused(status, "")
 	}
 	request := &x.ctx.Request.Header
@@ -137,7 +140,7 @@ func (h *handler) refuse(x *exchange) int {
 	// it marks by closing the connection; only then is a second look worth its time.
 	raw := request.RawHeaders()
 	if guard.Folded(raw) || request.ConnectionClose() && guard.AmbiguousFraming(raw) {
-		x.ctx.SetConnectionClose()
+		x.hangUp()
 		return http.StatusBadRequest
 	}
 	if ok, wait := h.limiter.Allow(x.address(), x.now); !ok {
@@ -164,7 +167,6 @@ func (h *handler) refuse(x *exchange) int {
 	case request.IsTrace():
 		return http.StatusMethodNotAllowed
 	case int64(request.ContentLength()) > int64(h.guard.MaxRequestSize):
-		x.ctx.SetConnectionClose() // the body isn't read
 		return http.StatusRequestEntityTooLarge
 	}
 	x.key = appendLower(x.key, host)
@@ -272,7 +274,7 @@ func (h *handler) pass(x *exchange, why string) telemetry.Result {
 // forward sends the request up and passes the answer on as it comes.
 func (h *handler) forward(x *exchange, f *fetch, why string, result telemetry.Result) telemetry.Result {
 	if err := h.attachBody(x, f); err != nil {
-		x.ctx.SetConnectionClose()
+		x.hangUp()
 		return x.refused(http.StatusBadRequest, why)
 	}
 	t, _, _ := h.store.begin(x.key, nil, false)
@@ -280,11 +282,11 @@ func (h *handler) forward(x *exchange, f *fetch, why string, result telemetry.Re
 	out := h.fetch(f, &t)
 	if body, ok := f.body.(*clientBody); ok {
 		if !body.detach() {
-			x.ctx.SetConnectionClose() // part of it is still on the wire
+			x.hangUp()
 		}
 		if body.tooLarge.Load() {
 			out.close()
-			x.ctx.SetConnectionClose()
+			x.hangUp()
 			return x.refused(http.StatusRequestEntityTooLarge, why)
 		}
 	}

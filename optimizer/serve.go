@@ -2,10 +2,12 @@ package optimizer
 
 import (
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/valyala/fasthttp"
@@ -52,6 +54,7 @@ func (h *handler) malformed(ctx *fasthttp.RequestCtx, err error) {
 		status = http.StatusRequestTimeout
 	}
 	x := exchange{ctx: ctx, now: time.Now()}
+	x.hangUp()
 	h.metrics.Answered(x.refused(status, ""), status, 0)
 }
 
@@ -66,11 +69,41 @@ type patientListener struct {
 func (l patientListener) Accept() (net.Conn, error) {
 	for pause := 5 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		conn, err := l.Listener.Accept()
+		if tcp, ok := conn.(*net.TCPConn); ok {
+			return &clientConn{TCPConn: tcp}, nil
+		}
 		if err == nil || errors.Is(err, net.ErrClosed) {
 			return conn, err
 		}
 		l.logger.Warn("no new clients for a moment", "error", err, "next_try_in", pause)
 		time.Sleep(pause)
+	}
+}
+
+// clientConn is a client's connection, which may close slowly.
+type clientConn struct {
+	*net.TCPConn
+	linger atomic.Bool
+}
+
+// lingerTime is how long a client that is still sending may take to read our answer.
+const lingerTime = 500 * time.Millisecond
+
+// Close closes the connection. If the client is still sending, closing at once would
+// make its kernel drop the answer that it hasn't read yet (RFC 9112 §9.6).
+func (c *clientConn) Close() error {
+	if c.linger.Swap(false) && c.CloseWrite() == nil {
+		c.SetReadDeadline(time.Now().Add(lingerTime))
+		io.Copy(io.Discard, c.TCPConn) // ends with the client's close or the deadline
+	}
+	return c.TCPConn.Close()
+}
+
+// hangUp closes the connection after the answer, because not all of the request was read.
+func (x *exchange) hangUp() {
+	x.ctx.SetConnectionClose()
+	if conn, ok := x.ctx.Conn().(*clientConn); ok {
+		conn.linger.Store(true)
 	}
 }
 

@@ -214,6 +214,11 @@ func TestRateLimit(t *testing.T) {
 	if a := p.get("/x"); a.status != http.StatusTooManyRequests || a.header.Get("Retry-After") == "" {
 		t.Errorf("fourth request: %d", a.status)
 	}
+	for range 10 { // the answer gets through although nobody reads the body
+		if a := p.do("POST", "/x", strings.Repeat("x", 400_000)); a.status != http.StatusTooManyRequests {
+			t.Errorf("with a body: %d", a.status)
+		}
+	}
 }
 
 func TestUpstreamThatIsNotThere(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"time"
 
 	"phasegate/optimizer/httpcache"
@@ -42,6 +43,8 @@ type outcome struct {
 }
 
 var errUnaskedNotModified = errors.New("the upstream answered 304 to a request without conditions")
+
+var errClientTimeout = fmt.Errorf("%w in time: %w", upstream.ErrRequestBody, os.ErrDeadlineExceeded)
 
 var errUpstreamTimeout = fmt.Errorf("no answer in time: %w", context.DeadlineExceeded)
 
@@ -79,7 +82,16 @@ func (h *handler) fetch(f *fetch, t *ticket) (out outcome) {
 // exchange is one round of fetch, with conditions or without.
 func (h *handler) exchange(f *fetch, t *ticket, conditional bool) outcome {
 	ctx, cancel := context.WithCancelCause(h.ctx)
-	deadline := time.AfterFunc(h.timeout, func() { cancel(errUpstreamTimeout) })
+	deadline := time.AfterFunc(h.timeout, func() {
+		// net/http waits for a read of the body that has begun; and whoever is slow
+		// here, it isn't the upstream.
+		if body, ok := f.body.(*clientBody); ok && body.reading.Load() {
+			cancel(errClientTimeout)
+			body.wake()
+			return
+		}
+		cancel(errUpstreamTimeout)
+	})
 	finish := func() {
 		deadline.Stop()
 		cancel(nil)
@@ -395,6 +407,9 @@ func gatewayStatus(err error) (status int, retryAfter time.Duration) {
 	case errors.As(err, &open):
 		return http.StatusServiceUnavailable, open.RetryAfter
 	case errors.Is(err, upstream.ErrRequestBody):
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return http.StatusRequestTimeout, 0
+		}
 		return http.StatusBadRequest, 0
 	case errors.Is(err, context.DeadlineExceeded):
 		return http.StatusGatewayTimeout, 0

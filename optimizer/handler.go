@@ -275,7 +275,8 @@ func (h *handler) pass(x *exchange, why string) telemetry.Result {
 func (h *handler) forward(x *exchange, f *fetch, why string, result telemetry.Result) telemetry.Result {
 	if err := h.attachBody(x, f); err != nil {
 		x.hangUp()
-		return x.refused(http.StatusBadRequest, why)
+		status, _ := gatewayStatus(err)
+		return x.refused(status, why)
 	}
 	t, _, _ := h.store.begin(x.key, nil, false)
 	defer t.end()
@@ -367,7 +368,7 @@ func (h *handler) attachBody(x *exchange, f *fetch) error {
 	case size > 0 && size <= smallBody:
 		body := make([]byte, size)
 		if _, err := io.ReadFull(stream, body); err != nil {
-			return err
+			return fmt.Errorf("%w: %w", upstream.ErrRequestBody, err)
 		}
 		f.body, f.bodySize = io.NopCloser(bytes.NewReader(body)), int64(size)
 		return nil
@@ -386,6 +387,7 @@ type clientBody struct {
 	conn     net.Conn
 	left     int64
 	done     bool // the end was seen
+	reading  atomic.Bool
 	tooLarge atomic.Bool
 }
 
@@ -396,7 +398,9 @@ func (b *clientBody) Read(p []byte) (int, error) {
 	if b.stream == nil {
 		return 0, io.ErrClosedPipe
 	}
+	b.reading.Store(true)
 	n, err := b.stream.Read(p)
+	b.reading.Store(false)
 	if b.left -= int64(n); b.left < 0 {
 		b.tooLarge.Store(true)
 		return 0, fmt.Errorf("%w: beyond guard.max_request_size", upstream.ErrRequestBody)
@@ -411,11 +415,14 @@ func (b *clientBody) Read(p []byte) (int, error) {
 // Close does nothing: the connection outlives the body.
 func (b *clientBody) Close() error { return nil }
 
+// wake ends a read that waits for the client.
+func (b *clientBody) wake() { b.conn.SetReadDeadline(time.Unix(1, 0)) }
+
 // detach ends all reading and reports whether the body was read to its end.
 func (b *clientBody) detach() bool {
 	if !b.mu.TryLock() {
 		// A read waits for the client, whose answer is already here: wake it.
-		b.conn.SetReadDeadline(time.Unix(1, 0))
+		b.wake()
 		b.mu.Lock()
 	}
 	defer b.mu.Unlock()

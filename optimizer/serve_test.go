@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"phasegate/optimizer"
+	"phasegate/optimizer/upstream"
 )
 
 func TestAdmin(t *testing.T) {
@@ -230,6 +231,28 @@ func TestUpstreamThatIsNotThere(t *testing.T) {
 	p = start(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }, func(c *optimizer.Config) { c.Upstream.Timeout = 20 * time.Millisecond })
 	if a := p.get("/x"); a.status != http.StatusGatewayTimeout {
 		t.Errorf("slow upstream: status %d", a.status)
+	}
+}
+
+// A client that stops in the middle of its body is told so in time, and doesn't make
+// the upstream look broken.
+func TestSlowUploadsAreTheClientsFault(t *testing.T) {
+	t.Parallel()
+	p := start(t, func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) }, func(c *optimizer.Config) {
+		c.Upstream.Timeout = 100 * time.Millisecond
+		c.Breaker = upstream.Breaker{MinRequests: 3}
+	})
+	var wg sync.WaitGroup
+	for range 5 {
+		wg.Go(func() {
+			if status, closed := p.raw("POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat("x", 50_000)); status != http.StatusRequestTimeout || !closed {
+				t.Errorf("status %d, closed %v", status, closed)
+			}
+		})
+	}
+	wg.Wait()
+	if a := p.get("/x"); a.status != 200 {
+		t.Errorf("then another client gets %d", a.status)
 	}
 }
 

@@ -115,8 +115,8 @@ var ErrRequestBody = errors.New("read the request's body from the client")
 //
 // While the breaker is open nothing is sent, and the error is an *OpenError. An
 // exchange counts as failed when it ends in an error or in status 500, 502, 503 or
-// 504; one whose context the caller cancelled, or whose body failed with
-// ErrRequestBody, doesn't count.
+// 504; one whose context the caller cancelled, or whose body, or the cause of whose
+// cancellation, is ErrRequestBody, doesn't count.
 func (p *Pool) Do(req *http.Request) (*http.Response, error) {
 	done := func(error) {}
 	if p.breaker != nil {
@@ -141,8 +141,9 @@ func (p *Pool) Do(req *http.Request) (*http.Response, error) {
 	if got.CompareAndSwap(false, true) {
 		p.waiting.Add(-1)
 	}
+	cause := context.Cause(req.Context())
 	switch {
-	case err != nil && (errors.Is(context.Cause(req.Context()), context.Canceled) || errors.Is(err, ErrRequestBody)):
+	case err != nil && (errors.Is(cause, context.Canceled) || errors.Is(cause, ErrRequestBody) || errors.Is(err, ErrRequestBody)):
 		done(context.Canceled)
 	case err != nil:
 		done(err)

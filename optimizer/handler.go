@@ -328,11 +328,7 @@ func (h *handler) newFetch(x *exchange, stale *object) *fetch {
 	if h.preserveHost {
 		f.host = string(x.host)
 	}
-	target, err := url.ParseRequestURI(strings.TrimSuffix(base.EscapedPath(), "/") + string(x.target))
-	if err != nil { // a malformed escape: send it as it is, the upstream may know better
-		path, query, _ := strings.Cut(string(x.target), "?")
-		target = &url.URL{Opaque: strings.TrimSuffix(base.EscapedPath(), "/") + path, RawQuery: query}
-	}
+	target, _ := url.ParseRequestURI(strings.TrimSuffix(base.EscapedPath(), "/") + string(x.target)) // guard.ValidTarget let it through, so it parses
 	target.Scheme, target.Host = base.Scheme, base.Host
 	f.url = target
 	header["X-Forwarded-For"] = []string{x.ctx.RemoteIP().String()}

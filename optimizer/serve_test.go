@@ -128,6 +128,7 @@ func TestRequestsThatCouldBeMisreadAreRefused(t *testing.T) {
 		{"long header", "GET / HTTP/1.1\r\nHost: a\r\nX: " + strings.Repeat("a", 4000) + "\r\n\r\n", 431},
 		{"CONNECT", "CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", 405},
 		{"TRACE", "TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", 405},
+		{"escape that isn't one", "GET //other.test/%zz HTTP/1.1\r\nHost: a\r\n\r\n", 400},
 		{"fragment", "GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", 400},
 	} {
 		status, closed := p.raw(tt.request)

@@ -149,15 +149,26 @@ func ValidHost(host []byte) bool {
 }
 
 // ValidTarget reports whether the bytes may stand as a request target in origin
-// form: a slash first, visible ASCII or UTF-8 bytes, no fragment.
+// form: a slash first, visible ASCII or UTF-8 bytes, whole escapes in the path, no
+// fragment. net/url parses what it accepts.
 func ValidTarget(target []byte) bool {
 	if len(target) == 0 || target[0] != '/' {
 		return false
 	}
-	for _, c := range target {
-		if c <= ' ' || c == 0x7f || c == '#' {
+	path := true
+	for i, c := range target {
+		switch {
+		case c <= ' ', c == 0x7f, c == '#':
+			return false
+		case c == '?':
+			path = false
+		case c == '%' && path && !(i+2 < len(target) && isHex(target[i+1]) && isHex(target[i+2])):
 			return false
 		}
 	}
 	return true
+}
+
+func isHex(c byte) bool {
+	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
 }

@@ -2,6 +2,7 @@ package guard_test
 
 import (
 	"fmt"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -114,9 +115,25 @@ func TestHostAndTarget(t *testing.T) {
 			t.Errorf("host %q: %v", host, got)
 		}
 	}
-	for target, want := range map[string]bool{"/": true, "/ä?b=%20": true, "": false, "a": false, "/a b": false, "/a#b": false, "/\x01": false} {
+	for target, want := range map[string]bool{"/": true, "/ä?b=%20": true, "": false, "a": false, "/a b": false, "/a#b": false, "/\x01": false,
+		"/%zz": false, "//h/%": false, "/%2": false, "/a?%zz": true} {
 		if got := guard.ValidTarget([]byte(target)); got != want {
 			t.Errorf("target %q: %v", target, got)
 		}
 	}
+}
+
+// The way to the upstream relies on it.
+func FuzzValidTargetsParse(f *testing.F) {
+	for _, target := range []string{"/", "//h/%20", "/%2", "/a:b?%zz", "/\xff", "/*"} {
+		f.Add([]byte(target))
+	}
+	f.Fuzz(func(t *testing.T, target []byte) {
+		if !guard.ValidTarget(target) {
+			return
+		}
+		if u, err := url.ParseRequestURI(string(target)); err != nil || u.Host != "" || u.Opaque != "" {
+			t.Errorf("%q: %v, %#v", target, err, u)
+		}
+	})
 }

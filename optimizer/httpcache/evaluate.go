@@ -37,8 +37,8 @@ type Freshness struct {
 	StaleWhileRevalidate time.Duration // how long after that it may be used while it is revalidated
 	StaleIfError         time.Duration // how long after that it may be used when the upstream fails
 	Validate             bool          // no-cache: never used without validation
-	Strict               bool          // must-revalidate: never used stale
-	NoMaxStale           bool          // proxy-revalidate, s-maxage: a client's max-stale doesn't count
+	Strict               bool          // must-revalidate, proxy-revalidate: never used stale
+	NoMaxStale           bool          // s-maxage: a client's max-stale doesn't count
 }
 
 // Evaluate decides by RFC 9111 §3 whether resp may be stored, and computes its
@@ -78,8 +78,11 @@ func Evaluate(req Request, resp Response, p Policy) (f Freshness, reason string)
 		StaleWhileRevalidate: p.StaleWhileRevalidate,
 		StaleIfError:         p.StaleIfError,
 		Validate:             d.NoCache,
-		Strict:               d.MustRevalidate,
-		NoMaxStale:           d.ProxyRevalidate || d.SMaxAge != Absent,
+		Strict:               d.MustRevalidate || d.ProxyRevalidate, // the same for a shared cache (§5.2.2.8)
+		NoMaxStale:           d.SMaxAge != Absent,
+	}
+	if f.NoMaxStale { // §5.2.2.10: only the response itself may allow staleness
+		f.StaleWhileRevalidate, f.StaleIfError = 0, 0
 	}
 	if d.StaleWhileRevalidate != Absent {
 		f.StaleWhileRevalidate = d.StaleWhileRevalidate

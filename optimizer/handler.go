@@ -57,11 +57,11 @@ const maxBackground = 64
 // nothing.
 type exchange struct {
 	ctx        *fasthttp.RequestCtx
-	now        time.Time
-	key        []byte // primary cache key: host, path and query
-	host       []byte // in key
-	target     []byte // in key
-	variant    []byte // variant key, empty if the resource isn't known to vary
+	now        time.Time // of the decision: the request's arrival, or later the upstream's answer
+	key        []byte    // primary cache key: host, path and query
+	host       []byte    // in key
+	target     []byte    // in key
+	variant    []byte    // variant key, empty if the resource isn't known to vary
 	directives httpcache.RequestDirectives
 	head       bool
 	passing    bool // the last response couldn't be shared
@@ -75,10 +75,11 @@ func (h *handler) serve(ctx *fasthttp.RequestCtx) {
 	if x == nil {
 		x = new(exchange)
 	}
-	x.ctx, x.now, x.head, x.passing = ctx, time.Now(), false, false
+	begun := time.Now()
+	x.ctx, x.now, x.head, x.passing = ctx, begun, false, false
 	x.key, x.variant, x.directives = x.key[:0], x.variant[:0], httpcache.NoRequestDirectives
 	result := h.answer(x)
-	took := time.Since(x.now)
+	took := time.Since(begun)
 	h.metrics.Answered(result, ctx.Response.StatusCode(), took)
 	h.metrics.InFlight.Dec()
 	if h.access.Enabled() {
@@ -227,12 +228,12 @@ func (h *handler) follow(x *exchange, flight *flight, stale *object) (telemetry.
 	case <-patience.C:
 		return 0, false
 	}
-	now := time.Now()
-	if flight.failed && stale != nil && stale.fresh.StaleOnError(&x.directives, now) {
+	x.now = time.Now()
+	if flight.failed && stale != nil && stale.fresh.StaleOnError(&x.directives, x.now) {
 		return x.respondStale(stale, "; fwd=stale; collapsed"), true
 	}
 	o := flight.object
-	if o == nil || !flight.matches(x.selecting) || o.fresh.Decide(&x.directives, now) == httpcache.Validate {
+	if o == nil || !flight.matches(x.selecting) || o.fresh.Decide(&x.directives, x.now) == httpcache.Validate {
 		return 0, false
 	}
 	return x.respond(o, "optimizer; fwd=miss; collapsed", o.aged, telemetry.Collapsed), true
@@ -240,16 +241,17 @@ func (h *handler) follow(x *exchange, flight *flight, stale *object) (telemetry.
 
 // conclude answers the request whose fetch it was.
 func (h *handler) conclude(x *exchange, f *fetch, out outcome) telemetry.Result {
-	if out.failed && f.stale != nil && f.stale.fresh.StaleOnError(&x.directives, time.Now()) {
-		out.close()
-		return x.respondStale(f.stale, "; fwd=stale")
-	}
 	forward := "; fwd=miss"
 	switch {
 	case f.stale != nil && f.stale.fresh.Lifetime > f.stale.fresh.Age(x.now):
 		forward = "; fwd=request"
 	case f.stale != nil:
 		forward = "; fwd=stale"
+	}
+	x.now = time.Now()
+	if out.failed && f.stale != nil && f.stale.fresh.StaleOnError(&x.directives, x.now) {
+		out.close()
+		return x.respondStale(f.stale, "; fwd=stale")
 	}
 	if out.object == nil {
 		return h.passOn(x, out, forward, telemetry.Miss)
@@ -262,7 +264,7 @@ func (h *handler) conclude(x *exchange, f *fetch, out outcome) telemetry.Result 
 	if out.stored {
 		status += "; stored"
 	}
-	return x.respond(out.object, status, out.object.aged && !out.validated, result)
+	return x.respond(out.object, status, out.object.aged, result)
 }
 
 // pass sends a request up whose answer the cache has no part in, and invalidates

@@ -343,6 +343,23 @@ func TestRevalidationReplacesFields(t *testing.T) {
 	p.wantAsked(3, "three requests")
 }
 
+// A 304 that is itself from a cache says how old its confirmation is.
+func TestAgeOfA304IsPassedOn(t *testing.T) {
+	t.Parallel()
+	p := start(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=60")
+		w.Header().Set("ETag", `"e"`)
+		if r.Header.Get("If-None-Match") != "" {
+			w.Header().Set("Age", "50")
+			w.WriteHeader(http.StatusNotModified)
+		}
+	})
+	p.get("/a")
+	if age := p.get("/a", "Cache-Control: no-cache").header.Get("Age"); age != "50" {
+		t.Errorf("Age %q, want 50", age)
+	}
+}
+
 func TestConditionsAndRangesAreAnsweredFromTheCache(t *testing.T) {
 	t.Parallel()
 	p := start(t, func(w http.ResponseWriter, r *http.Request) {

@@ -145,8 +145,18 @@ func (h *handler) exchange(f *fetch, t *ticket, conditional bool) outcome {
 		t.release()
 		return out
 	}
+	tooLarge := func() {
+		if !f.personal() {
+			h.store.pass(t, answered.ResponseTime.Add(passFor))
+		}
+	}
 	room := &room{h: h}
-	if resp.ContentLength > h.maxBody || !room.take(max(resp.ContentLength, minBuffer)) {
+	if resp.ContentLength > h.maxBody {
+		tooLarge()
+		t.release()
+		return out
+	}
+	if !room.take(max(resp.ContentLength, minBuffer)) {
 		t.release()
 		return out
 	}
@@ -163,6 +173,9 @@ func (h *handler) exchange(f *fetch, t *ticket, conditional bool) outcome {
 		var end bool
 		pieces, end, err = collect(resp.Body, h.maxBody, room)
 		if err == nil && !end { // longer than we keep: hand on what we have, and the rest as it comes
+			if int64(size(pieces)) > h.maxBody {
+				tooLarge()
+			}
 			t.release()
 			resp.Body = &prefixed{pieces: pieces, ReadCloser: resp.Body, room: room}
 			return out

@@ -258,6 +258,36 @@ func TestUnshareableAnswersDoNotQueue(t *testing.T) {
 	p.wantAsked(5, "private answers")
 }
 
+// The same for those that are too large to be stored.
+func TestLargeAnswersDoNotQueue(t *testing.T) {
+	t.Parallel()
+	for _, chunked := range []bool{false, true} {
+		var n atomic.Int64
+		all := make(chan struct{})
+		p := start(t, func(w http.ResponseWriter, r *http.Request) {
+			switch n.Add(1) {
+			case 1: // teaches the cache
+			case 5:
+				close(all)
+				fallthrough
+			default:
+				<-all
+			}
+			w.Header().Set("Cache-Control", "max-age=60")
+			if !chunked {
+				w.Header().Set("Content-Length", "200000")
+			}
+			w.Write(make([]byte, 200_000))
+		}, func(c *optimizer.Config) { c.Cache.MaxObjectShare = 0.001 })
+		p.get("/l")
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() { p.get("/l") })
+		}
+		wg.Wait()
+	}
+}
+
 func TestFailedLeaderDoesNotFailItsFollowers(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})

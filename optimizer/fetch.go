@@ -66,7 +66,7 @@ func (h *handler) fetch(f *fetch, t *ticket) (out outcome) {
 		}
 	}
 	out.failed = out.err != nil || upstream.Failed(out.status)
-	if out.failed && !errors.Is(out.err, upstream.ErrRequestBody) {
+	if out.failed && !errors.Is(out.err, upstream.ErrRequestBody) && !refusedByBreaker(out.err) {
 		h.metrics.UpstreamErrors.Inc()
 	}
 	if t.flight != nil {
@@ -104,8 +104,10 @@ func (h *handler) exchange(f *fetch, t *ticket, conditional bool) outcome {
 		conditional = httpcache.AddConditions(req.Header, f.stale.header())
 	}
 	asked := time.Now()
-	h.metrics.UpstreamRequests.Inc()
 	resp, err := h.pool.Do(req)
+	if !refusedByBreaker(err) {
+		h.metrics.UpstreamRequests.Inc()
+	}
 	if err != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			err = cause
@@ -411,6 +413,12 @@ func (b *prefixed) Close() error {
 	b.pieces = nil
 	b.room.free()
 	return b.ReadCloser.Close()
+}
+
+// refusedByBreaker reports whether nothing was sent at all.
+func refusedByBreaker(err error) bool {
+	var open *upstream.OpenError
+	return errors.As(err, &open)
 }
 
 // gatewayStatus is the answer to a client when the upstream gave none.

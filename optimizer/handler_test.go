@@ -474,6 +474,9 @@ func TestStaleIfErrorAndBreaker(t *testing.T) {
 	if a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") != "3600" || p.asked.Load() >= 11 {
 		t.Errorf("breaker: %d, Retry-After %q, upstream asked %d times", a.status, a.header.Get("Retry-After"), p.asked.Load())
 	}
+	if sent := p.metric("optimizer_upstream_requests_total"); int64(sent) != p.asked.Load() {
+		t.Errorf("%v requests counted, upstream asked %d times", sent, p.asked.Load())
+	}
 }
 
 func TestRefreshAheadKeepsHotEntriesFresh(t *testing.T) {

@@ -23,7 +23,8 @@ type fetch struct {
 	host     string
 	header   http.Header // the client's end-to-end fields, with ours
 	body     io.ReadCloser
-	bodySize int64 // -1: unknown
+	bodySize int64                         // -1: unknown
+	again    func() (io.ReadCloser, error) // the body from its begin, if that is possible
 	request  httpcache.Request
 	store    bool    // the answer may be kept
 	stale    *object // what is stored: to validate, and to fall back on
@@ -97,11 +98,14 @@ func (h *handler) exchange(f *fetch, t *ticket, conditional bool) outcome {
 		cancel(nil)
 	}
 	req := (&http.Request{
-		Method: f.method, URL: f.url, Host: f.host, Header: f.header.Clone(), Body: f.body, ContentLength: f.bodySize,
+		Method: f.method, URL: f.url, Host: f.host, Header: f.header.Clone(), Body: f.body, GetBody: f.again, ContentLength: f.bodySize,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 	}).WithContext(ctx)
 	if conditional {
 		conditional = httpcache.AddConditions(req.Header, f.stale.header())
+	}
+	if _, given := req.Header["Idempotency-Key"]; !given && (f.method == http.MethodPut || f.method == http.MethodDelete) {
+		req.Header["Idempotency-Key"] = nil // sends nothing, but tells net/http what it doesn't know of these methods
 	}
 	asked := time.Now()
 	resp, err := h.pool.Do(req)

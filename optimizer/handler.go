@@ -353,7 +353,8 @@ func conditional(name string) bool {
 }
 
 // smallBody is the size up to which a request body is read before it goes up; it
-// can then be sent again if the connection turns out to be dead.
+// can then be sent again if the connection turns out to be dead: by an idempotent
+// method always, by another one if nothing had gone up yet.
 const smallBody = 64 << 10
 
 // attachBody gives the fetch the request's body.
@@ -368,7 +369,9 @@ func (h *handler) attachBody(x *exchange, f *fetch) error {
 		if _, err := io.ReadFull(stream, body); err != nil {
 			return fmt.Errorf("%w: %w", upstream.ErrRequestBody, err)
 		}
-		f.body, f.bodySize = io.NopCloser(bytes.NewReader(body)), int64(size)
+		f.again = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+		f.body, _ = f.again()
+		f.bodySize = int64(size)
 		return nil
 	}
 	f.body = &clientBody{stream: stream, conn: x.ctx.Conn(), left: int64(h.guard.MaxRequestSize)}

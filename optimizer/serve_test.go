@@ -1,11 +1,13 @@
 package optimizer_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -219,6 +221,43 @@ func TestRateLimit(t *testing.T) {
 	for range 10 { // the answer gets through although nobody reads the body
 		if a := p.do("POST", "/x", strings.Repeat("x", 400_000)); a.status != http.StatusTooManyRequests {
 			t.Errorf("with a body: %d", a.status)
+		}
+	}
+}
+
+// An upstream that hangs up on a kept connection, with the request just read.
+func TestIdempotentRequestsOutliveADeadConnection(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			r := bufio.NewReader(conn)
+			for i := range 2 {
+				if req, err := http.ReadRequest(r); err == nil && i == 0 {
+					io.Copy(io.Discard, req.Body)
+					io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nCache-Control: no-store\r\n\r\n")
+				}
+			}
+			conn.Close()
+		}
+	}()
+	p := start(t, nil, func(c *optimizer.Config) { c.Upstream.URL = "http://" + l.Addr().String() })
+	for method, want := range map[string]int{"GET": 200, "PUT": 200, "DELETE": 200, "POST": 502} {
+		p.get("/prime")
+		body := "abc"
+		if method == "GET" {
+			body = ""
+		}
+		if a := p.do(method, "/x", body); a.status != want {
+			t.Errorf("%s: %d, want %d", method, a.status, want)
 		}
 	}
 }

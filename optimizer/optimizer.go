@@ -148,12 +148,16 @@ func (o *Optimizer) Addr() net.Addr { return o.listener.Addr() }
 // AdminAddr is the address for operators, once started.
 func (o *Optimizer) AdminAddr() net.Addr { return o.adminListener.Addr() }
 
-// Stop stops accepting, lets requests in flight finish, and closes everything. When
-// ctx ends first, what is still open is cut off, and ctx's error returned. It must
-// not be called before Start has returned.
+// Stop stops accepting, lets requests in flight finish, and closes everything. A
+// request that hasn't arrived in half of ctx's time isn't waited for. When ctx ends
+// first, what is still open is cut off, and ctx's error returned. It must not be
+// called before Start has returned.
 func (o *Optimizer) Stop(ctx context.Context) error {
 	o.ready.Store(false)
 	var faults []error
+	if end, bounded := ctx.Deadline(); bounded {
+		o.conns.readUntil(time.Now().Add(time.Until(end) / 2))
+	}
 	if o.listener != nil {
 		err := o.server.ShutdownWithContext(ctx)
 		if err != nil && ctx.Err() != nil {

@@ -130,6 +130,15 @@ func (c *connections) note(conn net.Conn, state fasthttp.ConnState) {
 	}
 }
 
+// readUntil bounds the time in which clients may send the rest of their requests.
+func (c *connections) readUntil(end time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for conn := range c.open {
+		conn.SetReadDeadline(end)
+	}
+}
+
 func (c *connections) closeAll() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -329,6 +329,24 @@ func TestStopFinishesWhatIsInFlight(t *testing.T) {
 	}
 }
 
+// Someone who began a request and never ends it must not make every stop an unclean one.
+func TestStopDoesNotWaitForHalfARequest(t *testing.T) {
+	t.Parallel()
+	p := start(t, counted())
+	conn, err := net.Dial("tcp", p.o.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	io.WriteString(conn, "GET / HT")
+	p.get("/") // that half has certainly been read now
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
+	defer cancel()
+	if err := p.o.Stop(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestStopIsBounded(t *testing.T) {
 	t.Parallel()
 	arrived := make(chan struct{})

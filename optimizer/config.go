@@ -61,7 +61,7 @@ type Telemetry struct {
 // Shares of max_memory_mb, found by measuring the peak resident set under churn.
 const (
 	cacheShare  = 0.55 // entries as the cache accounts them
-	bufferShare = 0.08 // bodies that are arriving to be stored
+	bufferShare = 0.08 // bodies that are arriving, to be stored or to be sent up
 	heapShare   = 0.82 // what the Go runtime aims to stay below, garbage and stacks included; the rest is for the program's own pages
 	minMemoryMB = 40   // below this the runtime and a few hundred connections leave no cache worth the name
 )

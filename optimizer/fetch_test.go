@@ -3,6 +3,7 @@ package optimizer
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -95,5 +96,40 @@ func TestA304SharesTheBody(t *testing.T) {
 	}
 	if extra := last.size(0) - first.size(0); extra <= 0 || extra != seen[1].size(0)-first.size(0) {
 		t.Errorf("after two confirmations it costs %d bytes more, after one %d", extra, seen[1].size(0)-first.size(0))
+	}
+}
+
+// Without room for it a small body goes up as it comes, like a large one.
+func TestRequestBodiesGoUpWithoutRoom(t *testing.T) {
+	t.Parallel()
+	var o *Optimizer
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		fmt.Fprint(w, len(body), err, o.handler.buffered.Load())
+	}))
+	defer api.Close()
+	cfg := Config{Listen: "127.0.0.1:0"}
+	cfg.Upstream.URL = api.URL
+	var err error
+	if o, err = New(cfg); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	defer o.Stop(t.Context())
+	client := &http.Client{Transport: &http.Transport{}}
+	defer client.CloseIdleConnections()
+	for taken, want := range map[int64]string{0: "5000 <nil> 5000", o.handler.maxBuffered - 10: fmt.Sprint("5000 <nil> ", o.handler.maxBuffered-10)} {
+		o.handler.buffered.Store(taken)
+		resp, err := client.Post("http://"+o.Addr().String()+"/x", "a/b", bytes.NewReader(make([]byte, 5000)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if string(got) != want {
+			t.Errorf("%d bytes taken: %q, want %q", taken, got, want)
+		}
 	}
 }

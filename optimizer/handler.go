@@ -42,7 +42,7 @@ type handler struct {
 	preserveHost bool
 	refreshAhead float64 // share of the lifetime; 0 or less: never
 	maxBody      int64   // bytes of the largest body that is stored
-	maxBuffered  int64   // bytes of all bodies that are arriving to be stored
+	maxBuffered  int64   // bytes of all bodies that are held until they have arrived
 
 	buffered   atomic.Int64
 	background chan struct{} // bounds the revalidations in the background
@@ -275,7 +275,9 @@ func (h *handler) pass(x *exchange, why string) telemetry.Result {
 
 // forward sends the request up and passes the answer on as it comes.
 func (h *handler) forward(x *exchange, f *fetch, why string, result telemetry.Result) telemetry.Result {
-	if err := h.attachBody(x, f); err != nil {
+	room := &room{h: h}
+	defer room.free()
+	if err := h.attachBody(x, f, room); err != nil {
 		x.hangUp()
 		status, _ := gatewayStatus(err)
 		return x.refused(status, why)
@@ -357,14 +359,15 @@ func conditional(name string) bool {
 // method always, by another one if nothing had gone up yet.
 const smallBody = 64 << 10
 
-// attachBody gives the fetch the request's body.
-func (h *handler) attachBody(x *exchange, f *fetch) error {
+// attachBody gives the fetch the request's body, read already if it is small and
+// there is room for it.
+func (h *handler) attachBody(x *exchange, f *fetch, room *room) error {
 	size := x.ctx.Request.Header.ContentLength()
 	stream := x.ctx.RequestBodyStream()
 	switch {
 	case stream == nil || size == 0 || size == -2:
 		return nil
-	case size > 0 && size <= smallBody:
+	case size > 0 && size <= smallBody && room.take(int64(size)):
 		body := make([]byte, size)
 		if _, err := io.ReadFull(stream, body); err != nil {
 			return fmt.Errorf("%w: %w", upstream.ErrRequestBody, err)

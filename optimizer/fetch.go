@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -428,6 +429,7 @@ func refusedByBreaker(err error) bool {
 // gatewayStatus is the answer to a client when the upstream gave none.
 func gatewayStatus(err error) (status int, retryAfter time.Duration) {
 	var open *upstream.OpenError
+	var network net.Error // net/http has timeouts of its own, which may be the first
 	switch {
 	case errors.As(err, &open):
 		return http.StatusServiceUnavailable, open.RetryAfter
@@ -436,7 +438,7 @@ func gatewayStatus(err error) (status int, retryAfter time.Duration) {
 			return http.StatusRequestTimeout, 0
 		}
 		return http.StatusBadRequest, 0
-	case errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &network) && network.Timeout():
 		return http.StatusGatewayTimeout, 0
 	}
 	return http.StatusBadGateway, 0

@@ -5,10 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"syscall"
 	"testing"
 	"testing/iotest"
+	"time"
+
+	"phasegate/optimizer/upstream"
 )
 
 func TestCollectTakesNoMoreThanThereIsRoomFor(t *testing.T) {
@@ -130,6 +136,21 @@ func TestRequestBodiesGoUpWithoutRoom(t *testing.T) {
 		resp.Body.Close()
 		if string(got) != want {
 			t.Errorf("%d bytes taken: %q, want %q", taken, got, want)
+		}
+	}
+}
+
+func TestGatewayStatus(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		err  error
+		want int
+	}{
+		{&upstream.OpenError{RetryAfter: time.Second}, 503}, {errUpstreamTimeout, 504}, {errClientTimeout, 408}, {upstream.ErrRequestBody, 400}, {io.ErrUnexpectedEOF, 502},
+		{fmt.Errorf("ask: %w", &net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}), 504}, {&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, 502},
+	} {
+		if got, _ := gatewayStatus(tt.err); got != tt.want {
+			t.Errorf("%v: %d, want %d", tt.err, got, tt.want)
 		}
 	}
 }

@@ -9,8 +9,10 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -294,6 +296,68 @@ func TestSlowUploadsAreTheClientsFault(t *testing.T) {
 	if a := p.get("/x"); a.status != 200 {
 		t.Errorf("then another client gets %d", a.status)
 	}
+}
+
+// A connection that swallows everything, as when a firewall forgot it, is replaced.
+func TestAVanishedUpstreamConnectionIsReplaced(t *testing.T) {
+	t.Parallel()
+	api := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Proto) }))
+	api.Config.Protocols = new(http.Protocols)
+	api.Config.Protocols.SetUnencryptedHTTP2(true)
+	api.Start()
+	defer api.Close()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var vanished atomic.Bool
+	go func() {
+		for first := true; ; first = false {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("tcp", api.Listener.Addr().String())
+			if err != nil {
+				client.Close()
+				return
+			}
+			pass := func(to, from net.Conn) {
+				defer to.Close()
+				for buf := make([]byte, 4096); ; {
+					n, err := from.Read(buf)
+					if err != nil {
+						return
+					}
+					if !first || !vanished.Load() {
+						to.Write(buf[:n])
+					}
+				}
+			}
+			go pass(server, client)
+			go pass(client, server)
+		}
+	}()
+	p := start(t, nil, func(c *optimizer.Config) {
+		c.Upstream.URL, c.Upstream.Protocol, c.Upstream.Timeout = "http://"+l.Addr().String(), upstream.H2C, 400*time.Millisecond
+		c.Breaker.Disabled = true
+	})
+	if a := p.get("/0"); a.body != "HTTP/2.0" {
+		t.Fatalf("%d %q", a.status, a.body)
+	}
+	vanished.Store(true)
+	var statuses []int
+	for i := range 4 {
+		a := p.get(fmt.Sprint("/", i+1))
+		if statuses = append(statuses, a.status); a.status == 200 {
+			return
+		}
+		if a.status != http.StatusGatewayTimeout && a.status != http.StatusBadGateway {
+			break
+		}
+	}
+	t.Errorf("never replaced: %v", statuses)
 }
 
 func TestStopFinishesWhatIsInFlight(t *testing.T) {

@@ -76,6 +76,9 @@ func New(cfg Config) (*Pool, error) {
 		MaxIdleConnsPerHost:   cfg.ConnectionPoolSize,
 		DisableCompression:    true, // the client's Accept-Encoding goes up, and the answer comes back, untouched
 		ResponseHeaderTimeout: cfg.Timeout,
+		// Without pings a connection whose other end vanished would take every request
+		// until TCP gives up, which is a quarter of an hour.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: min(10*time.Second, cfg.Timeout/2), PingTimeout: min(5*time.Second, cfg.Timeout/2)},
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			conn, err := dialer.DialContext(ctx, network, addr)
 			if err != nil {

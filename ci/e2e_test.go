@@ -308,6 +308,29 @@ func TestSystemDiesMidRun(t *testing.T) {
 	}
 }
 
+// A system that hangs answers nothing that a rate of errors could be made of;
+// its timeouts tell. And nobody takes its silence for hits, or for speed.
+func TestFrozenSystemFiresTheTriggers(t *testing.T) {
+	t.Parallel()
+	script := fmt.Sprintf(`%s "$@" & sleep 6; kill -STOP $!; wait`, filepath.Join(bin, "optimizer"))
+	p := phasegate(t, "run", tiny, "--set", "profiles.quick.steady=18s", "--set", "sequential=null",
+		"--set", "triggers.1={when: p95_latency > 1s, for: 5m, action: immediate}", "--set", fmt.Sprintf(
+			`systems.new={kind: command, command: [sh, -c, %q, sh, --upstream, "{upstream}", --listen, "{listen}"]}`, script))
+	p.run(1)
+	p.want("error_rate", result.Fail, "")
+	p.want("cache_hit_ratio", result.Fail, "")
+	for _, trigger := range p.result().Triggers {
+		if trigger.FiredAt == nil {
+			t.Errorf("%s: %s, %s", trigger.Condition, trigger.State, trigger.Reason)
+		}
+	}
+	for _, i := range p.result().Timeline {
+		if i.System == "new" && i.Requests > 0 && i.Errors == i.Requests && i.HitRatio != nil {
+			t.Errorf("second %g: a hit ratio of %g where nothing answered", i.T, *i.HitRatio)
+		}
+	}
+}
+
 // The replay of a log is cold, and the verdict says what a cold cache can't do.
 func TestReplayNamesTheColdCache(t *testing.T) {
 	t.Parallel()
@@ -405,6 +428,7 @@ func TestBadInput(t *testing.T) {
 		{"a metric with a typing error names the nearest", 2, []string{"run", edited("metric.yaml", "cache_hit_ratio", "cache_hit_ration")}, []string{"metric.yaml:", "cache_hit_ration", "cache_hit_ratio"}},
 		{"an impossible share", 2, []string{"run", edited("share.yaml", "new: 50%", "new: 150%")}, []string{"share.yaml:", "150%"}},
 		{"a --set that fits nowhere", 2, []string{"run", tiny, "--set", "load.speed=1"}, []string{"load.speed"}},
+		{"the optimizer's own keys are checked too", 2, []string{"run", edited("config.yaml", "max_memory_mb", "max_memry_mb")}, []string{"config.yaml: systems.new.config", "max_memry_mb"}},
 		{"a log without one usable line", 2, []string{"run", tiny, "--set", "load.keys.access_log=" + write("bad.log", "hello\nworld\n")}, []string{"bad.log"}},
 		{"a port that is taken", 4, []string{"run", tiny, "--set", "upstream.listen=" + taken.Addr().String()}, []string{taken.Addr().String(), "in use"}},
 		{"an optimizer that isn't there", 4, []string{"run", tiny, "--optimizer", "/nowhere/optimizer"}, []string{"/nowhere/optimizer", "PHASEGATE_OPTIMIZER"}},

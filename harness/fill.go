@@ -11,8 +11,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/HdrHistogram/hdrhistogram-go"
-
+	"phasegate/fixtures/upstream/wire"
 	"phasegate/harness/environment"
 	"phasegate/harness/gate"
 	"phasegate/harness/probe"
@@ -127,8 +126,10 @@ func (r *run) measured(name string) {
 			s.Missing[m.Name] = missing
 		}
 	}
-	s.Histogram = encode(w.Latency)
-	s.ServiceHistogram = encode(w.Service)
+	// Encoding a histogram in memory can't fail; if it did, the counts would
+	// still stand beside the gap.
+	s.Histogram, _ = result.EncodeHistogram(w.Latency)
+	s.ServiceHistogram, _ = result.EncodeHistogram(w.Service)
 	if i := r.armIndex(name); i < len(r.report.Arms) {
 		for _, f := range r.report.Arms[i].Failures {
 			s.Examples = append(s.Examples, f.Examples...)
@@ -136,26 +137,17 @@ func (r *run) measured(name string) {
 	}
 	r.res.Systems[name] = s
 
+	if n := w.Class[timeline.Unproven]; n > 0 {
+		r.notice("%d answers of the %s system carried no self-description of the mock upstream, so they count as errors: a proxy has to pass the field %s on (load.verify: off judges by status alone, and offers nothing that rests on proof)", n, name, wire.Header)
+	}
 	claimed, hits := s.Metrics["claimed_hit_ratio"], s.Metrics["cache_hit_ratio"]
-	if claimed != nil && hits != nil && math.Abs(*claimed-*hits) > 0.02 {
+	if claimed != nil && hits != nil && w.Errors() == 0 && math.Abs(*claimed-*hits) > 0.02 {
 		text := fmt.Sprintf("the %s system claims a hit ratio of %.1f %% in its headers; the upstream's ledger says %.1f %%", name, 100**claimed, 100**hits)
 		if *claimed < *hits {
 			text += " (a request that waits for another's fetch is a miss to its client and nothing to the upstream)"
 		}
 		r.notice("%s", text)
 	}
-}
-
-// encode renders a histogram for the result, "" where there is nothing in it.
-func encode(h *hdrhistogram.Histogram) string {
-	if h == nil || h.TotalCount() == 0 {
-		return ""
-	}
-	text, err := timeline.EncodeHistogram(h)
-	if err != nil {
-		return "" // of a histogram in memory: can't happen, and the counts stand beside it
-	}
-	return text
 }
 
 func asResult(g scenario.Gate, j gate.Judgement) result.Gate {
@@ -200,6 +192,9 @@ func (r *run) fillTriggers() {
 			PendingAt: seconds(s.PendingAt), FiredAt: seconds(s.FiredAt),
 			Threshold: t.Threshold, Unit: string(t.Metric.Unit),
 		}
+		if s.FiredAt != nil {
+			out.Reason = ""
+		}
 		if reason, ok := r.data.Missing[t.System][t.Metric.Name]; ok {
 			out.State, out.Reason, out.Worst = "unknown", reason, nil
 		} else if s.Worst == nil {
@@ -240,8 +235,8 @@ func (r *run) fillTimeline() {
 			if b.HaveLedger && !ledgerMissing {
 				reads := b.Ledger.Reads
 				out.UpstreamRequests = &reads
-				if b.Cacheable > 0 {
-					ratio := max(0, 1-float64(reads)/float64(b.Cacheable))
+				if b.CacheableProven > 0 { // where nothing answered, nothing was hit
+					ratio := max(0, float64(b.CacheableProven-reads)/float64(b.Cacheable))
 					out.HitRatio = &ratio
 				}
 			}
@@ -282,7 +277,16 @@ func (r *run) fillLoad() {
 	if r.log != nil {
 		out.LogSkipped = int64(r.log.Malformed + r.log.Blank)
 	}
-	if rep.Offered > 0 && float64(rep.Sent) < 0.99*float64(rep.Offered) && !rep.Interrupted {
+	// What a system refused to take was offered to it all the same.
+	tried := rep.Sent
+	for _, arm := range rep.Arms {
+		for _, f := range arm.Failures {
+			if f.Kind == timeline.Transport.String() || f.Kind == timeline.Timeout.String() {
+				tried += f.Count
+			}
+		}
+	}
+	if float64(tried) < 0.99*float64(rep.Offered) && !rep.Interrupted {
 		r.notice("only %d of %d requests due were sent (%.1f %%): the figures are those of a lighter load than the scenario's",
 			rep.Sent, rep.Offered, 100*float64(rep.Sent)/float64(rep.Offered))
 	}

@@ -62,7 +62,10 @@ func (r *run) missing(name string, w timeline.Window) map[string]string {
 	if r.noSequence != "" {
 		because(scenario.FromSequential, r.noSequence)
 	}
-	if system.PID == 0 {
+	switch {
+	case system.Kind == scenario.KindDirect:
+		because(scenario.FromResources, "there is no system to sample: requests go straight to the upstream")
+	case system.PID == 0:
 		because(scenario.FromResources, fmt.Sprintf("the process behind %s is not ours to sample", system.URL))
 	}
 	unproven := w.Class[timeline.Unproven]

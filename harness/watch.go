@@ -10,6 +10,7 @@ import (
 	"phasegate/harness/environment"
 	"phasegate/harness/gate"
 	"phasegate/harness/probe"
+	"phasegate/harness/scenario"
 	"phasegate/harness/timeline"
 )
 
@@ -31,7 +32,6 @@ func newWatch(r *run) *watch {
 		var s *probe.Sampler
 		if system := r.env.Systems()[arm.Name]; system.Supervisor != 0 {
 			s = probe.Below(system.Supervisor)
-			s.Sample() // the CPU share of the first interval counts from here
 		}
 		w.samplers = append(w.samplers, s)
 	}
@@ -55,7 +55,12 @@ func (w *watch) run(ctx context.Context, cancel context.CancelCauseFunc) {
 	if u := w.r.env.Upstream(); u != nil {
 		upstreamDied = u.Died()
 	}
-	w.sample(ctx, 0) // the ledger's zero
+	for _, s := range w.samplers {
+		if s != nil {
+			_, _ = s.Sample() // the CPU share of the first interval counts from here
+		}
+	}
+	w.ledgers(ctx, 0) // their zero
 	ticker := time.NewTicker(Interval)
 	defer ticker.Stop()
 	next := 1
@@ -74,7 +79,7 @@ func (w *watch) run(ctx context.Context, cancel context.CancelCauseFunc) {
 		}
 		now := time.Since(began)
 		w.sample(ctx, now)
-		w.evaluate(now)
+		w.evaluate(now.Round(Interval))
 		w.progress(now)
 		if s := w.r.stages; next < s.looks && now >= s.end(next)+w.r.plan.Load.Timeout {
 			if w.r.decided(next) {
@@ -88,38 +93,54 @@ func (w *watch) run(ctx context.Context, cancel context.CancelCauseFunc) {
 // sample reads every arm's resources and ledger. What can't be read is left
 // out: a gap in the record, which no gate takes for a zero.
 func (w *watch) sample(ctx context.Context, at time.Duration) {
+	for i, s := range w.samplers {
+		if s == nil {
+			continue
+		}
+		usage, err := s.Sample()
+		switch {
+		case errors.Is(err, probe.ErrGone):
+			w.samplers[i] = nil
+		case err == nil:
+			w.r.recorder.Resources(i, at, timeline.Usage(usage))
+		}
+	}
+	w.ledgers(ctx, at)
+}
+
+func (w *watch) ledgers(ctx context.Context, at time.Duration) {
+	control := w.r.env.Control()
+	if control == nil {
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	for i, arm := range w.r.arms {
-		if s := w.samplers[i]; s != nil {
-			usage, err := s.Sample()
-			switch {
-			case errors.Is(err, probe.ErrGone):
-				w.samplers[i] = nil
-			case err == nil:
-				w.r.recorder.Resources(i, at, timeline.Usage(usage))
-			}
-		}
-		if control := w.r.env.Control(); control != nil {
-			if ledger, err := control.Ledger(ctx, arm.Name, false); err == nil {
-				w.r.recorder.Ledger(i, at, counts(ledger))
-			}
+		if ledger, err := control.Ledger(ctx, arm.Name, false); err == nil {
+			w.r.recorder.Ledger(i, at, counts(ledger))
 		}
 	}
 }
 
-// evaluate hands every trigger its sliding window. Triggers are armed when the
-// steady state starts, so their windows never reach back into the warm-up.
-func (w *watch) evaluate(now time.Duration) {
+// evaluate hands every trigger its sliding window, once an interval: at is a
+// whole one, whatever the tick's own lateness, so that five evaluations are
+// five intervals. Triggers are armed when the steady state starts, so their
+// windows never reach back into the warm-up.
+func (w *watch) evaluate(at time.Duration) {
 	s := w.r.stages
-	if now < s.warmup+Interval || now > s.end(s.looks) {
+	if at <= s.warmup || at > s.end(s.looks) {
 		return // not armed yet, or nothing is due any more
 	}
 	for i, t := range w.r.plan.Triggers {
 		arm := w.r.armIndex(t.System)
 		length := gate.WindowLength(w.r.rate(t.System), w.r.plan.TimeScale)
-		from := max(now-length, s.warmup)
-		w.triggers[i].Observe(now, w.r.recorder.Window(arm, from, now))
+		window := w.r.recorder.Window(arm, max(at-length, s.warmup), at)
+		if late := at - w.r.plan.Load.Timeout; t.Metric.Estimator == scenario.ByShare && window.Pending() > window.Requests && late > s.warmup {
+			// Most of it hasn't ended. What fell due a timeout earlier has, one
+			// way or another: a system that hangs is seen by its timeouts.
+			window = w.r.recorder.Window(arm, max(late-length, s.warmup), late)
+		}
+		w.triggers[i].Observe(at, window)
 	}
 }
 

@@ -72,6 +72,9 @@ func headline(r *result.Result) string {
 	if unknown > 0 {
 		text += "; " + plural(unknown, "trigger") + " could not be watched"
 	}
+	if r.Verdict != result.EnvError && (!r.Complete || r.Incomplete != "") {
+		text = "broken off before its end: " + text
+	}
 	return text
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/alecthomas/kong"
 )
@@ -84,8 +85,9 @@ func Main(args []string, std Streams) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	// The first signal ends the run in good order; a second one ends it now.
-	context.AfterFunc(ctx, stop)
+	// The first signal ends the run in good order; a later one ends it at once.
+	// A terminal and a tool that passes signals on may both send the first.
+	context.AfterFunc(ctx, func() { time.AfterFunc(time.Second, stop) })
 
 	parsed.BindTo(ctx, (*context.Context)(nil))
 	err = parsed.Run()
@@ -95,7 +97,6 @@ func Main(args []string, std Streams) int {
 	case err == nil:
 		return exitPass
 	case ctx.Err() != nil && !errors.As(err, &code):
-		fmt.Fprintln(std.Err, "phasegate: interrupted")
 		return exitInterrupted
 	case errors.As(err, &code):
 		return code.code

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"github.com/goccy/go-yaml"
+
+	"phasegate/harness/scenario"
 )
 
 // findOptimizer returns the path of the optimizer's binary: the one named by
@@ -54,4 +59,32 @@ func buildOptimizer(ctx context.Context, dir string) (string, error) {
 		return "", fmt.Errorf("building it failed: %w\n%s", err, out)
 	}
 	return path, nil
+}
+
+// checkConfig has the optimizer itself check the configuration that the
+// scenario holds for it: its keys are its own.
+func checkConfig(ctx context.Context, optimizer string, plan *scenario.Plan, dir string) error {
+	for _, s := range plan.Systems {
+		if s.Kind != scenario.KindOptimizer || len(s.Config) == 0 {
+			continue
+		}
+		text, err := yaml.Marshal(s.Config)
+		if err != nil {
+			return fmt.Errorf("write the configuration of the %s system: %w", s.Name, err)
+		}
+		path := filepath.Join(dir, ".optimizer.yaml")
+		if err := os.WriteFile(path, text, 0o644); err != nil {
+			return fmt.Errorf("write the configuration of the %s system: %w", s.Name, err)
+		}
+		defer os.Remove(path)
+		check := exec.CommandContext(ctx, optimizer, "--check", "--upstream", "http://127.0.0.1:1", "--listen", "127.0.0.1:0", "--config", path)
+		out, err := check.CombinedOutput()
+		if err != nil && ctx.Err() == nil {
+			place := cmp.Or(plan.Source, plan.Name) + ": systems." + s.Name + ".config"
+			said := strings.ReplaceAll(strings.TrimPrefix(strings.TrimSpace(string(out)), "optimizer: "), path, place)
+			return &failure{exitUsage, errors.New(said), "The configuration was, with its lines:\n" + strings.TrimSpace(string(text)) +
+				"\n`optimizer --check` prints every key that the optimizer knows."}
+		}
+	}
+	return ctx.Err()
 }

@@ -63,7 +63,13 @@ func (c *runCommand) Run(ctx context.Context, std Streams) error {
 		if opts.Optimizer, err = findOptimizer(ctx, c.Optimizer, out); err != nil {
 			return err
 		}
+		if err := checkConfig(ctx, opts.Optimizer, plan, out); err != nil {
+			return err
+		}
 	}
+	defer context.AfterFunc(ctx, func() {
+		fmt.Fprintln(std.Err, "phasegate: interrupted, stopping in good order; again: at once, and without a result")
+	})()
 	show, done := newProgress(std.Err)
 	opts.Progress = show
 	res, err := harness.Run(ctx, plan, opts)

@@ -231,7 +231,9 @@ func (c claim) blameGenerator(j *Judgement) {
 	}
 	if c.Metric.Estimator == scenario.ByQuantile && atMost(c.Op) {
 		at := limit(c.Condition) + *lag
-		k, n := float64(slower(c.window.Service, at)), float64(c.window.Requests)
+		// Those without an answer are too slow from any time on.
+		unanswered := c.window.Requests - c.window.Usable()
+		k, n := float64(max(slower(c.window.Service, at), unanswered)), float64(c.window.Requests)
 		effect := stat.DesignEffect(c.overs().counts, c.level)
 		if low := stat.ClusteredLower(k, n, effect, c.level); low > 1-c.Metric.Quantile {
 			j.Reason += fmt.Sprintf("; the load generator was up to %s late (p99), but %s took longer than %s from their own send",

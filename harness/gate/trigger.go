@@ -242,7 +242,8 @@ func seeLatency(c scenario.Condition, w *timeline.Window, at time.Duration, few 
 		// The generator may have made it hold by sending late. It holds for
 		// sure if it does so by more than the lag, counted from the send.
 		at := limit(c) + w.MaxLag
-		if float64(slower(w.Service, at)+total) <= (1-c.Metric.Quantile)*float64(n) {
+		unanswered := w.Requests - w.Usable()
+		if float64(max(slower(w.Service, at), unanswered)+total) <= (1-c.Metric.Quantile)*float64(n) {
 			return s, fmt.Sprintf("the load generator was up to %s late, which is more than a tenth of %s", formatSeconds(w.MaxLag.Seconds()), formatSeconds(c.Threshold))
 		}
 	}

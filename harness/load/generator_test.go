@@ -229,6 +229,11 @@ func TestRunWithoutServer(t *testing.T) {
 	if got := sink.classes(); got != [timeline.Classes]int{timeline.Transport: 10} || report.Sent != 0 {
 		t.Errorf("classes %v, %d sent", got, report.Sent)
 	}
+	for _, o := range sink.byDue() {
+		if o.Latency < 5*time.Second { // the load's timeout
+			t.Errorf("refused after %s, and taken for fast", o.Latency)
+		}
+	}
 	if said := fmt.Sprint(report.Arms[0].Failures); !strings.Contains(said, "connection refused") {
 		t.Errorf("the report says %s", said)
 	}

@@ -132,6 +132,11 @@ func (r *running) record(a *arm, j job, x *exchange) {
 	if x.Class == timeline.OK && x.Proven && writes(j.method) {
 		a.written.raise(target(), x.version)
 	}
+	if !x.Class.Usable() {
+		// Whoever gets no answer waits in vain, however soon that is known: a
+		// system that refuses quickly must not look fast.
+		x.Latency = max(x.Latency, g.timeout)
+	}
 	a.tally(a.Name, j, x, target)
 	g.sink.Record(a.index, x.Outcome)
 	r.pending.Done()

@@ -167,7 +167,7 @@ func (c *compiler) profile(root *value) {
 	c.plan.Extensions = read(chosen, "extensions", 0)
 	c.plan.TimeScale = read(chosen, "time_scale", 1.0)
 	if scale := c.plan.TimeScale; scale != 1 {
-		c.notice("time scale %v: the triggers' `for` and windows are divided by it", scale)
+		c.notice("time scale %v: the triggers' times and windows are divided by it", scale)
 	}
 }
 

@@ -212,7 +212,7 @@ func TestCompileFillsInDefaults(t *testing.T) {
 			{Condition: mustParse(t, "wrong_responses <= 0"), System: "new", Implied: true},
 		},
 		Triggers: []scenario.Trigger{{Condition: mustParse(t, "error_rate > 2%"), System: "new", For: 3 * time.Minute, Action: "immediate"}},
-		Notices:  []string{"time scale 60: the triggers' `for` and windows are divided by it"},
+		Notices:  []string{"time scale 60: the triggers' times and windows are divided by it"},
 	}
 	if diff := cmp.Diff(want, plan); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -1,7 +1,6 @@
 package timeline
 
 import (
-	"fmt"
 	"math"
 	"math/bits"
 	"time"
@@ -56,24 +55,4 @@ func Quantile(h *hdrhistogram.Histogram, q float64) (d time.Duration, ok bool) {
 func rank(q float64, n int64) int64 {
 	const slack = 1e-9 // 0.95 × 100 isn't exactly 95
 	return min(max(int64(math.Ceil(q*float64(n)-slack)), 1), n)
-}
-
-// EncodeHistogram renders a histogram as result files keep it: HdrHistogram V2
-// compressed encoding, base64.
-func EncodeHistogram(h *hdrhistogram.Histogram) (string, error) {
-	b, err := h.Encode(hdrhistogram.V2CompressedEncodingCookieBase)
-	if err != nil {
-		return "", fmt.Errorf("encode histogram: %w", err)
-	}
-	return string(b), nil
-}
-
-// DecodeHistogram reads what [EncodeHistogram] wrote, or any other HDR
-// library in the same format.
-func DecodeHistogram(s string) (*hdrhistogram.Histogram, error) {
-	h, err := hdrhistogram.Decode([]byte(s))
-	if err != nil {
-		return nil, fmt.Errorf("decode histogram: %w", err)
-	}
-	return h, nil
 }

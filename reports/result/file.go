@@ -163,7 +163,12 @@ func (r *Result) Validate() error {
 			errs = append(errs, fmt.Errorf(`triggers[%d] (%s): state is %q; allowed are "inactive", "pending", "firing" and "unknown"`, i, t.Condition, t.State))
 		}
 	}
-	for name := range r.Systems {
+	for name, s := range r.Systems {
+		for _, h := range []string{s.Histogram, s.ServiceHistogram} {
+			if _, err := DecodeHistogram(h); err != nil {
+				errs = append(errs, fmt.Errorf("systems.%s: %w", name, err))
+			}
+		}
 		if !systemName.MatchString(name) {
 			errs = append(errs, fmt.Errorf("systems: name %q; allowed are 1 to 63 letters, digits, dots, dashes and underscores, the first a letter or digit", name))
 		}

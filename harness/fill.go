@@ -60,16 +60,16 @@ func (r *run) fill() {
 	if r.env == nil {
 		return
 	}
-	for name := range r.env.Systems() {
-		r.res.Systems[name] = r.system(name)
+	for _, s := range r.plan.Systems {
+		r.res.Systems[s.Name] = r.system(s.Name)
 	}
 	if r.recorder == nil {
 		return
 	}
 	r.collect()
 	r.fillLoad()
-	for name := range r.res.Systems {
-		r.measured(name)
+	for _, s := range r.plan.Systems {
+		r.measured(s.Name)
 	}
 	for _, g := range r.plan.Gates {
 		r.res.Gates = append(r.res.Gates, asResult(g, r.judge(g)))

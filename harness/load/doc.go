@@ -8,7 +8,9 @@
 // # Open loop
 //
 // Request i is due at a time that the schedule alone decides, whatever became
-// of the others; latency runs from there to the last body byte. A dispatcher
+// of the others; latency runs from there to the last body byte. A request that
+// got no answer to use (cut off, refused, timed out, 5xx) has waited at least the
+// timeout, however soon that was known: failing fast isn't being fast. A dispatcher
 // on a thread of its own sleeps to each due time and writes the request to an
 // idle connection itself. Where the connections are limited and all are busy,
 // the request waits in line, and that is latency too. The timeout counts from

@@ -30,9 +30,9 @@ var catalogue = []Metric{
 	quantileMetric("p99_latency", 0.99),
 	quantileMetric("p999_latency", 0.999),
 	{Name: "mean_latency", Unit: Seconds, Estimator: ByMean, Source: FromGenerator,
-		Help: "mean time from the due time to the last body byte, failed requests included"},
+		Help: "mean time from the due time to the last body byte, one without an answer counted with at least the timeout"},
 	{Name: "max_latency", Unit: Seconds, Estimator: ByPeak, Source: FromGenerator,
-		Help: "longest time from the due time to the last body byte, failed requests included"},
+		Help: "longest time from the due time to the last body byte, one without an answer counted with at least the timeout"},
 	{Name: "error_rate", Unit: Share, Estimator: ByShare, Source: FromGenerator,
 		Help: "share of requests with a transport error, a timeout, a 5xx, an unexpected status or a wrong response"},
 	{Name: "availability", Unit: Share, Estimator: ByShare, Source: FromGenerator,
@@ -92,7 +92,7 @@ var catalogue = []Metric{
 func quantileMetric(name string, q float64) Metric {
 	percent := strconv.FormatFloat(math.Round(q*1e7)/1e5, 'f', -1, 64)
 	return Metric{Name: name, Unit: Seconds, Estimator: ByQuantile, Quantile: q, Source: FromGenerator,
-		Help: "time from the due time to the last body byte that " + percent + " % of requests stay within, failed requests included"}
+		Help: "time from the due time to the last body byte that " + percent + " % of requests stay within, one without an answer counted with at least the timeout"}
 }
 
 func nowhere(name string, unit Unit, by Estimator, why, help string) Metric {

@@ -274,6 +274,9 @@ func (s *source) percentiles() Figure {
 		}
 	}
 	f.panels = []panel{p}
+	if len(facts) > 0 {
+		facts = append(facts, "A request without an answer counts with at least the timeout.")
+	}
 	return f.finish(facts, "no system has a histogram of its steady state.")
 }
 

@@ -274,6 +274,9 @@ func (r *run) fillLoad() {
 			r.notice("%s system: %s", arm.Name, arm.Steady)
 		}
 	}
+	if out.Stolen = r.data.Stolen; out.Stolen > gate.MaxStolen {
+		r.notice("the machine lost %.1f %% of its CPU time to others on its host in the steady state: latencies are longer than the systems made them. A limit that was kept was kept; a broken one proves something only by requests that waited for the upstream", 100*out.Stolen)
+	}
 	if r.log != nil {
 		out.LogSkipped = int64(r.log.Malformed + r.log.Blank)
 	}

@@ -3,6 +3,7 @@ package harness
 import (
 	"context"
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -143,6 +144,27 @@ func TestUntil(t *testing.T) {
 		r.stages.looked = tt.looked
 		if got := r.until(); got != tt.want {
 			t.Errorf("%s: %s, want %s", tt.why, got, tt.want)
+		}
+	}
+}
+
+// Readings are about an interval apart, and never just on its bounds.
+func TestStolen(t *testing.T) {
+	t.Parallel()
+	w := &watch{}
+	if got := w.stolen(0, time.Second); got != 0 {
+		t.Errorf("without a reading: %g", got)
+	}
+	for i, stolen := range []time.Duration{0, 0, 100, 600, 600} { // milliseconds, of two processors
+		at := time.Duration(i)*time.Second + 3*time.Millisecond
+		w.cpu = append(w.cpu, machineCPU{at, 2 * at, stolen * time.Millisecond})
+	}
+	for _, tt := range []struct{ from, to, want float64 }{
+		{0, 1, 0}, {1, 2, 0.05}, {2, 3, 0.25}, {1, 3, 0.15}, {3, 4, 0}, {0, 4, 0.075}, {3, 60, 0}, {4, 4, 0},
+	} {
+		got := w.stolen(time.Duration(tt.from*float64(time.Second)), time.Duration(tt.to*float64(time.Second)))
+		if math.Abs(got-tt.want) > 1e-9 {
+			t.Errorf("from %g s to %g s: %g, want %g", tt.from, tt.to, got, tt.want)
 		}
 	}
 }

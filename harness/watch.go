@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sort"
 	"time"
 
 	"phasegate/fixtures/upstream/wire"
@@ -21,6 +22,13 @@ type watch struct {
 	triggers []*gate.Trigger
 	samplers []*probe.Sampler // by arm; nil where the process isn't ours
 	began    chan time.Time
+	cpu      []machineCPU // in order of time
+}
+
+// machineCPU is a reading of the machine's CPU time.
+type machineCPU struct {
+	at            time.Duration
+	total, stolen time.Duration
 }
 
 func newWatch(r *run) *watch {
@@ -61,6 +69,7 @@ func (w *watch) run(ctx context.Context, cancel context.CancelCauseFunc) {
 		}
 	}
 	w.ledgers(ctx, 0) // their zero
+	w.readMachine(0)
 	ticker := time.NewTicker(Interval)
 	defer ticker.Stop()
 	next := 1
@@ -106,6 +115,31 @@ func (w *watch) sample(ctx context.Context, at time.Duration) {
 		}
 	}
 	w.ledgers(ctx, at)
+	w.readMachine(at)
+}
+
+// readMachine reads how much of its CPU time the machine has lost to others.
+func (w *watch) readMachine(at time.Duration) {
+	if total, stolen, err := probe.MachineCPU(); err == nil {
+		w.cpu = append(w.cpu, machineCPU{at, total, stolen})
+	}
+}
+
+// stolen is the share of the machine's CPU time that others took between two
+// times, from the readings that lie nearest before them.
+func (w *watch) stolen(from, to time.Duration) float64 {
+	before := func(t time.Duration) machineCPU {
+		i := sort.Search(len(w.cpu), func(i int) bool { return w.cpu[i].at > t+Interval/2 })
+		return w.cpu[max(i-1, 0)]
+	}
+	if len(w.cpu) == 0 {
+		return 0
+	}
+	a, b := before(from), before(to)
+	if b.total <= a.total {
+		return 0
+	}
+	return float64(b.stolen-a.stolen) / float64(b.total-a.total)
 }
 
 func (w *watch) ledgers(ctx context.Context, at time.Duration) {
@@ -140,7 +174,7 @@ func (w *watch) evaluate(at time.Duration) {
 			// way or another: a system that hangs is seen by its timeouts.
 			window = w.r.recorder.Window(arm, max(late-length, s.warmup), late)
 		}
-		w.triggers[i].Observe(at, window)
+		w.triggers[i].Observe(at, window, w.stolen(at-length, at))
 	}
 }
 

@@ -41,6 +41,9 @@ type Data struct {
 	Cold map[string]Cold
 	// LagP99 is the 99th percentile of the schedule lag; nil where it is unknown.
 	LagP99 *time.Duration
+	// Stolen is the share of the machine's CPU time that went to other machines
+	// on its host while this was measured, 0 to 1.
+	Stolen float64
 	// Seed of the bootstrap. The same data and seed give the same judgement.
 	Seed uint64
 }
@@ -88,7 +91,7 @@ func Judge(g scenario.Gate, d Data, look Look) Judgement {
 	c := claim{Condition: g.Condition, data: d, window: d.Windows[g.System], level: look.level(), rate: d.rate(g.System), cold: d.Cold[g.System]}
 	j := c.judge(g.System)
 	j.Confidence, j.Looks = look.level(), max(look.Number, 1)
-	c.blameGenerator(&j)
+	c.blameMachine(&j)
 	for _, p := range []**float64{&j.Value, &j.Low, &j.High} {
 		if *p != nil && (math.IsNaN(**p) || math.IsInf(**p, 0)) {
 			*p = nil
@@ -213,36 +216,36 @@ func limit(c scenario.Condition) time.Duration {
 	return t
 }
 
-// blameGenerator takes back a verdict that the load generator may have caused
-// by sending late. Lag can only make latency look longer: a limit that was
-// kept was kept, and one that is broken by more than the lag, counted from the
-// send, was broken by the system.
-func (c claim) blameGenerator(j *Judgement) {
-	lag := c.data.LagP99
-	if lag == nil || c.Metric.Unit != scenario.Seconds || c.Metric.Source != scenario.FromGenerator {
+// blameMachine takes back a verdict that may have been caused by the load
+// generator, by sending late, or by a starved machine. Both can only make
+// latency look longer: a limit that was kept was kept, and one that is broken
+// by requests that were slow for sure was broken by the system.
+func (c claim) blameMachine(j *Judgement) {
+	if c.Metric.Unit != scenario.Seconds || c.Metric.Source != scenario.FromGenerator {
 		return
 	}
 	suspect := Fail
 	if !atMost(c.Op) {
 		suspect = Pass
 	}
-	if j.Verdict != suspect || !tooLate(*lag, c.Threshold) {
+	var lag time.Duration
+	if c.data.LagP99 != nil {
+		lag = *c.data.LagP99
+	}
+	why := excuse(lag, "p99", c.data.Stolen, c.Threshold)
+	if j.Verdict != suspect || why == "" {
 		return
 	}
 	if c.Metric.Estimator == scenario.ByQuantile && atMost(c.Op) {
-		at := limit(c.Condition) + *lag
-		// Those without an answer are too slow from any time on.
-		unanswered := c.window.Requests - c.window.Usable()
-		k, n := float64(max(slower(c.window.Service, at), unanswered)), float64(c.window.Requests)
+		at := limit(c.Condition) + lag
+		k, n := float64(surelySlow(&c.window, at, c.data.Stolen)), float64(c.window.Requests)
 		effect := stat.DesignEffect(c.overs().counts, c.level)
 		if low := stat.ClusteredLower(k, n, effect, c.level); low > 1-c.Metric.Quantile {
-			j.Reason += fmt.Sprintf("; the load generator was up to %s late (p99), but %s took longer than %s from their own send",
-				formatSeconds(lag.Seconds()), formatShare(k/n), formatSeconds(at.Seconds()))
+			j.Reason += fmt.Sprintf("; %s, but %s surely took longer than %s from their own send", why, formatShare(k/n), formatSeconds(at.Seconds()))
 			return
 		}
 	}
-	reason := fmt.Sprintf("the load generator was the bottleneck: it sent up to %s late (p99), which is more than a tenth of %s",
-		formatSeconds(lag.Seconds()), formatSeconds(c.Threshold))
+	reason := why
 	if j.Reason != "" {
 		reason += "; otherwise: " + j.Reason
 	}
@@ -286,8 +289,34 @@ func point(m scenario.Metric, d Data, w timeline.Window) (value float64, missing
 	}
 }
 
-// tooLate reports whether a lag matters for a threshold in seconds.
-func tooLate(lag time.Duration, threshold float64) bool { return lag.Seconds() > threshold/10 }
+// MaxStolen is the share of a machine's CPU time above which latency measured
+// on it is no evidence against a system: what waits for a processor isn't slow.
+const MaxStolen = 0.02
+
+// excuse says why latencies may be longer than the system made them; "" if
+// they may not.
+func excuse(lag time.Duration, of string, stolen, threshold float64) string {
+	switch {
+	case stolen > MaxStolen:
+		return fmt.Sprintf("the machine was starved: %s of its CPU time went to others on its host", formatShare(stolen))
+	case lag.Seconds() > threshold/10:
+		return fmt.Sprintf("the load generator was the bottleneck: it sent up to %s late (%s), which is more than a tenth of %s",
+			formatSeconds(lag.Seconds()), of, formatSeconds(threshold))
+	}
+	return ""
+}
+
+// surelySlow counts requests that took d or longer from their own send, or got
+// no answer at all. On a starved machine only those of them count that waited
+// for the upstream.
+func surelySlow(w *timeline.Window, d time.Duration, stolen float64) int64 {
+	unanswered := w.Requests - w.Usable()
+	slow := slower(w.Service, d)
+	if stolen > MaxStolen {
+		return min(slow, w.Blocking) + unanswered
+	}
+	return max(slow, unanswered)
+}
 
 // slower counts the values of a histogram of microseconds at or above d, to
 // its resolution.

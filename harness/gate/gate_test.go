@@ -340,6 +340,34 @@ func TestLagBlamesTheGenerator(t *testing.T) {
 	}
 }
 
+// A pass on a starved machine is a pass; a failure must be one that no
+// processor would have mended.
+func TestStarvedMachine(t *testing.T) {
+	t.Parallel()
+	slow, refused := hit(), failed(timeline.Transport)
+	slow.Latency, slow.Service = 30*ms, 30*ms
+	refused.Latency = 5 * time.Second // as the generator counts it
+	for _, tt := range []struct {
+		why     string
+		outcome func(int) timeline.Outcome
+		stolen  float64
+		want    Verdict
+	}{
+		{"slow hits fail on a machine of one's own", mix(4, 0.31, slow, hit()), MaxStolen, Fail},
+		{"slow hits prove nothing on a starved one", mix(4, 0.31, slow, hit()), 0.2, Inconclusive},
+		{"misses do", mix(4, 0.31, miss(), hit()), 0.2, Fail},
+		{"so do requests without an answer", mix(4, 0.31, refused, hit()), 0.2, Fail},
+		{"fast hits are fast", always(hit()), 0.2, Pass},
+	} {
+		g := gateOn(t, "p95_latency < 10ms")
+		d := run{seconds: 20, rate: 100, outcome: tt.outcome}.data(t, g)
+		d.Stolen = tt.stolen
+		if j := Judge(g, d, Look{}); j.Verdict != tt.want {
+			t.Errorf("%s: %s, want %s: %s", tt.why, j.Verdict, tt.want, j.Reason)
+		}
+	}
+}
+
 // The replay of a log is cold, and that alone may decide a quantile.
 func TestColdCacheIsNamed(t *testing.T) {
 	t.Parallel()

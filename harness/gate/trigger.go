@@ -72,16 +72,17 @@ func NewTrigger(t scenario.Trigger, scale float64) *Trigger {
 func (t *Trigger) Status() Status { return t.status }
 
 // Observe evaluates the trigger at a time, later than the one before, on the
-// window that ends there, and returns its new state.
+// window that ends there, and returns its new state. stolen is the share of the
+// machine's CPU time that was lost to others in that window (see [MaxStolen]).
 //
 // While the condition holds, the time between evaluations adds up until For is
 // reached; one evaluation at which it doesn't hold starts over. At one without
 // data the state stays, and the time since the last one doesn't count.
-func (t *Trigger) Observe(at time.Duration, w timeline.Window) State {
+func (t *Trigger) Observe(at time.Duration, w timeline.Window, stolen float64) State {
 	s := &t.status
 	elapsed := max(at-t.last, 0)
 	t.last = at
-	now, why := see(t.rule.Condition, &w, at)
+	now, why := see(t.rule.Condition, &w, at, stolen)
 	if s.Reason = why; why != "" {
 		return s.State
 	}
@@ -125,7 +126,7 @@ type sight struct {
 
 // see evaluates a condition on a window that ends at a time. why says why it
 // has no data; "" if it has.
-func see(c scenario.Condition, w *timeline.Window, at time.Duration) (s sight, why string) {
+func see(c scenario.Condition, w *timeline.Window, at time.Duration, stolen float64) (s sight, why string) {
 	m := c.Metric
 	few := func(n float64, of string) string {
 		if n >= MinRequests {
@@ -139,7 +140,7 @@ func see(c scenario.Condition, w *timeline.Window, at time.Duration) (s sight, w
 	case m.Name == "latency_improvement", m.Source == scenario.FromSequential, m.Source == scenario.FromNowhere, m.Estimator == scenario.ByTime:
 		return s, m.Name + " can't be measured in a trigger's window"
 	case m.Source == scenario.FromGenerator && m.Unit == scenario.Seconds:
-		return seeLatency(c, w, at, few)
+		return seeLatency(c, w, at, stolen, few)
 	case m.Name == "memory":
 		if len(w.Resources) == 0 {
 			return s, "the system's memory was not sampled"
@@ -186,7 +187,7 @@ func see(c scenario.Condition, w *timeline.Window, at time.Duration) (s sight, w
 // seeLatency counts the victims of a stall too: requests that are still
 // pending and fell due longer ago than the threshold have taken longer than
 // it, however they end. Their latency so far stands for their latency.
-func seeLatency(c scenario.Condition, w *timeline.Window, at time.Duration, few func(float64, string) string) (s sight, why string) {
+func seeLatency(c scenario.Condition, w *timeline.Window, at time.Duration, stolen float64, few func(float64, string) string) (s sight, why string) {
 	type stuck struct {
 		n   int64
 		age time.Duration
@@ -238,13 +239,10 @@ func seeLatency(c scenario.Condition, w *timeline.Window, at time.Duration, few 
 		tooMany := float64(over+total) > (1-c.Metric.Quantile)*float64(n)+slack
 		s.holds = tooMany != atMost(c.Op)
 	}
-	if s.holds && !atMost(c.Op) && tooLate(w.MaxLag, c.Threshold) {
-		// The generator may have made it hold by sending late. It holds for
-		// sure if it does so by more than the lag, counted from the send.
-		at := limit(c) + w.MaxLag
-		unanswered := w.Requests - w.Usable()
-		if float64(max(slower(w.Service, at), unanswered)+total) <= (1-c.Metric.Quantile)*float64(n) {
-			return s, fmt.Sprintf("the load generator was up to %s late, which is more than a tenth of %s", formatSeconds(w.MaxLag.Seconds()), formatSeconds(c.Threshold))
+	if why := excuse(w.MaxLag, "at most", stolen, c.Threshold); why != "" && s.holds && !atMost(c.Op) {
+		sure := surelySlow(w, limit(c)+w.MaxLag, stolen)
+		if float64(sure+total) <= (1-c.Metric.Quantile)*float64(n) {
+			return s, why
 		}
 	}
 	return s, ""

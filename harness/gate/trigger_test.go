@@ -89,7 +89,7 @@ func TestTriggerStates(t *testing.T) {
 			trigger := NewTrigger(scenario.Trigger{Condition: condition(t, tt.when), System: scenario.New, For: tt.hold}, tt.scale)
 			var states strings.Builder
 			for i, v := range parseSeries(t, tt.values) {
-				states.WriteByte(trigger.Observe(time.Duration(i+1)*time.Minute, memoryWindow(v))[0])
+				states.WriteByte(trigger.Observe(time.Duration(i+1)*time.Minute, memoryWindow(v), 0)[0])
 			}
 			if states.String() != tt.states {
 				t.Errorf("states %s, want %s", states.String(), tt.states)
@@ -120,8 +120,14 @@ func TestTriggerStates(t *testing.T) {
 // evaluate is one look at a window of a run.
 func evaluate(t testing.TB, when string, w timeline.Window, at time.Duration) (Status, bool) {
 	t.Helper()
+	return evaluateStarved(t, when, w, at, 0)
+}
+
+// evaluateStarved is one on a machine that lost a share of its CPU time.
+func evaluateStarved(t testing.TB, when string, w timeline.Window, at time.Duration, stolen float64) (Status, bool) {
+	t.Helper()
 	trigger := NewTrigger(scenario.Trigger{Condition: condition(t, when)}, 1)
-	fired := trigger.Observe(at, w) == Firing
+	fired := trigger.Observe(at, w, stolen) == Firing
 	return trigger.Status(), fired
 }
 
@@ -176,7 +182,7 @@ func TestTriggerMetrics(t *testing.T) {
 	for _, m := range scenario.All() {
 		for _, op := range []scenario.Op{scenario.Less, scenario.Greater} {
 			trigger := NewTrigger(scenario.Trigger{Condition: scenario.Condition{Metric: m, Op: op, Threshold: 0.5}}, 1)
-			if s := trigger.Observe(time.Minute, timeline.Window{}); s != Inactive || trigger.Status().Reason == "" {
+			if s := trigger.Observe(time.Minute, timeline.Window{}, 0); s != Inactive || trigger.Status().Reason == "" {
 				t.Errorf("%s %s on nothing: %s, %q", m.Name, op, s, trigger.Status().Reason)
 			}
 		}
@@ -244,6 +250,32 @@ func TestTriggerDoesNotBlameTheSystemForLag(t *testing.T) {
 		s, holds := evaluate(t, "p95_latency > 50ms", w, 5*time.Second)
 		if known := s.Reason == ""; known != tt.known || holds != tt.holds {
 			t.Errorf("%s: known %t, holds %t (%s), want %t, %t", tt.why, known, holds, s.Reason, tt.known, tt.holds)
+		}
+	}
+}
+
+// On a starved machine everybody is slow. What waited for the upstream, or got
+// no answer, would have been slow anywhere.
+func TestTriggerDoesNotBlameTheSystemForTheMachine(t *testing.T) {
+	t.Parallel()
+	slow := hit()
+	slow.Latency, slow.Service = 80*ms, 80*ms
+	for _, tt := range []struct {
+		why          string
+		outcome      timeline.Outcome
+		stolen       float64
+		known, holds bool
+	}{
+		{"slow hits", slow, MaxStolen, true, true},
+		{"slow hits, but who had the processor?", slow, MaxStolen + 0.01, false, false},
+		{"misses", miss(), 0.5, true, true},
+		{"no answer", timeline.Outcome{Latency: 5 * time.Second, Class: timeline.Transport}, 0.5, true, true},
+		{"fast all the same", hit(), 0.5, true, false},
+	} {
+		w := run{seconds: 5, rate: 100, outcome: always(tt.outcome)}.window(t, 50*ms+1)
+		st, holds := evaluateStarved(t, "p95_latency > 50ms", w, 5*time.Second, tt.stolen)
+		if known := st.Reason == ""; known != tt.known || holds != tt.holds {
+			t.Errorf("%s: known %t, holds %t (%s), want %t, %t", tt.why, known, holds, st.Reason, tt.known, tt.holds)
 		}
 	}
 }
@@ -334,7 +366,7 @@ func ExampleTrigger() {
 	for second, failures := range []int64{0, 4, 5, 6, 4} {
 		w := timeline.Window{}
 		w.Requests, w.Class[timeline.OK] = 100, 100-failures
-		fmt.Println(trigger.Observe(time.Duration(second)*time.Second, w))
+		fmt.Println(trigger.Observe(time.Duration(second)*time.Second, w, 0))
 	}
 	// Output:
 	// inactive

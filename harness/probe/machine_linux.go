@@ -23,6 +23,23 @@ func hardware() (cpu string, memory int64, kernel string) {
 	return cpu, memory, kernel
 }
 
+// MachineCPU returns the CPU time of all processors since the machine started,
+// and how much of it was stolen: a virtual processor had work, and the host
+// ran somebody else's (proc(5), /proc/stat).
+func MachineCPU() (total, stolen time.Duration, err error) {
+	fs, err := procfs.NewDefaultFS()
+	if err != nil {
+		return 0, 0, err
+	}
+	s, err := fs.Stat()
+	if err != nil {
+		return 0, 0, err
+	}
+	c := s.CPUTotal // Guest and GuestNice are in User and Nice
+	seconds := func(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+	return seconds(c.User + c.Nice + c.System + c.Idle + c.Iowait + c.IRQ + c.SoftIRQ + c.Steal), seconds(c.Steal), nil
+}
+
 // SelfCPU returns the CPU time, user and system, that this process has used
 // so far, its children not included.
 func SelfCPU() time.Duration {

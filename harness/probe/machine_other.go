@@ -2,9 +2,15 @@
 
 package probe
 
-import "time"
+import (
+	"errors"
+	"time"
+)
 
 func hardware() (cpu string, memory int64, kernel string) { return "", 0, "" }
+
+// MachineCPU returns nothing: this platform's CPU times aren't read.
+func MachineCPU() (total, stolen time.Duration, err error) { return 0, 0, errors.ErrUnsupported }
 
 // SelfCPU returns 0: this platform's CPU times aren't read.
 func SelfCPU() time.Duration { return 0 }

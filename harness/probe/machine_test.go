@@ -47,6 +47,17 @@ func TestOSName(t *testing.T) {
 	}
 }
 
+func TestMachineCPU(t *testing.T) {
+	t.Parallel()
+	total, stolen, err := MachineCPU()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if total <= 0 || stolen < 0 || stolen > total || total < SelfCPU() {
+		t.Errorf("%v of CPU time, %v of it stolen", total, stolen)
+	}
+}
+
 func TestSelfCPU(t *testing.T) {
 	t.Parallel()
 	before := SelfCPU()

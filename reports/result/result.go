@@ -160,6 +160,7 @@ type Load struct {
 	Connections   map[string]int   `json:"connections"` // opened, by arm
 	CPU           float64          `json:"cpu"`         // CPU seconds of the harness process over the run
 	Prewarmed     int64            `json:"prewarmed"`
+	Stolen        float64          `json:"stolen"`                // share of the machine's CPU time that went to others on its host, in the steady state
 	PrewarmFailed int64            `json:"prewarm_failed"`        // of these, without a usable answer
 	Retried       map[string]int64 `json:"retried"`               // by arm: sent again, since a reused connection had ended silently
 	Queued        map[string]int64 `json:"queued"`                // by arm: found every connection busy when due

@@ -58,6 +58,7 @@ type run struct {
 
 	values     map[string]gate.Measured // of the sequential stage, by metric
 	noSequence string                   // why there are none
+	foreign    bool                     // the new system doesn't stand before our upstream
 }
 
 // stages are the times of the load on the timeline's clock, which starts with
@@ -224,6 +225,7 @@ func (r *run) recognize(ctx context.Context) error {
 			return err
 		}
 		if !proven {
+			r.foreign = true
 			r.notice("the answers of %s don't carry the mock upstream's self-description: they are judged by their status alone, and nothing that rests on proof or on the upstream's ledger is offered", s.URL)
 		}
 	}

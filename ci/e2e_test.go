@@ -240,8 +240,10 @@ func TestDirectFails(t *testing.T) {
 	p.run(1)
 	p.want("cache_hit_ratio", result.Fail, "")
 	p.want("p50_latency", result.Fail, "waited for the upstream")
-	if g := p.gate("cache_hit_ratio"); g.Value == nil || *g.Value > 0.01 {
-		t.Errorf("hit ratio of no cache at all: %v", g.Value)
+	// What the upstream sees at the window's end was sent a moment earlier: on a
+	// busy machine some 50 ms of these 4 s.
+	if g := p.gate("cache_hit_ratio"); g.Value == nil || *g.Value > 0.05 {
+		t.Errorf("hit ratio of no cache at all: %s", g.Reason)
 	}
 }
 
@@ -257,6 +259,9 @@ func TestForeignURLOffersNoLedger(t *testing.T) {
 	p.want("memory", result.Inconclusive, "not ours to sample")
 	if g := p.gate("cache_hit_ratio"); g.Value != nil {
 		t.Errorf("a hit ratio of %v from an empty ledger", *g.Value)
+	}
+	if v := p.result().Systems["new"].Metrics["hit_latency_improvement"]; v != nil {
+		t.Errorf("answers that may be anything are timed as hits: %v", *v)
 	}
 }
 

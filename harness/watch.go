@@ -22,6 +22,7 @@ type watch struct {
 	triggers []*gate.Trigger
 	samplers []*probe.Sampler // by arm; nil where the process isn't ours
 	began    chan time.Time
+	base     time.Time    // when the schedule started
 	cpu      []machineCPU // in order of time
 }
 
@@ -53,9 +54,8 @@ func (w *watch) begin(now time.Time) { w.began <- now }
 // last, and ends the load by cancel when there is no sense in going on: every
 // gate is decided, or the mock upstream has died.
 func (w *watch) run(ctx context.Context, cancel context.CancelCauseFunc) {
-	var began time.Time
 	select {
-	case began = <-w.began:
+	case w.base = <-w.began:
 	case <-ctx.Done():
 		return
 	}
@@ -68,7 +68,7 @@ func (w *watch) run(ctx context.Context, cancel context.CancelCauseFunc) {
 			_, _ = s.Sample() // the CPU share of the first interval counts from here
 		}
 	}
-	w.ledgers(ctx, 0) // their zero
+	w.ledgers(ctx) // their zero
 	w.readMachine(0)
 	ticker := time.NewTicker(Interval)
 	defer ticker.Stop()
@@ -76,7 +76,7 @@ func (w *watch) run(ctx context.Context, cancel context.CancelCauseFunc) {
 	for {
 		select {
 		case <-ctx.Done():
-			w.sample(context.WithoutCancel(ctx), time.Since(began))
+			w.sample(context.WithoutCancel(ctx), time.Since(w.base))
 			return
 		case <-upstreamDied:
 			u := w.r.env.Upstream()
@@ -86,7 +86,7 @@ func (w *watch) run(ctx context.Context, cancel context.CancelCauseFunc) {
 			return
 		case <-ticker.C:
 		}
-		now := time.Since(began)
+		now := time.Since(w.base)
 		w.sample(ctx, now)
 		w.evaluate(now.Round(Interval))
 		w.progress(now)
@@ -114,7 +114,7 @@ func (w *watch) sample(ctx context.Context, at time.Duration) {
 			w.r.recorder.Resources(i, at, timeline.Usage(usage))
 		}
 	}
-	w.ledgers(ctx, at)
+	w.ledgers(ctx)
 	w.readMachine(at)
 }
 
@@ -142,7 +142,8 @@ func (w *watch) stolen(from, to time.Duration) float64 {
 	return float64(b.stolen-a.stolen) / float64(b.total-a.total)
 }
 
-func (w *watch) ledgers(ctx context.Context, at time.Duration) {
+// ledgers reads every arm's ledger, as of the middle of the time that it takes.
+func (w *watch) ledgers(ctx context.Context) {
 	control := w.r.env.Control()
 	if control == nil {
 		return
@@ -150,8 +151,9 @@ func (w *watch) ledgers(ctx context.Context, at time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	for i, arm := range w.r.arms {
+		asked := time.Since(w.base)
 		if ledger, err := control.Ledger(ctx, arm.Name, false); err == nil {
-			w.r.recorder.Ledger(i, at, counts(ledger))
+			w.r.recorder.Ledger(i, (asked+time.Since(w.base))/2, counts(ledger))
 		}
 	}
 }

@@ -210,7 +210,8 @@ func (c *conn) fail(x *exchange, j job, err error) {
 	}
 	x.Latency = now - j.due
 	if x.sent {
-		x.Service = now - c.sent.Sub(c.base)
+		sent := c.sent.Sub(c.base)
+		x.Wait, x.Service = sent-j.due, now-sent
 	}
 	c.hangUp()
 	c.idle()
@@ -220,7 +221,8 @@ func (c *conn) fail(x *exchange, j job, err error) {
 func (c *conn) finish(x *exchange, j job, a *answer) {
 	end := a.end.Sub(c.base)
 	x.complete = true
-	x.Latency, x.Service = end-j.due, a.end.Sub(c.sent)
+	sent := c.sent.Sub(c.base)
+	x.Latency, x.Wait, x.Service = end-j.due, sent-j.due, end-sent
 	f := judge(expectation{
 		method: j.method, target: c.out[c.target[0]:c.target[1]], sent: c.sent,
 		version: c.known, verify: c.arm.verify, catalog: c.g.catalog,

@@ -32,6 +32,7 @@ type Outcome struct {
 	Due     time.Duration // when it should have been sent, from the schedule's start
 	Latency time.Duration // from the due time to the last body byte; at least the timeout if there was no usable answer
 	Service time.Duration // from the send to the last body byte; 0 if it was never sent
+	Wait    time.Duration // from the due time to the send, for whatever reason; 0 if it was never sent
 	Lag     time.Duration // how late the load generator itself was to get to it
 	Class   Class
 

@@ -3,6 +3,7 @@ package timeline
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -86,6 +87,22 @@ func (c LedgerCounts) since(earlier LedgerCounts) LedgerCounts {
 	}
 }
 
+// times is a share of the counts, each rounded.
+func (c LedgerCounts) times(share float64) LedgerCounts {
+	part := func(n int64) int64 { return int64(math.Round(float64(n) * share)) }
+	return LedgerCounts{
+		Requests:          part(c.Requests),
+		Reads:             part(c.Reads),
+		Conditional:       part(c.Conditional),
+		NotModified:       part(c.NotModified),
+		HTTP2:             part(c.HTTP2),
+		Reused:            part(c.Reused),
+		Connections:       part(c.Connections),
+		Handshakes:        part(c.Handshakes),
+		HandshakeFailures: part(c.HandshakeFailures),
+	}
+}
+
 // Recorder takes observations. Its methods may be called from any goroutine.
 type Recorder struct {
 	interval time.Duration
@@ -115,7 +132,7 @@ type bin struct {
 	counts           Counts
 	over             []int64 // by Recorder.over
 	ledger           LedgerCounts
-	haveLedger       bool
+	haveLedger       bool // the readings cover it to its end
 	latency, service samples
 }
 
@@ -158,6 +175,9 @@ func (r *Recorder) Record(system int, o Outcome) {
 	s.mu.Lock()
 	b := r.bin(s, o.Due)
 	b.counts.record(o)
+	if o.Cacheable {
+		r.bin(s, o.Due+o.Wait).counts.recordSent(o)
+	}
 	for i, limit := range r.over {
 		if o.Latency < limit {
 			break
@@ -185,16 +205,27 @@ func (r *Recorder) Resources(system int, at time.Duration, u Usage) {
 }
 
 // Ledger takes the running totals of the system's ledger as of at. The first
-// one is the zero line. The rise since the last one is put into the interval
-// in which the middle of the time between them lies; so it is right for
-// samples about one interval apart, though they don't fall on its bounds.
+// one is the zero line. The rise since the last one is spread evenly over the
+// time between them, and each interval gets its part, so that readings needn't
+// fall on the intervals' bounds: where they come late, a window would else miss
+// the requests of the time by which its last reading was later than its first.
 func (r *Recorder) Ledger(system int, at time.Duration, total LedgerCounts) {
 	s := r.systems[system]
 	s.mu.Lock()
 	if s.ledgers > 0 {
-		b := r.bin(s, s.ledgerAt+(at-s.ledgerAt)/2)
-		b.ledger.add(total.since(s.ledger))
-		b.haveLedger = true
+		rise, given := total.since(s.ledger), LedgerCounts{}
+		for from := s.ledgerAt; ; {
+			b := r.bin(s, from)
+			end := (from/r.interval + 1) * r.interval
+			if at < end {
+				b.ledger.add(rise.since(given))
+				break
+			}
+			part := rise.times(float64(end-s.ledgerAt) / float64(at-s.ledgerAt))
+			b.ledger.add(part.since(given))
+			b.haveLedger = true
+			from, given = end, part
+		}
 	}
 	s.ledger, s.ledgerAt = total, at
 	s.ledgers++

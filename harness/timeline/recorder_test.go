@@ -176,6 +176,41 @@ func TestLedger(t *testing.T) {
 	}
 }
 
+// What the upstream saw is compared with what was sent meanwhile: a queue that
+// grows must not look like hits.
+func TestCacheableCountsWhereItWasSent(t *testing.T) {
+	t.Parallel()
+	r := newRecorder(t)
+	r.Record(0, Outcome{Due: 900 * ms, Wait: 300 * ms, Cacheable: true, Proven: true, Blocking: true})
+	w := r.Window(0, 0, 2*s)
+	due, sent := w.Intervals[0], w.Intervals[1]
+	if due.Requests != 1 || due.Blocking != 1 || due.Cacheable != 0 || due.CacheableBlocking != 0 {
+		t.Errorf("where it fell due: %+v", due.Counts)
+	}
+	if sent.Requests != 0 || sent.Cacheable != 1 || sent.CacheableProven != 1 || sent.CacheableBlocking != 1 {
+		t.Errorf("where it was sent: %+v", sent.Counts)
+	}
+}
+
+// Readings that come late, and later at the end of a window than at its begin,
+// take nothing from it and add nothing to it.
+func TestLedgerReadLate(t *testing.T) {
+	t.Parallel()
+	r := newRecorder(t)
+	at := func(at time.Duration) { // 100 reads a second
+		r.Ledger(0, at, LedgerCounts{Requests: int64(at / (10 * ms)), Reads: int64(at / (10 * ms))})
+	}
+	for _, reading := range []time.Duration{0, 1010 * ms, 2150 * ms, 4300 * ms} {
+		at(reading)
+	}
+	w := r.Window(0, 1*s, 4*s)
+	for _, interval := range w.Intervals {
+		if interval.Ledger.Reads != 100 || !interval.HaveLedger {
+			t.Errorf("%v: %d reads, covered %t", interval.Start, interval.Ledger.Reads, interval.HaveLedger)
+		}
+	}
+}
+
 func TestLedgered(t *testing.T) {
 	t.Parallel()
 	r := newRecorder(t)

@@ -7,18 +7,19 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// Counts are numbers of requests that fell due in an interval or window.
+// Counts are numbers of requests that fell due in an interval or window,
+// where nothing else is said.
 type Counts struct {
 	Offered  int64          // fell due
 	Requests int64          // finished, in whatever way
 	Class    [Classes]int64 // of these, by how they ended
 
-	Cacheable       int64 // GET and HEAD
-	Proven          int64 // carried the mock upstream's self-description
-	CacheableProven int64 // both
+	Proven   int64 // carried the mock upstream's self-description
+	Blocking int64 // waited for the upstream; known of proven ones only
 
-	Blocking          int64 // waited for the upstream; known of proven ones only
-	CacheableBlocking int64 // of these, GET and HEAD
+	// GET and HEAD requests. They are compared with what the upstream saw, so
+	// they are those that were sent in the interval, whenever they fell due.
+	Cacheable, CacheableProven, CacheableBlocking int64
 
 	Stale     int64
 	ClaimHit  int64 // the answer's headers say that it came from a cache …
@@ -62,21 +63,12 @@ func (c *Counts) record(o Outcome) {
 	if o.Latency > Longest {
 		c.Beyond++
 	}
-	if o.Cacheable {
-		c.Cacheable++
-		if o.Proven {
-			c.CacheableProven++
-		}
-	}
 	if o.Proven {
 		c.Proven++
 	}
 	if o.Blocking {
 		c.Blocking++
 		c.BlockingSum += seconds
-		if o.Cacheable {
-			c.CacheableBlocking++
-		}
 	}
 	if o.Stale {
 		c.Stale++
@@ -86,6 +78,17 @@ func (c *Counts) record(o Outcome) {
 		c.ClaimHit++
 	case ClaimMiss:
 		c.ClaimMiss++
+	}
+}
+
+// recordSent counts a cacheable request where it was sent.
+func (c *Counts) recordSent(o Outcome) {
+	c.Cacheable++
+	if o.Proven {
+		c.CacheableProven++
+	}
+	if o.Blocking {
+		c.CacheableBlocking++
 	}
 }
 
@@ -125,7 +128,7 @@ type Interval struct {
 	Counts
 	Over       []int64      // latencies at or above each of Window.Limits
 	Ledger     LedgerCounts // rise over the interval
-	HaveLedger bool
+	HaveLedger bool         // false: the readings don't reach its end
 }
 
 // Window is what was observed of one system between two times. The zero
@@ -180,8 +183,9 @@ func (r *Recorder) Window(system int, from, to time.Duration) Window {
 }
 
 // Ledgered is the part of the window that readings of the ledger cover: from
-// the first interval with a rise to the last one. What was sent since the last
-// reading hasn't been seen by the ledger yet, and would look like hits. Counts
+// the first interval that they reach the end of to the last one. What was sent
+// since the last reading hasn't been seen by the ledger yet, and would look like
+// hits. Counts
 // and Ledger are those of that part; histograms, Over and Resources are left out.
 func (w *Window) Ledgered() Window {
 	first := slices.IndexFunc(w.Intervals, func(i Interval) bool { return i.HaveLedger })

@@ -3,7 +3,9 @@
 // used of the machine and what the upstream's ledger saw.
 //
 // Everything is binned by due time, so that a stall belongs to the seconds
-// that suffered it and not to the one in which it ended. A [Recorder] takes
+// that suffered it and not to the one in which it ended; only the cacheable
+// requests, which are held against the upstream's ledger, are counted where
+// they were sent. A [Recorder] takes
 // observations from any number of goroutines; a [Window] is what was seen
 // between two times, merged, and is what gates and triggers judge.
 //

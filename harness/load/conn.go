@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 
@@ -83,11 +84,17 @@ func (c *conn) send(j job) {
 	b = c.appendTarget(b, j.target)
 	c.target[1] = len(b)
 	b = append(b, c.arm.head...)
-	switch j.method {
-	case http.MethodPost, http.MethodPut, http.MethodPatch:
-		b = append(b, "Content-Length: 0\r\n"...) // RFC 9110, section 8.6
+	if j.extra != nil {
+		for _, f := range j.extra.header {
+			b = append(append(append(append(b, f[0]...), ": "...), f[1]...), "\r\n"...)
+		}
 	}
-	c.out = append(b, "\r\n"...)
+	body := j.content()
+	if len(body) > 0 || j.method == http.MethodPost || j.method == http.MethodPut || j.method == http.MethodPatch {
+		// RFC 9110, section 8.6: also where it is 0.
+		b = append(strconv.AppendInt(append(b, "Content-Length: "...), int64(len(body)), 10), "\r\n"...)
+	}
+	c.out = append(append(b, "\r\n"...), body...)
 	c.known = c.arm.written.version(c.out[c.target[0]:c.target[1]])
 	err := c.nc.SetDeadline(c.deadline(j))
 	c.sent = time.Now()

@@ -17,6 +17,21 @@ import (
 type request struct {
 	method string
 	target uint32 // an index; the source renders it
+	extra  *extra // nil for most
+}
+
+// extra is what a recorded request brings besides its method and target.
+type extra struct {
+	header [][2]string // names and values, in order; none that frames the message or names the host
+	body   []byte
+}
+
+// content is the request's body; nil for none.
+func (r request) content() []byte {
+	if r.extra == nil {
+		return nil
+	}
+	return r.extra.body
 }
 
 // cacheable reports whether a shared cache may answer r at all.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"phasegate/fixtures/upstream/wire"
 	"phasegate/scenarios"
 )
 
@@ -360,14 +361,20 @@ func (c *compiler) upstream(root *value) {
 	}
 	if vary := v.get("vary"); vary != nil {
 		for _, item := range vary.items {
-			if !fieldName.MatchString(item.text) {
+			if item.text == "*" {
+				c.fail(item, "* matches no request, so nothing could ever be a hit; allowed: names of request fields")
+			} else if !fieldName.MatchString(item.text) {
 				c.fail(item, "%s is not the name of a request field; allowed: one such as Accept-Language", quote(item.text))
 			}
 			u.Vary = append(u.Vary, item.text)
 		}
 	}
-	if cc := v.get("cache_control"); cc != nil && strings.ContainsAny(cc.text, "\r\n\x00") {
-		c.fail(cc, "%s has a line break; allowed: one field value", quote(cc.text))
+	if cc := v.get("cache_control"); cc != nil {
+		if strings.ContainsAny(cc.text, "\r\n\x00") {
+			c.fail(cc, "%s has a line break; allowed: one field value", quote(cc.text))
+		} else if _, err := wire.ParsePolicy(cc.text); err != nil {
+			c.fail(cc, "%s; allowed: directives of RFC 9111 and RFC 5861, each once", oneLine(err.Error()))
+		}
 	}
 }
 

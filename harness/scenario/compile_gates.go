@@ -16,7 +16,7 @@ func (c *compiler) gates(root *value) {
 	}
 	declared := written(profilesOf(root))
 	seen := map[string]place{}
-	asked := false // for wrong responses
+	asked := false // for no wrong responses at all: a laxer gate doesn't replace the implied one
 	for _, item := range v.items {
 		g, ok := c.condition(item, "gate")
 		if !ok {
@@ -31,7 +31,7 @@ func (c *compiler) gates(root *value) {
 		if !c.judged(item, gate, declared) {
 			continue
 		}
-		asked = asked || gate.Metric.Name == "wrong_responses" && gate.System == New
+		asked = asked || gate.Metric.Name == "wrong_responses" && gate.System == New && !gate.Holds(1)
 		c.plan.Gates = append(c.plan.Gates, gate)
 	}
 	if c.plan.Load.Verify && !asked {

@@ -86,6 +86,8 @@ type finding struct {
 //   - a status other than 2xx that the replayed log doesn't have for this path
 //     is a wrong status;
 //   - without a self-description, the answer is unproven, if verifying;
+//   - an answer to a write that was made before the write was sent is another
+//     one's, and wrong: this write may never have arrived;
 //   - anything else is right, and may still be stale: older, when it was asked
 //     for, than its lifetime and its allowance together, or of a version that
 //     a write of ours had replaced. Caches count ages in whole seconds (RFC
@@ -131,12 +133,16 @@ func judge(e expectation, a *answer) finding {
 	age := sent.Sub(p.d.Birth)
 	f.blocking = age <= 0
 	cacheable := request{method: e.method}.cacheable()
+	if !cacheable && age > ageResolution { // the clocks of two processes may be set in between
+		f.class, f.why = timeline.Wrong, fmt.Errorf("a receipt made %s before the %s was sent: another request's", age, e.method)
+		return f
+	}
 	allowed := p.d.Fresh + p.d.Grace
 	if allowed > 0 {
 		allowed += ageResolution
 	}
 	switch {
-	case !cacheable: // nobody may store it, and nobody could
+	case !cacheable:
 	case age > allowed:
 		f.stale, f.why = true, fmt.Errorf("%s old when it was asked for; allowed are %s of freshness and %s beyond", age, p.d.Fresh, p.d.Grace)
 	case p.d.Version < e.version:

@@ -87,7 +87,8 @@ func TestJudge(t *testing.T) {
 		{"made in the very microsecond of the send", with(func(d *wire.Description) { d.Birth, d.Fresh, d.Grace = ago(0), 0, 0 }), nil, expectation{}, timeline.OK, proven | blocking, ""},
 		{"the version before a write of ours", right, nil, expectation{version: 4}, timeline.OK, proven | stale, "version 3, though a write"},
 		{"the version of it", right, nil, expectation{version: 3}, timeline.OK, proven, ""},
-		{"a receipt for a write isn't cached", with(func(d *wire.Description) { d.Birth, d.Fresh, d.Grace = ago(time.Hour), 0, 0 }), nil, expectation{method: "POST"}, timeline.OK, proven, ""},
+		{"a receipt for a write", with(func(d *wire.Description) { d.Birth, d.Fresh, d.Grace = ago(-time.Millisecond), 0, 0 }), nil, expectation{method: "POST"}, timeline.OK, proven | blocking, ""},
+		{"a receipt from before the write", with(func(d *wire.Description) { d.Birth, d.Fresh, d.Grace = ago(2*time.Second), 0, 0 }), nil, expectation{method: "POST"}, timeline.Wrong, proven, "another request's"},
 	} {
 		e := tt.e
 		if e.method == "" {

@@ -277,7 +277,7 @@ func (c *compiler) system(root, v *value, name string, share float64) System {
 	}
 	if config := v.get("config"); config != nil && config.form == mapping {
 		if s.Kind == KindOptimizer {
-			s.Config = config.any().(map[string]any)
+			s.Config, s.ConfigAt = config.any().(map[string]any), config.at.String()
 		} else {
 			c.notice("systems.%s.config is not applied: a system of kind %s has settings of its own", name, s.Kind)
 		}

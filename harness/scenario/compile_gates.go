@@ -34,15 +34,15 @@ func (c *compiler) gates(root *value) {
 		asked = asked || gate.Metric.Name == "wrong_responses" && gate.System == New && !gate.Holds(1)
 		c.plan.Gates = append(c.plan.Gates, gate)
 	}
+	if len(c.errs) == 0 && len(c.plan.Gates) == 0 {
+		c.fail(v, "no gate for the profile %s, so nothing would be judged; allowed: at least one", c.plan.Profile)
+	}
 	if c.plan.Load.Verify && !asked {
 		implied, err := ParseCondition("wrong_responses <= 0")
 		if err != nil {
 			panic("scenario: " + err.Error()) // a fault of the catalogue, met by any test
 		}
 		c.plan.Gates = append(c.plan.Gates, Gate{Condition: implied, System: New, Implied: true})
-	}
-	if len(c.errs) == 0 && len(c.plan.Gates) == 0 {
-		c.fail(v, "no gate for the profile %s, so nothing would be judged; allowed: at least one", c.plan.Profile)
 	}
 }
 

@@ -58,6 +58,8 @@ var faulty = []struct {
 		`t.yaml:3:18: upstream.cache_control: "max-age=abc": whole seconds expected; allowed: directives of RFC 9111 and RFC 5861, each once`},
 	{"a variant of anything", "latency: 20ms", `vary: ["*"]`,
 		"t.yaml:3:10: upstream.vary.0: * matches no request, so nothing could ever be a hit; allowed: names of request fields"},
+	{"gates for other profiles only: the implied one alone is no judgement", "- p95_latency < 10ms", "- {gate: p95_latency < 10ms, profiles: [full]}",
+		"t.yaml:15:1: gates: no gate for the profile quick, so nothing would be judged; allowed: at least one"},
 	{"min above max", "latency: 20ms", "body: {min: 2kB, max: 1kB}",
 		"t.yaml:3:15: upstream.body.min: 2kB is more than max, 1kB; allowed: min at most max"},
 	{"p95 below the mean", "latency: 20ms", "latency: {mean: 464ms, p95: 400ms}",

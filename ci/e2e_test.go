@@ -279,7 +279,9 @@ func TestAnotherRunsUpstreamOffersNoLedger(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = other.Process.Kill(); _ = other.Wait() })
-	var ready struct{ Arms map[string]struct{ URL string } }
+	var ready struct {
+		Arms map[string]struct{ URL string }
+	}
 	if err := json.NewDecoder(stdout).Decode(&ready); err != nil {
 		t.Fatal(err)
 	}

@@ -233,7 +233,7 @@ func (r *run) recognize(ctx context.Context) error {
 		}
 		if !proven {
 			r.foreign = true
-			r.notice("the answers of %s don't carry the mock upstream's self-description: they are judged by their status alone, and nothing that rests on proof or on the upstream's ledger is offered", s.URL)
+			r.notice("a probe through %s got no self-description of this run's mock upstream: the answers are judged by their status alone, and nothing that rests on proof or on the upstream's ledger is offered", s.URL)
 		}
 	}
 	return nil

@@ -74,6 +74,8 @@ func (r *run) missing(name string, w timeline.Window) map[string]string {
 		because(scenario.FromLedger, "the scenario has no mock upstream whose ledger would count")
 	case w.Usable() == 0:
 		because(scenario.FromLedger, fmt.Sprintf("no request to %s got an answer, so its silence towards the upstream means nothing", system.URL))
+	case r.foreign && system.Kind == scenario.KindURL:
+		because(scenario.FromLedger, fmt.Sprintf("a probe through %s got no self-description of this run's mock upstream, so the upstream's ledger says nothing about it", system.URL))
 	case w.Proven == 0:
 		because(scenario.FromLedger, fmt.Sprintf("no answer of %s carried the mock upstream's self-description, so the upstream's ledger says nothing about it", system.URL))
 	}

@@ -184,7 +184,8 @@ func TestGrowthPower(t *testing.T) {
 }
 
 // "A slope of 10 MB/hour can be told from none after about t": after t a system
-// without growth passes about as often as the power says, and not long before.
+// without growth passes in most runs, and not long before. It would be nine of
+// ten of them, were the noise known; from five minutes it is known roughly.
 func TestGrowthNeedIsRight(t *testing.T) {
 	t.Parallel()
 	const seed = 13
@@ -218,7 +219,7 @@ func TestGrowthNeedIsRight(t *testing.T) {
 		}
 		p, e := float64(passed)/float64(undecided), float64(early)/float64(undecided)
 		t.Logf("%s: after the time said (%.0f to %.0f s) %.2f pass, after a third of it %.2f", tt.why, sortedAt(times, 0.1), sortedAt(times, 0.9), p, e)
-		if p < 0.75 || e > 0.3 {
+		if p < 0.7 || e > 0.1 {
 			t.Errorf("%s, seed %d: after the time said %.2f of %d pass, after a third of it %.2f", tt.why, seed, p, undecided, e)
 		}
 	}

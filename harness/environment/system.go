@@ -113,9 +113,11 @@ func (e *Environment) startCommand(ctx context.Context, s *scenario.System) (*Sy
 	if err != nil {
 		return nil, &Error{Op: "find a free port", System: s.Name, Err: err}
 	}
-	admin, err := freeAddress()
-	if err != nil {
-		return nil, &Error{Op: "find a free port", System: s.Name, Err: err}
+	admin := listen
+	for admin == listen { // a port that was free a moment ago may be offered again
+		if admin, err = freeAddress(); err != nil {
+			return nil, &Error{Op: "find a free port", System: s.Name, Err: err}
+		}
 	}
 	command, err := e.substitute(s, listen, admin)
 	if err != nil {

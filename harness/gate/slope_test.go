@@ -115,8 +115,8 @@ func TestGrowthCalibration(t *testing.T) {
 		{"independent troughs", wandering(constant(0.01)), 0},
 		{"troughs fade within 10 s", wandering(constant(10)), 0},
 		{"troughs fade within 1/24 of the run", wandering(share(1. / 24)), 0},
-		{"steps of 2 MiB, nothing else", func(_ *rand.Rand, n int) []float64 { return make([]float64, n) }, memoryStep},
-		{"steps of 2 MiB under teeth", teeth(constant(2), constant(30)), memoryStep},
+		{"steps of 2 MiB, nothing else", func(_ *rand.Rand, n int) []float64 { return make([]float64, n) }, 2 << 20},
+		{"steps of 2 MiB under teeth", teeth(constant(2), constant(30)), 2 << 20},
 	} {
 		t.Run(tt.family, func(t *testing.T) {
 			t.Parallel()

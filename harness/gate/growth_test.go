@@ -3,9 +3,11 @@ package gate
 import (
 	"math"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
+	"phasegate/harness/scenario"
 	"phasegate/harness/timeline"
 )
 
@@ -81,6 +83,16 @@ func TestGrowthParts(t *testing.T) {
 	}
 	if v := p.CachePayload; v.Bytes != 20e6 || v.PerHour.Value != 0 {
 		t.Errorf("payload %+v", v)
+	}
+	// A cache that grew is named; the verdict is the same.
+	if j := Judge(gateOn(t, "memory_growth_rate < 10MB/hour"), Data{Windows: map[string]timeline.Window{scenario.New: w}}, Look{}); j.Verdict != Fail || strings.Contains(j.Reason, "its cache") {
+		t.Errorf("a cache of constant size: %s: %s", j.Verdict, j.Reason)
+	}
+	for s := range w.Resources {
+		w.Resources[s].CachePayload += int64(50e6 * w.Resources[s].At.Hours())
+	}
+	if j := Judge(gateOn(t, "memory_growth_rate < 10MB/hour"), Data{Windows: map[string]timeline.Window{scenario.New: w}}, Look{}); j.Verdict != Fail || !strings.Contains(j.Reason, "its cache grew by 16.7 MB while all of it grew by") {
+		t.Errorf("a cache that grew: %s: %s", j.Verdict, j.Reason)
 	}
 	// Silence is not a part of 0 bytes.
 	for s := range w.Resources {

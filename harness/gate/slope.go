@@ -147,7 +147,7 @@ func (c claim) slope() Judgement {
 		})
 	}
 	if j.Verdict != Pass {
-		j.Reason += f.slowing()
+		j.Reason += f.slowing() + f.caching(&c.window)
 	}
 	return j
 }
@@ -155,7 +155,11 @@ func (c claim) slope() Judgement {
 // tooShort says how long memory would have to be sampled for the threshold to
 // be told from no growth.
 func (c claim) tooShort(f memoryFit) string {
-	text := fmt.Sprintf("memory was sampled for %s", formatLong(f.span.Seconds()))
+	sampled := formatCount(f.span.Seconds()) + " s"
+	if f.span > 2*leastSpan {
+		sampled = formatLong(f.span.Seconds())
+	}
+	text := "memory was sampled for " + sampled
 	limit := math.Abs(c.Threshold)
 	if limit == 0 || !f.Slope.Bounded {
 		return fmt.Sprintf("%s, and a slope can be bounded from %s on; need %s more", text, formatLong(leastSpan.Seconds()), formatLong((leastSpan - f.span).Seconds()))
@@ -181,4 +185,17 @@ func (f memoryFit) slowing() string {
 	}
 	return fmt.Sprintf("; it grew by %s in the first half and by %s in the second: a cache that fills up does so, and if it is one, a longer warm-up or prewarm takes that out",
 		formatBytes(early), formatBytes(late))
+}
+
+// caching says how much of the growth the system itself puts into its cache.
+func (f memoryFit) caching(w *timeline.Window) string {
+	p := f.parts(w, w.Resources[len(w.Resources)-1].At)
+	if p == nil || p.CachePayload == nil {
+		return ""
+	}
+	grown, cached := f.Slope.Value*f.span.Hours(), p.CachePayload.PerHour.Value*f.span.Hours()
+	if cached < memoryStep || cached < grown/2 {
+		return ""
+	}
+	return fmt.Sprintf("; by its own metrics, on which nothing rests, its cache grew by %s while all of it grew by %s", formatBytes(cached), formatBytes(grown))
 }

@@ -254,7 +254,7 @@ func TestGrowthReasons(t *testing.T) {
 	}{
 		{"30 s decide nothing", "memory_growth_rate < 10MB/hour", noise(rng, 30), Inconclusive,
 			[]string{"memory was sampled for 30 s; a slope of 10 MB/hour can be told from none after about ", " at the present noise; need about "}},
-		{"not even a blatant leak: a collection may be due", "memory_growth_rate < 10MB/hour", leak(rng, noise(rng, 120), 1e9, 0), Inconclusive, []string{"sampled for 2 min", "need about"}},
+		{"not even a blatant leak: a collection may be due", "memory_growth_rate < 10MB/hour", leak(rng, noise(rng, 120), 1e9, 0), Inconclusive, []string{"sampled for 120 s;", "need about"}},
 		{"in ten minutes, 10 MB/hour are less than a huge page", "memory_growth_rate < 10MB/hour", make([]float64, 600), Inconclusive,
 			[]string{"between -12.6 MB/hour and 12.6 MB/hour", "told from none after about 13 min"}},
 		{"a limit of 0 has no slope to be told from none", "memory_growth_rate <= 0MB/hour", make([]float64, 60), Inconclusive, []string{"can be bounded from 5 min on", "need 4 min more"}},

@@ -38,11 +38,9 @@ const (
 // memoryFit is a line through the troughs of resident memory: bytes over hours.
 type memoryFit struct {
 	stat.Fit
-	level   float64        // confidence of its bounds, memoryStep included
-	troughs []stat.Point   // hours on the timeline's clock, bytes
-	span    time.Duration  // that memory was sampled for
-	first   *stat.Estimate // slopes of the first and of the second half of the troughs, …
-	second  *stat.Estimate // … nil where they are too few
+	level   float64       // confidence of its bounds, memoryStep included
+	troughs []stat.Point  // hours on the timeline's clock, bytes
+	span    time.Duration // that memory was sampled for
 }
 
 // slopeOf fits the growth of resident memory in bytes per hour.
@@ -72,14 +70,6 @@ func fitMemory(w *timeline.Window, level float64) (f memoryFit, missing string) 
 	}
 	f.Fit = fit
 	f.widen(&f.Slope, f.span.Hours())
-	if n := len(f.troughs); n >= 2*minTroughs {
-		if a, ok := stat.Slope(f.troughs[:n/2], level); ok {
-			f.first = &a.Slope
-		}
-		if b, ok := stat.Slope(f.troughs[n/2:], level); ok {
-			f.second = &b.Slope
-		}
-	}
 	return f, ""
 }
 
@@ -175,11 +165,14 @@ func (c claim) tooShort(f memoryFit) string {
 // slowing points out growth that is coming to its end: it counts as what it is,
 // and a reader who knows of a cache that fills up knows what to change.
 func (f memoryFit) slowing() string {
-	if f.first == nil || f.second == nil {
+	n := len(f.troughs)
+	first, ok1 := stat.Slope(f.troughs[:n/2], f.level)
+	second, ok2 := stat.Slope(f.troughs[n/2:], f.level)
+	if n < 2*minTroughs || !ok1 || !ok2 {
 		return ""
 	}
 	half := f.span.Hours() / 2
-	early, late := f.first.Value*half, f.second.Value*half
+	early, late := first.Slope.Value*half, second.Slope.Value*half
 	if early < 2*memoryStep || early < 3*late {
 		return ""
 	}

@@ -135,6 +135,7 @@ func (r *run) measured(name string) {
 			s.Examples = append(s.Examples, f.Examples...)
 		}
 	}
+	s.Growth = r.growth(name)
 	r.res.Systems[name] = s
 
 	if n := w.Class[timeline.Unproven]; n > 0 {

@@ -21,6 +21,7 @@ type watch struct {
 	r        *run
 	triggers []*gate.Trigger
 	samplers []*probe.Sampler // by arm; nil where the process isn't ours
+	claims   []*claims        // by arm; nil where the system says nothing of its memory
 	began    chan time.Time
 	base     time.Time    // when the schedule started
 	cpu      []machineCPU // in order of time
@@ -43,6 +44,7 @@ func newWatch(r *run) *watch {
 			s = probe.Below(system.Supervisor)
 		}
 		w.samplers = append(w.samplers, s)
+		w.claims = append(w.claims, newClaims(r.env.Systems()[arm.Name].Metrics))
 	}
 	return w
 }
@@ -66,6 +68,11 @@ func (w *watch) run(ctx context.Context, cancel context.CancelCauseFunc) {
 	for _, s := range w.samplers {
 		if s != nil {
 			_, _ = s.Sample() // the CPU share of the first interval counts from here
+		}
+	}
+	for _, c := range w.claims {
+		if c != nil {
+			defer c.start(ctx, func() time.Duration { return time.Since(w.base) })()
 		}
 	}
 	w.ledgers(ctx) // their zero
@@ -111,7 +118,11 @@ func (w *watch) sample(ctx context.Context, at time.Duration) {
 		case errors.Is(err, probe.ErrGone):
 			w.samplers[i] = nil
 		case err == nil:
-			w.r.recorder.Resources(i, at, timeline.Usage(usage))
+			claimed := w.claims[i].at(at)
+			w.r.recorder.Resources(i, at, timeline.Usage{
+				Resident: usage.Resident, Peak: usage.Peak, CPU: usage.CPU,
+				LiveHeap: claimed.LiveHeap, CachePayload: claimed.CachePayload,
+			})
 		}
 	}
 	w.ledgers(ctx)

@@ -186,7 +186,7 @@ func written(v *value) []string {
 // placeholder is what looks like one in commands and paths.
 var placeholder = regexp.MustCompile(`\{[A-Za-z0-9_.-]+\}`)
 
-var placeholders = []string{"{listen}", "{upstream}", "{upstream_tls}", "{ca}"}
+var placeholders = []string{"{listen}", "{upstream}", "{upstream_tls}", "{ca}", "{admin}"}
 
 func (c *compiler) systems(root *value) {
 	systems := root.get("systems")
@@ -266,7 +266,7 @@ func (c *compiler) system(root, v *value, name string, share float64) System {
 	for _, owned := range []struct {
 		key  string
 		kind Kind
-	}{{"command", KindCommand}, {"url", KindURL}, {"upstream_tls", KindOptimizer}} {
+	}{{"command", KindCommand}, {"metrics", KindCommand}, {"url", KindURL}, {"upstream_tls", KindOptimizer}} {
 		key, kind := owned.key, owned.kind
 		x := v.get(key)
 		if x != nil && s.Kind != kind {
@@ -287,6 +287,7 @@ func (c *compiler) system(root, v *value, name string, share float64) System {
 		s.UpstreamTLS = read(v, "upstream_tls", false)
 	case KindCommand:
 		s.Command = c.command(root, v.get("command"))
+		s.Metrics = c.metrics(v)
 	case KindURL:
 		s.URL = read[*url.URL](v, "url", nil)
 	}
@@ -326,6 +327,27 @@ func (c *compiler) command(root, v *value) []string {
 		c.fail(v, "no argument has {upstream} or {upstream_tls}; allowed: one of them, or a fixed address by upstream.listen")
 	}
 	return args
+}
+
+// metrics checks where a command is said to serve its metrics.
+func (c *compiler) metrics(v *value) string {
+	m := v.get("metrics")
+	if m == nil || m.form != scalar {
+		return ""
+	}
+	const allowed = "allowed: a URL such as http://{admin}/metrics, with {admin} or {listen} as its host"
+	for _, p := range placeholder.FindAllString(m.text, -1) {
+		if p != "{admin}" && p != "{listen}" {
+			c.fail(m, "%s has the unknown placeholder %s; %s", quote(m.text), p, allowed)
+			return ""
+		}
+	}
+	u, err := url.Parse(placeholder.ReplaceAllString(m.text, "127.0.0.1:1"))
+	if err != nil || u.Scheme != "http" || u.Hostname() == "" || u.User != nil {
+		c.fail(m, "%s is not the http address of metrics; %s", quote(m.text), allowed)
+		return ""
+	}
+	return m.text
 }
 
 // maxSpread is the largest ratio of 95th percentile to mean that a log-normal

@@ -75,6 +75,8 @@ var accepted = []struct {
 		map[string]any{"cache": map[string]any{"max_memory_mb": uint64(100), "default_ttl": "5m"}}},
 	{"TLS to the upstream", with("kind: optimizer,", "kind: optimizer, upstream_tls: true,"),
 		func(p *scenario.Plan) any { return p.System("new").UpstreamTLS }, true},
+	{"a command with metrics", with("kind: optimizer, config: {cache: {max_memory_mb: 100, default_ttl: 5m}}", `kind: command, command: [proxy, "{listen}", "{upstream}", "--admin={admin}"], metrics: "http://{admin}/metrics"`),
+		func(p *scenario.Plan) any { return p.System("new").Metrics }, "http://{admin}/metrics"},
 	{"a command", with("kind: optimizer, config: {cache: {max_memory_mb: 100, default_ttl: 5m}}", `kind: command, command: [proxy, "--listen={listen}", "{upstream}", "${HOME}/x{ca}", ""]`, "${HOME}", ""),
 		func(p *scenario.Plan) any { return p.System("new").Command }, []string{"proxy", "--listen={listen}", "{upstream}", "/x{ca}", ""}},
 	{"a command that knows the upstream's fixed port", with("kind: optimizer, config: {cache: {max_memory_mb: 100, default_ttl: 5m}}", `kind: command, command: [proxy, "{listen}"]`, "latency: 20ms", "listen: localhost:9000"),

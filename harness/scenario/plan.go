@@ -75,8 +75,11 @@ type System struct {
 	// HTTP/2 is offered, instead of the clear-text one.
 	UpstreamTLS bool
 	// Command is the argument vector of a KindCommand before substitution of
-	// {listen}, {upstream}, {upstream_tls} and {ca}; it holds {listen}.
+	// {listen}, {upstream}, {upstream_tls}, {ca} and {admin}; it holds {listen}.
 	Command []string
+	// Metrics is where a KindCommand serves Prometheus text, before substitution
+	// of {listen} and {admin}; "" where it doesn't.
+	Metrics string
 	URL     *url.URL // KindURL: scheme and host, no path
 }
 

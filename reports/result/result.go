@@ -119,6 +119,7 @@ type System struct {
 	ServiceHistogram string   `json:"service_histogram,omitempty"`
 	MemoryLimit      *float64 `json:"memory_limit,omitempty"` // drawn in the memory plot
 	Examples         []string `json:"examples,omitempty"`     // the first failed answers, one sentence each
+	Growth           *Growth  `json:"growth,omitempty"`       // of resident memory in the steady state
 }
 
 // Interval is one second (or longer) of one arm, binned by due time. Quantiles

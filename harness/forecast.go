@@ -150,7 +150,7 @@ func (f *Forecast) Notes() []string {
 // warnings are those of one outlook; with news, only those that the result
 // wouldn't have without them.
 func (f *Forecast) warnings(outlook Outlook, news bool) (lines []string) {
-	word := map[Outlook]string{Impossible: "can't pass", Undecided: "can't be decided", Given: "asks for little"}[outlook]
+	word := map[Outlook]string{Impossible: "can't pass", Undecided: "can't be decided", Given: "can hardly fail"}[outlook]
 	for _, g := range slices.Concat(f.Gates, f.Drills) {
 		if g.Outlook == outlook && !(news && g.told) {
 			lines = append(lines, fmt.Sprintf("gate %s %s: %s", g.Gate, word, g.short))

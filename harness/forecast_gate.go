@@ -25,15 +25,15 @@ func (f *GateForecast) say(o Outlook, format string, args ...any) {
 // gate is the outlook on one gate.
 func (o *oracle) gate(g scenario.Gate) GateForecast {
 	need := gate.NeedOf(g, o.look(o.f.Looks))
-	f := GateForecast{
-		Gate: g.Text, System: g.System, Outlook: Open, Of: need.Of, Why: []string{},
-		Clean: need.Clean, OneBad: need.OneBad, Power: need.Power, Truth: need.Truth, Allowed: need.Allowed,
-	}
+	f := GateForecast{Gate: g.Text, System: g.System, Outlook: Open, Why: []string{}}
 	if why := o.notOffered(g.Metric, g.System); why != "" {
 		f.say(Undecided, "%s", why)
 		return f
 	}
-	f.Sample = o.sample(g.Metric, g.System)
+	f.Of, f.Clean, f.OneBad, f.Power, f.Truth, f.Allowed = need.Of, need.Clean, need.OneBad, need.Power, need.Truth, need.Allowed
+	if need.Of != "" {
+		f.Sample = o.sample(g.Metric, g.System)
+	}
 	length := o.h.run.stages.end(o.f.Looks) - o.h.run.stages.warmup
 	switch {
 	case g.Metric.Source == scenario.FromSequential:
@@ -46,7 +46,9 @@ func (o *oracle) gate(g scenario.Gate) GateForecast {
 			unit.Duration(length.Seconds()), o.remedy(g.System, func(p *scenario.Plan) bool { return judged(p) >= time.Duration(need.Intervals)*Interval }))
 	case need.Allowed > 0:
 		if o.enough(&f, g, need) {
-			o.feasible(&f, g)
+			if o.feasible(&f, g); f.Outlook != Impossible {
+				o.odds(&f, need)
+			}
 		}
 	case g.Metric.Estimator == scenario.ByShare:
 		f.say(Undecided, "no sample can show a share of exactly %s", unit.Exact(g.Threshold, "share"))
@@ -116,12 +118,9 @@ func (o *oracle) sample(m scenario.Metric, system string) *int64 {
 		n = s.Reads
 	case "http2_adoption", "connection_reuse":
 		n = s.Writes + int64(math.Round((1-s.OrdinaryHit)*float64(s.Reads)))
-	case "negotiation_success", "claimed_hit_ratio", "memory", "cpu", "memory_growth_rate":
+	case "negotiation_success", "claimed_hit_ratio":
 		return nil
 	default:
-		if m.Source == scenario.FromSequential {
-			return nil
-		}
 		n = s.Requests
 	}
 	return &n
@@ -133,11 +132,7 @@ func (o *oracle) enough(f *GateForecast, g scenario.Gate, need gate.Need) bool {
 		f.say(Open, "how many %s there are is the system's choice; %s without a bad one decide", need.Of, unit.Count(need.Clean))
 		return false
 	}
-	n := *f.Sample
-	about := ""
-	if need.Of == "upstream requests" {
-		about = "about "
-	}
+	n, about := *f.Sample, about(need)
 	bad := stat.Tolerated(n, need.Allowed, need.Confidence)
 	if bad >= 0 {
 		f.Bad = &bad
@@ -157,14 +152,28 @@ func (o *oracle) enough(f *GateForecast, g scenario.Gate, need gate.Need) bool {
 		}
 		f.say(Undecided, "%s%s", text, o.remedy(g.System, enoughIn))
 		return false
-	case bad == 0:
+	}
+	return true
+}
+
+// about marks a sample that the sequence alone doesn't fix.
+func about(need gate.Need) string {
+	if need.Of == "upstream requests" {
+		return "about "
+	}
+	return ""
+}
+
+// odds says how easily a sample that is large enough leaves a gate undecided.
+func (o *oracle) odds(f *GateForecast, need gate.Need) {
+	n, about := *f.Sample, about(need)
+	if *f.Bad == 0 {
 		f.say(Open, "a single bad one of %s%s leaves it undecided: %s would be needed then", about, unit.Count(n), unit.Count(need.OneBad))
 	}
 	if need.Power > n {
 		f.say(Open, "if %s are truly bad, half of what is allowed, %s%s decide it in %s of runs", unit.Exact(need.Truth, "share"),
 			about, unit.Count(n), unit.Format(stat.Power(n, need.Truth, need.Allowed, need.Confidence), "share"))
 	}
-	return true
 }
 
 func (o *oracle) length() time.Duration {
@@ -222,11 +231,13 @@ func (o *oracle) feasible(f *GateForecast, g scenario.Gate) {
 	if !asksForGood(g.Condition) {
 		return
 	}
-	if !o.h.complete {
-		if g.Metric.Name == "throughput" {
-			o.share(f, g, s.Rate)
-		}
+	switch {
+	case o.h.complete:
+	case g.Metric.Name == "throughput":
+		o.share(f, g, s.Rate)
 		return
+	case s.MaxHit > 0:
+		return // a cache that fills goes on getting better
 	}
 	last := gate.Judge(g, o.best, o.look(o.f.Looks))
 	passes := last.Verdict == gate.Pass || o.f.Looks > 1 && gate.Judge(g, o.early, o.look(1)).Verdict == gate.Pass
@@ -303,10 +314,8 @@ func (o *oracle) arithmetic(g scenario.Gate, s *SystemForecast, j gate.Judgement
 	switch {
 	case g.Metric.Estimator == scenario.ByQuantile && s.Known:
 		beyond := o.beyond(g)
-		slow := o.best.Windows[g.System].Requests
-		if over, counted := slowest(o.best.Windows[g.System].Over, g.Threshold); counted {
-			slow = over
-		}
+		w := o.best.Windows[g.System]
+		slow := o.h.carried(slowest(w.Over, g.Threshold), s.Requests, w.Requests)
 		return fmt.Sprintf("fewer than %s of %s requests (%s) may take %s or longer, and at least %s (%s) do: %s wait for the upstream (%s on average; %s of its answers take so long)",
 			unit.Exact(1-g.Metric.Quantile, "share"), unit.Count(s.Requests), unit.Count(int64(math.Ceil((1-g.Metric.Quantile)*float64(s.Requests)))), threshold(g),
 			unit.Count(slow), unit.Format(float64(slow)/float64(s.Requests), "share"), s.causes(), unit.Exact(o.h.thinking.mean.Seconds(), "s"), unit.Format(beyond, "share"))
@@ -321,19 +330,20 @@ func (o *oracle) arithmetic(g scenario.Gate, s *SystemForecast, j gate.Judgement
 	if causes := s.causes(); causes != "" {
 		text += fmt.Sprintf(": %s wait for the upstream (%s on average)", causes, unit.Exact(o.h.thinking.mean.Seconds(), "s"))
 	}
+	if timeout := o.h.run.plan.Load.Timeout; s.Known && g.Metric.Unit == scenario.Share && o.h.thinking.beyond(timeout) > 0 {
+		text += fmt.Sprintf(", and %s of its answers take longer than the timeout of %s", unit.Format(o.h.thinking.beyond(timeout), "share"), timeout)
+	}
 	return text
 }
 
-// slowest finds what was counted at a threshold, to the nanosecond by which
-// "or longer" and "longer" differ.
-func slowest(over map[time.Duration]int64, seconds float64) (n int64, ok bool) {
+// slowest is what was counted at a threshold, to the nanosecond by which "or
+// longer" and "longer" differ.
+func slowest(over map[time.Duration]int64, seconds float64) int64 {
 	at := time.Duration(math.Round(seconds * float64(time.Second)))
-	for _, d := range []time.Duration{at, at + 1} {
-		if n, ok = over[d]; ok {
-			return n, true
-		}
+	if n, ok := over[at]; ok {
+		return n
 	}
-	return 0, false
+	return over[at+1]
 }
 
 // causes lists the requests that wait for the upstream whatever the cache.

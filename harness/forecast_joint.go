@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"slices"
 	"time"
 
 	"phasegate/harness/gate"
@@ -140,6 +141,9 @@ func (o *oracle) triggers() []TriggerForecast {
 	}
 	for at := s.warmup + Interval; at <= end; at += Interval {
 		for arm, a := range o.h.arms {
+			if !slices.ContainsFunc(plan.Triggers, func(t scenario.Trigger) bool { return t.System == a.system.Name }) {
+				continue
+			}
 			length := gate.WindowLength(o.h.run.rate(a.system.Name), plan.TimeScale)
 			window := o.h.recorder.Window(arm, max(at-length, s.warmup), at)
 			for i, t := range plan.Triggers {
@@ -148,7 +152,7 @@ func (o *oracle) triggers() []TriggerForecast {
 				}
 				if live[i].Observe(at, window, 0) == gate.Firing {
 					out[i].Outlook = Impossible
-					out[i].Why = fmt.Sprintf("even for the best system, %s into the steady state at the latest: %s is %s in its window", unit.Duration((at - s.warmup).Seconds()),
+					out[i].Why = fmt.Sprintf("at the latest %s into the steady state, whatever the cache: %s is %s in its window", unit.Duration((at - s.warmup).Seconds()),
 						t.Metric.Name, unit.Beside(live[i].Status().Worst, t.Threshold, string(t.Metric.Unit)))
 				}
 			}

@@ -284,8 +284,12 @@ func changes(method string) bool {
 // data is what the gates would be judged by.
 func (h *rehearsal) data(look int) gate.Data {
 	d := gate.Data{Windows: map[string]timeline.Window{}, Missing: map[string]map[string]string{}, Rate: map[string]float64{}, Seed: h.run.plan.Seed}
+	end := h.run.stages.end(look)
+	if !h.complete {
+		end = min(end, h.last.Truncate(Interval))
+	}
 	for i, a := range h.arms {
-		d.Windows[a.system.Name] = h.recorder.Window(i, h.run.stages.warmup, h.run.stages.end(look))
+		d.Windows[a.system.Name] = h.recorder.Window(i, h.run.stages.warmup, end)
 		d.Rate[a.system.Name] = h.run.rate(a.system.Name)
 	}
 	return d

@@ -123,7 +123,11 @@ func writePlan(out io.Writer, f *harness.Forecast) error {
 	below := func(indent, text string) { w.WriteString(wrap(indent, text)) }
 
 	line("%s: %s, profile %s, seed %d", f.Scenario, f.Title, f.Profile, f.Seed)
-	line("warm-up %s, steady state %s, %s at %s confidence in all", unit.Duration(f.Warmup), unit.Duration(f.Steady), plural(f.Looks, "look"), unit.Exact(f.Confidence, "share"))
+	warmup := "no warm-up"
+	if f.Warmup > 0 {
+		warmup = "warm-up " + unit.Duration(f.Warmup)
+	}
+	line("%s, steady state %s, %s at %s confidence in all", warmup, unit.Duration(f.Steady), plural(f.Looks, "look"), unit.Exact(f.Confidence, "share"))
 	if f.Counted {
 		line("counted: every request of this seed's schedule, %s", unit.Count(int64(f.Rehearsed)))
 	} else {
@@ -220,7 +224,7 @@ func writePlan(out io.Writer, f *harness.Forecast) error {
 		}
 	}
 
-	line("\nDURATION about %s", unit.Duration(f.Total()))
+	line("\nDURATION about %s", unit.Duration(roundTenth(f.Total())))
 	rows = nil
 	for _, p := range f.Duration {
 		rows = append(rows, []string{"  " + p.Name, unit.Duration(roundTenth(p.Seconds)), p.How})
@@ -235,15 +239,18 @@ func writePlan(out io.Writer, f *harness.Forecast) error {
 // word is an outlook as a gate's line shows it.
 func word(o harness.Outlook) string {
 	return map[harness.Outlook]string{
-		harness.Open: "can be decided", harness.Given: "asks for little", harness.Undecided: "CAN'T BE DECIDED", harness.Impossible: "CAN'T PASS",
+		harness.Open: "can be decided", harness.Given: "can hardly fail", harness.Undecided: "CAN'T BE DECIDED", harness.Impossible: "CAN'T PASS",
 	}[o]
 }
 
 // conclusion is the plan in one line.
 func conclusion(f *harness.Forecast) string {
-	n := map[harness.Outlook]int{}
+	n, unknown := map[harness.Outlook]int{}, 0
 	for _, g := range f.Gates {
 		n[g.Outlook]++
+		if g.Of != "" && g.Sample == nil {
+			unknown++
+		}
 	}
 	for _, g := range f.Drills {
 		n[g.Outlook]++
@@ -261,10 +268,16 @@ func conclusion(f *harness.Forecast) string {
 		}
 	}
 	add(n[harness.Impossible], plural(n[harness.Impossible], "gate")+" can't pass")
-	add(fires, plural(fires, "trigger")+" fire for certain")
+	if add(fires-1, plural(fires, "trigger")+" fire for certain"); fires == 1 {
+		add(fires, "1 trigger fires for certain")
+	}
 	add(n[harness.Undecided], plural(n[harness.Undecided], "gate")+" can't be decided")
 	if len(parts) == 0 {
-		return fmt.Sprintf("Fine: all %s can be decided, and can pass.", plural(len(f.Gates), "gate"))
+		text := fmt.Sprintf("Fine: all %s can be decided, and can pass", plural(len(f.Gates), "gate"))
+		if unknown > 0 {
+			text += fmt.Sprintf("; the sample of %d is the system's choice", unknown)
+		}
+		return text + "."
 	}
 	return strings.Join(parts, ", ") + "."
 }
@@ -308,6 +321,24 @@ func align(rows [][]string) []string {
 	return lines
 }
 
+// words splits a sentence where it may be broken: not between a number and its
+// unit.
+func words(text string) []string {
+	var out []string
+	for _, w := range strings.Fields(text) {
+		last := len(out) - 1
+		if last >= 0 && strings.ContainsAny(out[last][len(out[last])-1:], "0123456789") {
+			switch strings.TrimRight(w, ",;:.)") {
+			case "%", "s", "ms", "µs", "m", "h":
+				out[last] += " " + w
+				continue
+			}
+		}
+		out = append(out, w)
+	}
+	return out
+}
+
 // wrap breaks a sentence into lines of at most lineWidth. The first begins with
 // lead, the others with as many blanks.
 func wrap(lead, text string) string {
@@ -315,7 +346,7 @@ func wrap(lead, text string) string {
 	width := utf8.RuneCountInString(lead)
 	b.WriteString(lead)
 	at := width
-	for i, w := range strings.Fields(text) {
+	for i, w := range words(text) {
 		n := utf8.RuneCountInString(w)
 		switch {
 		case i == 0:

@@ -138,8 +138,18 @@ func (f *Forecast) Worst() Outlook {
 // Warnings are what whoever runs the plan all the same must know beforehand, a
 // line each: what can't pass, what can't be decided, and what says little.
 func (f *Forecast) Warnings() []string {
-	return slices.Concat(f.warnings(Impossible, false), f.warnings(Undecided, false), f.warnings(Given, false))
+	lines := slices.Concat(f.warnings(Impossible, false), f.warnings(Undecided, false))
+	for _, g := range f.Gates {
+		if g.Unforeseen() {
+			lines = append(lines, fmt.Sprintf("gate %s may stay undecided: %s", g.Gate, g.short))
+		}
+	}
+	return append(lines, f.warnings(Given, false)...)
 }
+
+// Unforeseen reports whether the system decides on how large the gate's sample
+// is, so that nobody can say beforehand whether it will be enough.
+func (f *GateForecast) Unforeseen() bool { return f.Of != "" && f.Sample == nil }
 
 // Notes are those of the warnings that change how a run's figures are read, and
 // that nothing else in the result says.

@@ -129,7 +129,8 @@ func (o *oracle) sample(m scenario.Metric, system string) *int64 {
 // enough compares the sample with what a share needs; false if it is too small.
 func (o *oracle) enough(f *GateForecast, g scenario.Gate, need gate.Need) bool {
 	if f.Sample == nil {
-		f.say(Open, "how many %s there are is the system's choice; %s without a bad one decide", need.Of, unit.Count(need.Clean))
+		f.short = fmt.Sprintf("how many %s there are in the steady state is the system's choice, and there may be none; %s without a bad one decide", need.Of, unit.Count(need.Clean))
+		f.say(Open, "%s", f.short)
 		return false
 	}
 	n, about := *f.Sample, about(need)
@@ -348,9 +349,13 @@ func slowest(over map[time.Duration]int64, seconds float64) int64 {
 
 // causes lists the requests that wait for the upstream whatever the cache.
 func (s *SystemForecast) causes() string {
+	unanswered := "reads that no cache may answer"
+	if s.Kind == string(scenario.KindDirect) {
+		unanswered = "reads without a cache"
+	}
 	return listed(part{s.First, "first requests for their target, which no cache holds"},
 		part{s.Coalesced, "more while such an answer is on its way"},
-		part{s.Uncacheable, "reads that no cache may answer"},
+		part{s.Uncacheable, unanswered},
 		part{s.Writes, "writes"})
 }
 

@@ -248,7 +248,7 @@ func conclusion(f *harness.Forecast) string {
 	n, unknown := map[harness.Outlook]int{}, 0
 	for _, g := range f.Gates {
 		n[g.Outlook]++
-		if g.Of != "" && g.Sample == nil {
+		if g.Unforeseen() {
 			unknown++
 		}
 	}
@@ -275,7 +275,7 @@ func conclusion(f *harness.Forecast) string {
 	if len(parts) == 0 {
 		text := fmt.Sprintf("Fine: all %s can be decided, and can pass", plural(len(f.Gates), "gate"))
 		if unknown > 0 {
-			text += fmt.Sprintf("; the sample of %d is the system's choice", unknown)
+			text += fmt.Sprintf("; %d only if the system brings about enough of a sample", unknown)
 		}
 		return text + "."
 	}

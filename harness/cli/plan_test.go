@@ -71,7 +71,7 @@ func TestPlanExitCodes(t *testing.T) {
 		{"a phase that measures everything", []string{"phase1"}, exitPass, "Fine: all 8 gates can be decided, and can pass.", ""},
 		{"gates that this version can't measure", []string{"phase3"}, exitInconclusive, "4 gates can't be decided.", ""},
 		{"no cache at all", []string{"phase1", "--system", "direct"}, exitFail, "2 gates can't pass, 2 triggers fire for certain, 2 gates can't be decided.", ""},
-		{"gates whose sample nobody knows beforehand", []string{"phase2"}, exitPass, "can pass; the sample of 1 is the system's choice.", ""},
+		{"gates whose sample nobody knows beforehand", []string{"phase2"}, exitPass, "can pass; 1 only if the system brings about enough of a sample.", ""},
 		{"a file", []string{file}, exitPass, "Fine: all 2 gates", ""},
 		{"a gate that needs more", []string{file, "--set", "gates.0=availability > 99.99%"}, exitInconclusive, "2,000 requests are too few: 29,956 without a bad one are needed (5 m at 100/s)", ""},
 		{"a gate that nothing passes outweighs it", []string{file, "--set", "gates=[availability > 99.99%, throughput > 200/s]"}, exitFail, "1 gate can't pass, 1 gate can't be decided.", ""},

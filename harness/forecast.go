@@ -180,11 +180,16 @@ func (f *Forecast) warnings(outlook Outlook, news bool) (lines []string) {
 // profiles, to say which of them would decide a gate. The error is an
 // [InputError] where a file that the scenario names can't be used.
 func NewForecast(plan *scenario.Plan, others ...*scenario.Plan) (*Forecast, error) {
-	h, err := rehearse(plan)
+	h, err := rehearse(plan, maxRehearsed)
 	if err != nil {
 		return nil, err
 	}
-	s := h.run.stages
+	return h.forecast(others), nil
+}
+
+// forecast puts into words what a rehearsal has shown.
+func (h *rehearsal) forecast(others []*scenario.Plan) *Forecast {
+	plan, s := h.run.plan, h.run.stages
 	f := &Forecast{
 		Scenario: plan.Name, Title: plan.Title, Profile: plan.Profile, Seed: plan.Seed,
 		Warmup: s.warmup.Seconds(), Steady: s.steady.Seconds(), Looks: s.looks, Confidence: plan.Confidence,
@@ -206,7 +211,7 @@ func NewForecast(plan *scenario.Plan, others ...*scenario.Plan) (*Forecast, erro
 		f.Drills = append(f.Drills, GateForecast{Gate: d.Text, System: scenario.New, Outlook: Undecided, Why: []string{why}, short: why})
 	}
 	f.Duration = h.duration()
-	return f, nil
+	return f
 }
 
 // carried scales a count of an incomplete rehearsal to the whole schedule.

@@ -30,7 +30,7 @@ func (o *oracle) gate(g scenario.Gate) GateForecast {
 		f.say(Undecided, "%s", why)
 		return f
 	}
-	f.Of, f.Clean, f.OneBad, f.Power, f.Truth, f.Allowed = need.Of, need.Clean, need.OneBad, need.Power, need.Truth, need.Allowed
+	f.Of, f.Clean, f.OneBad, f.Power, f.Truth, f.Allowed = need.Of, need.Clean, need.OneBad, need.Power, decimal(need.Truth), decimal(need.Allowed)
 	if need.Of != "" {
 		f.Sample = o.sample(g.Metric, g.System)
 	}
@@ -57,6 +57,9 @@ func (o *oracle) gate(g scenario.Gate) GateForecast {
 	}
 	return f
 }
+
+// decimal takes away what binary arithmetic leaves of 1 − 0.95.
+func decimal(v float64) float64 { return math.Round(v*1e12) / 1e12 }
 
 func (o *oracle) look(number int) gate.Look {
 	return gate.Look{Number: number, Planned: o.f.Looks, Confidence: o.f.Confidence}
@@ -318,7 +321,7 @@ func (o *oracle) arithmetic(g scenario.Gate, s *SystemForecast, j gate.Judgement
 		w := o.best.Windows[g.System]
 		slow := o.h.carried(slowest(w.Over, g.Threshold), s.Requests, w.Requests)
 		return fmt.Sprintf("fewer than %s of %s requests (%s) may take %s or longer, and at least %s (%s) do: %s wait for the upstream (%s on average; %s of its answers take so long)",
-			unit.Exact(1-g.Metric.Quantile, "share"), unit.Count(s.Requests), unit.Count(int64(math.Ceil((1-g.Metric.Quantile)*float64(s.Requests)))), threshold(g),
+			unit.Exact(1-g.Metric.Quantile, "share"), unit.Count(s.Requests), unit.Count(int64(math.Ceil((1-g.Metric.Quantile)*float64(s.Requests)-1e-6))), threshold(g),
 			unit.Count(slow), unit.Format(float64(slow)/float64(s.Requests), "share"), s.causes(), unit.Exact(o.h.thinking.mean.Seconds(), "s"), unit.Format(beyond, "share"))
 	case g.Metric.Name == "cache_hit_ratio":
 		fetched := s.Reads - int64(math.Round(s.MaxHit*float64(s.Reads)))

@@ -90,9 +90,10 @@ type copyOf struct {
 	written  bool          // since then
 }
 
-// rehearse goes through the plan's schedule. The error is an [InputError]
+// rehearse goes through the plan's schedule, but for what comes after the first
+// most requests. The error is an [InputError]
 // where a file that the scenario names can't be used.
-func rehearse(plan *scenario.Plan) (*rehearsal, error) {
+func rehearse(plan *scenario.Plan, most uint64) (*rehearsal, error) {
 	h := &rehearsal{run: &run{plan: plan, res: &result.Result{}}}
 	if err := h.run.openLog(); err != nil {
 		return nil, err
@@ -136,12 +137,12 @@ func rehearse(plan *scenario.Plan) (*rehearsal, error) {
 			h.arms[i].copies[target] = &copyOf{}
 		}
 	}
-	h.walk(generator, config.Catalog)
+	h.walk(generator, config.Catalog, most)
 	return h, nil
 }
 
 // walk goes through the sequence in order.
-func (h *rehearsal) walk(generator *load.Generator, catalog wire.Catalog) {
+func (h *rehearsal) walk(generator *load.Generator, catalog wire.Catalog, most uint64) {
 	s := h.run.stages
 	read := time.Duration(0) // up to when the ledgers are read
 	ledgers := func(until time.Duration) {
@@ -154,7 +155,7 @@ func (h *rehearsal) walk(generator *load.Generator, catalog wire.Catalog) {
 		}
 	}
 	ledgers(0)
-	for ; h.positions < maxRehearsed; h.positions++ {
+	for ; h.positions < most; h.positions++ {
 		req, ok := generator.At(h.positions)
 		if !ok {
 			h.complete = true
@@ -180,7 +181,9 @@ func (h *rehearsal) walk(generator *load.Generator, catalog wire.Catalog) {
 		h.recorder.Offer(req.Arm, req.Due)
 		h.recorder.Record(req.Arm, h.answer(a, req, status, count))
 	}
-	ledgers(s.end(s.looks))
+	if h.complete {
+		ledgers(s.end(s.looks))
+	}
 }
 
 // answer is what becomes of a request in the best case.

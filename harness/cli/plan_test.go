@@ -70,7 +70,7 @@ func TestPlanExitCodes(t *testing.T) {
 	}{
 		{"a phase that measures everything", []string{"phase1"}, exitPass, "Fine: all 8 gates can be decided, and can pass.", ""},
 		{"gates that this version can't measure", []string{"phase3"}, exitInconclusive, "4 gates can't be decided.", ""},
-		{"no cache at all", []string{"phase1", "--system", "direct"}, exitFail, "2 gates can't pass, 2 triggers fire for certain, 2 gates can't be decided.", ""},
+		{"no cache at all", []string{file, "--system", "direct", "--set", "gates=[p95_latency < 10ms, cache_hit_ratio > 70%, memory < 1GB]", "--set", "triggers=[{when: p95_latency > 50ms, for: 5s}, {when: cache_hit_ratio < 50%}]"}, exitFail, "2 gates can't pass, 2 triggers fire for certain, 1 gate can't be decided.", ""},
 		{"gates whose sample nobody knows beforehand", []string{"phase2"}, exitPass, "can pass; 1 only if the system brings about enough of a sample.", ""},
 		{"a file", []string{file}, exitPass, "Fine: all 2 gates", ""},
 		{"a gate that needs more", []string{file, "--set", "gates.0=availability > 99.99%"}, exitInconclusive, "2,000 requests are too few: 29,956 without a bad one are needed (5 m at 100/s)", ""},

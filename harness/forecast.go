@@ -299,6 +299,8 @@ func (h *rehearsal) sequence() string {
 		return "the scenario has no sequential stage"
 	case old == nil || old.Kind != scenario.KindDirect:
 		return "the old system isn't the upstream itself, to compare hits with"
+	case !plan.Load.Verify:
+		return "verification is off, so nothing proves that its answers are hits"
 	}
 	return ""
 }

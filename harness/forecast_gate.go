@@ -82,7 +82,7 @@ func (o *oracle) notOffered(m scenario.Metric, system string) string {
 	switch {
 	case m.Source == scenario.FromNowhere:
 		return m.Why
-	case m.Source == scenario.FromSequential:
+	case m.Source == scenario.FromSequential && o.h.sequence() != "":
 		return o.h.sequence()
 	case m.Source == scenario.FromResources && s.Kind == scenario.KindDirect:
 		return "there is no system to sample: requests go straight to the upstream"

@@ -166,6 +166,7 @@ func TestOutlooks(t *testing.T) {
 		{"no handshake on a clear-text port", nil, "negotiation_success > 95%", Undecided, "no TLS handshake"},
 		{"handshakes are the system's choice", []string{"systems.new.upstream_tls=true"}, "negotiation_success > 95%", Open, "59 without a bad one decide"},
 		{"nothing is proven without verification", []string{"load.verify=off"}, "cache_hit_ratio > 70%", Undecided, "verification is off"},
+		{"nor that what is timed is a hit", []string{"load.verify=off", "systems.old={kind: direct}"}, "hit_latency_improvement > 10", Undecided, "verification is off"},
 		{"no old system, no comparison", nil, "hit_latency_improvement > 10", Undecided, "the old system isn't the upstream"},
 		{"any cache", []string{"systems.old={kind: direct}"}, "hit_latency_improvement > 100", Given, "less than 4.0 ms"},
 		{"the upstream against itself", []string{"systems.old={kind: direct}", "systems.new={kind: direct}"}, "throughput_improvement > 2", Impossible, "the ratio is 1"},

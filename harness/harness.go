@@ -2,6 +2,7 @@ package harness
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -163,8 +164,10 @@ func (e *InputError) Unwrap() error { return e.Err }
 // start brings the environment up and builds the load on top of it.
 func (r *run) start(ctx context.Context) error {
 	r.opts.Progress(Progress{Stage: "start", Text: "starting the mock upstream and the systems"})
+	run := rand.Text()[:10]
 	env, err := environment.Start(ctx, environment.Config{
 		Plan:      r.plan,
+		Run:       run,
 		LogDir:    filepath.Join(r.opts.Out, "logs"),
 		Self:      r.opts.Self,
 		Optimizer: r.opts.Optimizer,
@@ -194,9 +197,13 @@ func (r *run) start(ctx context.Context) error {
 		Log:    r.log,
 		Length: r.stages.end(r.stages.looks),
 		Warmup: r.stages.warmup,
+		Run:    run,
 		Seed:   r.plan.Seed,
 		Sink:   r.recorder,
 		Begin:  r.watch.begin,
+	}
+	if r.plan.Upstream != nil {
+		config.Vary = r.plan.Upstream.Vary
 	}
 	if r.log != nil {
 		config.Catalog = r.log.Catalog()
@@ -226,7 +233,7 @@ func (r *run) recognize(ctx context.Context) error {
 		}
 		if !proven {
 			r.foreign = true
-			r.notice("the answers of %s don't carry the mock upstream's self-description: they are judged by their status alone, and nothing that rests on proof or on the upstream's ledger is offered", s.URL)
+			r.notice("a probe through %s got no self-description of this run's mock upstream: the answers are judged by their status alone, and nothing that rests on proof or on the upstream's ledger is offered", s.URL)
 		}
 	}
 	return nil

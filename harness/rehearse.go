@@ -110,7 +110,7 @@ func rehearse(plan *scenario.Plan, most uint64) (*rehearsal, error) {
 	if u := plan.Upstream; u != nil {
 		var err error
 		if policy, err = wire.ParsePolicy(u.CacheControl); err != nil {
-			return nil, &InputError{fmt.Errorf("upstream.%w", err)}
+			return nil, &InputError{fmt.Errorf("upstream.cache_control: %w", err)}
 		}
 		if h.thinking, err = newThinking(u.Latency); err != nil {
 			return nil, &InputError{fmt.Errorf("upstream.latency: %w", err)}

@@ -192,7 +192,7 @@ func (w *watch) progress(now time.Duration) {
 	if last.Requests > 0 {
 		p95 := time.Duration(last.Latency.ValueAtQuantile(95)) * time.Microsecond
 		p.Text = fmt.Sprintf("%s: %d requests/s, p95 %s, %d errors", w.r.plan.Systems[arm].Name,
-			last.Requests, p95.Round(10*time.Microsecond), last.Errors())
+			last.Offered, p95.Round(10*time.Microsecond), last.Errors())
 	}
 	w.r.opts.Progress(p)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -46,8 +45,8 @@ func (c *runCommand) Run(ctx context.Context, std Streams) error {
 	if err := openFolder(out); err != nil {
 		return err
 	}
-	if err := clearFolder(out); err != nil {
-		return err
+	if err := reports.Clear(out); err != nil {
+		return &failure{exitEnvironment, err, "Name another folder with --out DIR."}
 	}
 	opts := harness.Options{
 		Out:      out,
@@ -126,17 +125,6 @@ func openFolder(dir string) error {
 	}
 	probe.Close()
 	return os.Remove(probe.Name())
-}
-
-// clearFolder removes what an earlier run concluded, so that nobody takes its
-// verdict for that of a run which comes to none.
-func clearFolder(dir string) error {
-	for _, name := range []string{result.FileName, reports.PageFile, reports.JUnitFile, reports.SummaryFile} {
-		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return &failure{exitEnvironment, fmt.Errorf("clear the output folder: %w", err), "Name another folder with --out DIR."}
-		}
-	}
-	return nil
 }
 
 func needsOptimizer(plan *scenario.Plan) bool {

@@ -301,6 +301,8 @@ func TestFixedAddress(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// On an address of its own, where no other test's connection ends.
+	free = strings.Replace(free, "127.0.0.1:", "127.0.77.1:", 1)
 	e := startPlan(t, fixedTo(plan(), free))
 	if got := e.Systems()[scenario.New].URL.Host; got != free {
 		t.Errorf("the new system's upstream is at %s; want %s", got, free)

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"phasegate/fixtures/upstream/wire"
 	"phasegate/scenarios"
 )
 
@@ -276,7 +277,7 @@ func (c *compiler) system(root, v *value, name string, share float64) System {
 	}
 	if config := v.get("config"); config != nil && config.form == mapping {
 		if s.Kind == KindOptimizer {
-			s.Config = config.any().(map[string]any)
+			s.Config, s.ConfigAt = config.any().(map[string]any), config.at.String()
 		} else {
 			c.notice("systems.%s.config is not applied: a system of kind %s has settings of its own", name, s.Kind)
 		}
@@ -360,14 +361,20 @@ func (c *compiler) upstream(root *value) {
 	}
 	if vary := v.get("vary"); vary != nil {
 		for _, item := range vary.items {
-			if !fieldName.MatchString(item.text) {
+			if item.text == "*" {
+				c.fail(item, "* matches no request, so nothing could ever be a hit; allowed: names of request fields")
+			} else if !fieldName.MatchString(item.text) {
 				c.fail(item, "%s is not the name of a request field; allowed: one such as Accept-Language", quote(item.text))
 			}
 			u.Vary = append(u.Vary, item.text)
 		}
 	}
-	if cc := v.get("cache_control"); cc != nil && strings.ContainsAny(cc.text, "\r\n\x00") {
-		c.fail(cc, "%s has a line break; allowed: one field value", quote(cc.text))
+	if cc := v.get("cache_control"); cc != nil {
+		if strings.ContainsAny(cc.text, "\r\n\x00") {
+			c.fail(cc, "%s has a line break; allowed: one field value", quote(cc.text))
+		} else if _, err := wire.ParsePolicy(cc.text); err != nil {
+			c.fail(cc, "%s; allowed: directives of RFC 9111 and RFC 5861, each once", oneLine(err.Error()))
+		}
 	}
 }
 

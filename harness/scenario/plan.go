@@ -68,7 +68,9 @@ type System struct {
 	Name   string // Old or New
 	Kind   Kind
 	Share  float64        // of the traffic, 0 to 1
-	Config map[string]any // KindOptimizer: the optimizer's own configuration
+	Config map[string]any // KindOptimizer: the optimizer's own configuration …
+	// … and where it is written: "FILE:LINE:COL", or the flag of the command line.
+	ConfigAt string
 	// UpstreamTLS points a KindOptimizer at the upstream's TLS port, where
 	// HTTP/2 is offered, instead of the clear-text one.
 	UpstreamTLS bool

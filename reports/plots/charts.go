@@ -107,8 +107,8 @@ func (s *source) hitRatio() Figure {
 	p := panel{name: "cache hit ratio, from the upstream's ledger", weight: 1}
 	var facts []string
 	for i, arm := range s.arms {
-		if s.r.Systems[arm].Kind == "direct" {
-			continue // nothing that could hit
+		if arm == "old" && s.r.Systems[arm].Kind == "direct" {
+			continue // nothing that could hit; of a new one it is what is asked
 		}
 		pts := s.line(arm, func(in result.Interval) *float64 { return in.HitRatio })
 		if len(segments(pts)) == 0 {

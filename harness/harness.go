@@ -310,16 +310,22 @@ func (r *run) sizeArms() []load.Arm {
 	systems := r.env.Systems()
 	arms := make([]load.Arm, len(r.plan.Systems))
 	for i, s := range r.plan.Systems {
-		arms[i] = load.Arm{Name: s.Name, URL: systems[s.Name].URL, Share: s.Share, Connections: r.plan.Load.Connections}
-		if arms[i].Connections == 0 {
-			latency := r.plan.Load.Timeout
-			if r.plan.Upstream != nil {
-				latency = r.plan.Upstream.Latency.Typical()
-			}
-			arms[i].Connections = load.Connections(r.peak()*s.Share, latency)
-		}
+		arms[i] = load.Arm{Name: s.Name, URL: systems[s.Name].URL, Share: s.Share, Connections: r.connections(s)}
 	}
 	return arms
+}
+
+// connections is the size of a system's pool: the scenario's, or by Little's
+// law from the rate it is offered and the upstream's latency.
+func (r *run) connections(s scenario.System) int {
+	if r.plan.Load.Connections > 0 {
+		return r.plan.Load.Connections
+	}
+	latency := r.plan.Load.Timeout
+	if r.plan.Upstream != nil {
+		latency = r.plan.Upstream.Latency.Typical()
+	}
+	return load.Connections(r.peak()*s.Share, latency)
 }
 
 // armIndex is the position of an arm in the plan and in all that is indexed

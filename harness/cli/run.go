@@ -27,13 +27,16 @@ type runCommand struct {
 
 // Run implements the command.
 func (c *runCommand) Run(ctx context.Context, std Streams) error {
-	plan, err := scenario.Open(c.Scenario, os.ReadFile, scenario.Options{Profile: c.Profile, Set: c.Set, Seed: c.Seed, System: c.System})
+	plan, err := c.choice().open()
 	if err != nil {
-		return &failure{exitUsage, err, ""}
+		return err
 	}
 	if c.Upstream == "container" {
 		return &failure{exitEnvironment, errors.New("start the mock upstream in a container: this version has processes only"),
 			"Leave --upstream out, or say --upstream process."}
+	}
+	if err := forewarn(std, plan, c.choice()); err != nil {
+		return err
 	}
 	out := c.Out
 	if out == "" {
@@ -74,6 +77,10 @@ func (c *runCommand) Run(ctx context.Context, std Streams) error {
 	res, err := harness.Run(ctx, plan, opts)
 	done()
 	return conclude(ctx, std, out, res, err)
+}
+
+func (c *runCommand) choice() choice {
+	return choice{c.Scenario, scenario.Options{Profile: c.Profile, Set: c.Set, Seed: c.Seed, System: c.System}}
 }
 
 // conclude writes the reports of a run, prints its verdicts, and turns them

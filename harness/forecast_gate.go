@@ -39,7 +39,7 @@ func (o *oracle) gate(g scenario.Gate) GateForecast {
 	case g.Metric.Source == scenario.FromSequential:
 		o.improvement(&f, g)
 	case need.Length > length:
-		f.say(Undecided, "a slope can be bounded from %s on, and the steady state lasts %s%s", unit.Duration(need.Length.Seconds()),
+		f.say(Undecided, "such a slope can be told from none from %s on, and the steady state lasts %s%s", unit.Duration(need.Length.Seconds()),
 			unit.Duration(length.Seconds()), o.remedy(g.System, func(p *scenario.Plan) bool { return judged(p) >= need.Length }))
 	case time.Duration(need.Intervals)*Interval > length:
 		f.say(Undecided, "a mean is bounded from %d intervals of %s on, and the steady state lasts %s%s", need.Intervals, Interval,

@@ -289,7 +289,7 @@ func TestForecastOfTriggers(t *testing.T) {
 		{"no cache is slow at once", []string{"systems.new={kind: direct}"}, "{when: p95_latency > 50ms, for: 5s}", Impossible, "p95_latency is"},
 		{"and hits nothing", []string{"systems.new={kind: direct}"}, "{when: cache_hit_ratio < 50%, for: 5s}", Impossible, "cache_hit_ratio is 0 %"},
 		{"and has no process", []string{"systems.new={kind: direct}"}, "{when: memory > 1GB}", Given, "no system to sample"},
-		{"a slope doesn't fit into a minute", nil, "{when: memory_growth_rate > 10MB/hour}", Given, "a slope needs 100 s, and its window is 60 s"},
+		{"a slope doesn't fit into a minute", nil, "{when: memory_growth_rate > 10MB/hour}", Given, "a slope needs 5 m, and its window is 60 s"},
 		{"a comparison isn't made in a window", []string{"systems.old={kind: direct}", "traffic={new: 50%}"}, "{when: latency_improvement < 2}", Given, "can't be measured in a trigger's window"},
 		{"not by this version", nil, "{when: dashboard_uptime < 50%}", Given, "no dashboards"},
 		{"asking for what is good", nil, "{when: p95_latency < 50ms, for: 1s}", Open, ""},

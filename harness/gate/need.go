@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"math"
 	"time"
 
 	"phasegate/harness/scenario"
@@ -12,7 +13,7 @@ const Power = 0.9
 
 // SlopeWindow is the shortest time in which a slope of memory can be bounded,
 // and the shortest window in which a trigger sees one.
-const SlopeWindow = minTroughs * troughWidth
+const SlopeWindow = leastSpan
 
 // Need is the sample that a gate's rule asks for, before anything has been
 // measured. Samples are counted in what the metric is a share of (see Of), as
@@ -56,6 +57,10 @@ func NeedOf(g scenario.Gate, look Look) Need {
 		n.Intervals = stat.MinIntervals
 	case scenario.BySlope:
 		n.Length = SlopeWindow
+		if limit := math.Abs(g.Threshold); limit > 0 {
+			// Without any noise the bound still lies a piece of memory further out.
+			n.Length = max(n.Length, time.Duration(math.Ceil(memoryStep/limit*3600))*time.Second)
+		}
 	}
 	return n
 }

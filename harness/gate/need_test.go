@@ -44,9 +44,12 @@ func TestNeedOf(t *testing.T) {
 			}
 		}
 	}
-	slope, _ := scenario.ParseCondition("memory_growth_rate < 10MB/hour")
-	if n := NeedOf(scenario.Gate{Condition: slope}, Look{}); n.Length != 100*time.Second || n.Intervals != 0 {
-		t.Errorf("a slope: %+v", n)
+	// A piece of 2 MiB is 10 MB/hour over 755 s, and 100 MB/hour over less than the least.
+	for text, want := range map[string]time.Duration{"memory_growth_rate < 10MB/hour": 755 * time.Second, "memory_growth_rate < 100MB/hour": 5 * time.Minute} {
+		slope, _ := scenario.ParseCondition(text)
+		if n := NeedOf(scenario.Gate{Condition: slope}, Look{}); n.Length != want || n.Intervals != 0 {
+			t.Errorf("%s: %+v, want a length of %s", text, n, want)
+		}
 	}
 	mean, _ := scenario.ParseCondition("cpu < 20%")
 	if n := NeedOf(scenario.Gate{Condition: mean}, Look{}); n.Intervals != stat.MinIntervals {

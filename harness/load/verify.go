@@ -23,6 +23,7 @@ type answer struct {
 	status   int
 	length   int64 // of the body as received
 	declared int64 // what a HEAD's Content-Length says; −1 if nothing
+	part     part  // of a 206
 	proof    proof
 	end      time.Time // when the last body byte was read
 }
@@ -60,6 +61,7 @@ type expectation struct {
 	version uint64    // a write of ours that had ended before the send made this one; 0 for none
 	verify  bool
 	catalog wire.Catalog
+	asks    asks
 }
 
 // finding is what judging an answer found.
@@ -77,8 +79,8 @@ type finding struct {
 //   - 5xx is a server error, whoever made it;
 //   - a self-description that is damaged, or that is of another key, another
 //     status or another body, makes the answer wrong;
-//   - a status other than 2xx that the replayed log doesn't have for this path
-//     is a wrong status;
+//   - a status other than 2xx that the replayed recording doesn't have for this
+//     path, and that the request's own header didn't ask for, is a wrong status;
 //   - without a self-description, the answer is unproven, if verifying;
 //   - anything else is right, and may still be stale: older, when it was asked
 //     for, than its lifetime and its allowance together, or of a version that
@@ -102,7 +104,7 @@ func judge(e expectation, a *answer) finding {
 			return f
 		}
 	}
-	if a.status < 200 || a.status > 299 {
+	if (a.status < 200 || a.status > 299) && !e.asks.allow(a.status) {
 		if expected := e.catalog[string(e.target)].Status; a.status != expected {
 			f.class, f.why = timeline.Status, unexpected(a.status, expected)
 			return f
@@ -144,6 +146,9 @@ func compare(e expectation, a *answer) error {
 	d := &p.d
 	if d.Key != string(e.target) {
 		return fmt.Errorf("the answer is for %.100q", d.Key)
+	}
+	if d.Status == http.StatusOK && a.status != http.StatusOK && e.asks.allow(a.status) {
+		return a.part.compare(a, d)
 	}
 	if d.Status != a.status {
 		return fmt.Errorf("status %d, but the upstream had answered %d", a.status, d.Status)

@@ -253,6 +253,40 @@ func TestFixtures(t *testing.T) {
 	}
 }
 
+// The other recordings among the fixtures, as the README says.
+func TestFixturesOfOtherKinds(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		file                      string
+		read                      func(string) (*Recording, error)
+		requests, malformed, body int
+	}{
+		{"shop.json.log", ReadAccessLog, 60, 2, 0},
+		{"shop.har", ReadHAR, 32, 3, 1},
+		{"shop.targets.http", ReadTargets, 5, 0, 1},
+		{"shop.targets.json", ReadTargets, 4, 0, 1},
+	} {
+		r, err := tt.read(filepath.Join("..", "..", "fixtures", "traffic", tt.file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		bodies := 0
+		for _, x := range r.Extras() {
+			if len(x.Body) > 0 {
+				bodies++
+			}
+		}
+		if r.Requests() != tt.requests || r.Malformed != tt.malformed || bodies != tt.body {
+			t.Errorf("%s: %d requests, %d malformed, %d bodies: %v", tt.file, r.Requests(), r.Malformed, bodies, r.Problems)
+		}
+		if r.Timed() {
+			if _, pass := r.Times(); pass < time.Second || pass > 10*time.Second {
+				t.Errorf("%s: a pass of %s", tt.file, pass)
+			}
+		}
+	}
+}
+
 // A real log, named by the environment, must read without a fault.
 func TestRealLog(t *testing.T) {
 	t.Parallel()

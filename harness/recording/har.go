@@ -52,14 +52,13 @@ func (r *Recording) har(b *bufio.Reader) error {
 	lines := &lineCounter{from: b}
 	dec := json.NewDecoder(lines)
 	err := r.harLog(dec, lines)
-	if err != nil {
-		r.Lines = lines.at(dec.InputOffset())
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-		}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		r.Lines = lines.at(lines.read)
+		return io.ErrUnexpectedEOF
+	}
+	if r.Lines = lines.at(dec.InputOffset()); err != nil {
 		return err
 	}
-	r.Lines = lines.at(dec.InputOffset())
 	slices.SortStableFunc(r.entries, func(a, b entry) int { return int(min(max(a.at-b.at, -1), 1)) })
 	return nil
 }

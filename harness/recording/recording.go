@@ -118,7 +118,7 @@ type outcome struct {
 
 // found is a request as a reader found it.
 type found struct {
-	at     time.Time // zero for none
+	at     time.Time // of a recording that is Timed
 	method string
 	target string // path and query, fit for a request line
 	host   string // "" for none
@@ -202,7 +202,7 @@ func (r *Recording) add(line int, q found) error {
 	if len(r.entries) == math.MaxInt32 {
 		return fmt.Errorf("more than %d requests", len(r.entries))
 	}
-	if y := q.at.Year(); !q.at.IsZero() && (y < 1970 || y > 2200) { // nanoseconds since 1970 hold until 2262
+	if y := q.at.Year(); r.Timed() && (y < 1970 || y > 2200) { // nanoseconds since 1970 hold until 2262
 		r.reject(line, fmt.Errorf("the year %d; allowed is 1970 to 2200", y))
 		return nil
 	}
@@ -223,7 +223,7 @@ func (r *Recording) add(line int, q found) error {
 		r.paths = append(r.paths, q.target)
 	}
 	e := entry{path: path, method: method}
-	if !q.at.IsZero() {
+	if r.Timed() {
 		e.at = q.at.UnixNano()
 		r.fine = r.fine || q.at.Nanosecond() != 0
 	}

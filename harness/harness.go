@@ -212,6 +212,9 @@ func (r *run) start(ctx context.Context) error {
 		Raw:    r.raw,
 		Begin:  r.watch.begin,
 	}
+	if r.plan.Upstream != nil {
+		config.Vary = r.plan.Upstream.Vary
+	}
 	if r.recorded != nil {
 		config.Recording, config.Catalog = r.recorded, r.recorded.Catalog()
 		if control := env.Control(); control != nil {

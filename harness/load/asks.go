@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -21,9 +22,10 @@ type asks struct {
 	part         bool // Range: 206, 416
 }
 
-// newExtra prepares what a recorded request brings.
-func newExtra(header [][2]string, body []byte) extra {
-	x := extra{header: header, body: body}
+// newExtra prepares what a recorded request brings, for an upstream whose
+// answers vary by these fields.
+func newExtra(header [][2]string, body []byte, vary []string) extra {
+	x := extra{header: header, body: body, variant: variantOf(header, vary)}
 	for _, f := range header {
 		switch strings.ToLower(f[0]) {
 		case "if-none-match", "if-modified-since":
@@ -35,6 +37,44 @@ func newExtra(header [][2]string, body []byte) extra {
 		}
 	}
 	return x
+}
+
+// variantOf names the representation that a request selects by its header and
+// by the generator's own User-Agent, as the mock upstream does.
+func variantOf(header [][2]string, vary []string) string {
+	return selected(wire.Variant(vary, func(name string) string {
+		var values []string
+		for _, f := range header {
+			if strings.EqualFold(f[0], name) {
+				values = append(values, f[1])
+			}
+		}
+		if strings.EqualFold(name, "User-Agent") {
+			values = append(values, userAgent)
+		}
+		return strings.Join(values, ", ")
+	}))
+}
+
+// selected cuts off a variant what a system between may choose itself: the
+// content coding, and the fields by which intermediaries tell of themselves.
+func selected(variant string) string {
+	if variant == "" {
+		return ""
+	}
+	parts := strings.Split(variant, "&")
+	return strings.Join(slices.DeleteFunc(parts, func(part string) bool {
+		name, _, _ := strings.Cut(part, "=")
+		return name == "accept-encoding" || name == "via" || strings.HasPrefix(name, "forwarded") || strings.HasPrefix(name, "x-forwarded-")
+	}), "&")
+}
+
+// variant names the representation that a request selects.
+func (g *Generator) variant(r request) string {
+	if r.extra == nil {
+		return g.plain
+	}
+	return r.extra.variant
 }
 
 // asked returns what r's own header asks for.

@@ -69,7 +69,7 @@ func TestJudgeWhatWasAskedFor(t *testing.T) {
 		h.SetStatusCode(tt.status)
 		h.Set("Content-Range", tt.content)
 		a.part = readPart(h)
-		x := newExtra(tt.asked, nil)
+		x := newExtra(tt.asked, nil, nil)
 		f := judge(expectation{method: "GET", target: []byte("/a"), sent: sent, verify: true, asks: request{extra: &x}.asked()}, a)
 		if f.class != tt.class || tt.says != "" && !strings.Contains(f.why.Error(), tt.says) {
 			t.Errorf("%s: class %s (%v), want %s with %q", tt.why, f.class, f.why, tt.class, tt.says)
@@ -92,4 +92,33 @@ func FuzzReadPart(f *testing.F) {
 			t.Errorf("%q makes ten bytes %d to %d of 20", value, p.first, p.last)
 		}
 	})
+}
+
+// A cache that answers one variant's request with another has mixed them up.
+func TestJudgeVariants(t *testing.T) {
+	t.Parallel()
+	vary := []string{"Accept-Language", "User-Agent"}
+	german := newExtra([][2]string{{"accept-language", "de"}}, nil, vary)
+	g := &Generator{plain: variantOf(nil, vary)}
+	for _, tt := range []struct {
+		why     string
+		r       request
+		variant string
+		size    int64
+		class   timeline.Class
+	}{
+		{"its own", request{extra: &german}, "accept-language=de&user-agent=phasegate", 4, timeline.OK},
+		{"another's", request{extra: &german}, "accept-language=en&user-agent=phasegate", 4, timeline.Wrong},
+		{"nobody's", request{extra: &german}, "user-agent=phasegate", 4, timeline.Wrong},
+		{"a request that selects by nothing but the generator's name", request{}, "user-agent=phasegate", 4, timeline.OK},
+		{"and gets a variant", request{}, "accept-language=de&user-agent=phasegate", 4, timeline.Wrong},
+		{"a coding that the proxy negotiates, and where it says that it is one", request{extra: &german}, "accept-encoding=gzip&accept-language=de&user-agent=phasegate&x-forwarded-proto=https", 4, timeline.OK},
+		{"a receipt without a body is of no variant", request{extra: &german}, "", 0, timeline.OK},
+	} {
+		d := wire.Description{Key: "/a", Variant: tt.variant, Version: 1, Birth: time.Now(), Status: 200, Fresh: time.Hour, Size: tt.size}
+		e := expectation{method: "GET", target: []byte("/a"), sent: time.Now(), verify: true, variant: g.variant(tt.r)}
+		if f := judge(e, described(d, "body"[:tt.size], nil)); f.class != tt.class {
+			t.Errorf("%s: class %s (%v), want %s", tt.why, f.class, f.why, tt.class)
+		}
+	}
 }

@@ -236,6 +236,7 @@ func (c *conn) finish(x *exchange, j job, a *answer) {
 	f := judge(expectation{
 		method: j.method, target: c.out[c.target[0]:c.target[1]], sent: c.sent,
 		version: c.known, verify: c.arm.verify, catalog: c.g.catalog, asks: j.asked(),
+		variant: c.g.variant(j.request),
 	}, a)
 	x.Class, x.why, x.version = f.class, f.why, f.version
 	x.Stale, x.Blocking, x.Proven = f.stale, f.blocking, f.proven

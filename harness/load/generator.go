@@ -16,6 +16,9 @@ import (
 	"phasegate/harness/timeline"
 )
 
+// userAgent is how the generator names itself.
+const userAgent = "phasegate"
+
 // DefaultTimeout is the timeout of a load that names none.
 const DefaultTimeout = 5 * time.Second
 
@@ -40,6 +43,7 @@ type Config struct {
 	// Recording is what is replayed; nil where the load is generated.
 	Recording *recording.Recording
 	Catalog   wire.Catalog  // statuses to expect besides 2xx, by request target
+	Vary      []string      // request fields by which the mock upstream's answers vary
 	Length    time.Duration // of the schedule: requests are due before this
 	// Warmup is how much of the schedule comes before the steady state. It
 	// only matters for the parts of the report that leave it out.
@@ -62,6 +66,7 @@ type Generator struct {
 	raw     *Raw
 	begin   func(time.Time)
 	catalog wire.Catalog
+	plain   string // variant that a request without a header of its own selects
 	timeout time.Duration
 	length  time.Duration
 	warmup  time.Duration
@@ -105,6 +110,7 @@ func New(config Config) (*Generator, error) {
 		raw:     config.Raw,
 		begin:   config.Begin,
 		catalog: config.Catalog,
+		plain:   variantOf(nil, config.Vary),
 		timeout: config.Load.Timeout,
 		length:  config.Length,
 		warmup:  config.Warmup,
@@ -161,7 +167,7 @@ func (g *Generator) prepareRequests(config Config) error {
 		g.source, g.pacer = source, pacer
 		return errors.Join(err, err2)
 	}
-	g.source = newReplay(config.Recording)
+	g.source = newReplay(config.Recording, config.Vary)
 	if keys.PaceLog {
 		if !(keys.Speed >= 0) {
 			return fmt.Errorf("keys: a speed of %v; allowed is more than 0", keys.Speed)
@@ -222,7 +228,7 @@ func (a *arm) prepare(secured *tls.Config) error {
 	}
 	a.address = net.JoinHostPort(u.Hostname(), port)
 	a.origin = u.Scheme + "://" + u.Host
-	a.head = []byte(" HTTP/1.1\r\nHost: " + u.Host + "\r\nUser-Agent: phasegate\r\n")
+	a.head = []byte(" HTTP/1.1\r\nHost: " + u.Host + "\r\nUser-Agent: " + userAgent + "\r\n")
 	if u.Scheme == "https" {
 		a.tls = &tls.Config{}
 		if secured != nil {

@@ -25,6 +25,9 @@ type extra struct {
 	header [][2]string // names and values, in order; none that frames the message or names the host
 	body   []byte
 	asks   asks // of the header
+	// variant is what the header selects of the upstream's representations, as
+	// wire.Variant names it.
+	variant string
 }
 
 // content is the request's body; nil for none.

@@ -106,10 +106,10 @@ type replay struct {
 	extras []extra
 }
 
-func newReplay(r *recording.Recording) replay {
+func newReplay(r *recording.Recording, vary []string) replay {
 	s := replay{Recording: r}
 	for _, x := range r.Extras() {
-		s.extras = append(s.extras, newExtra(x.Header, x.Body))
+		s.extras = append(s.extras, newExtra(x.Header, x.Body, vary))
 	}
 	return s
 }

@@ -45,7 +45,7 @@ func recorded(t *testing.T, read func(string) (*recording.Recording, error), tex
 func TestReplayKeepsTheOrder(t *testing.T) {
 	t.Parallel()
 	l := logOf(t, "00 GET /a 200 1", "00 POST /b?x=1 201 1", "00 HEAD /a 200 0")
-	s := newReplay(l)
+	s := newReplay(l, nil)
 	var got []string
 	for i := range uint64(4) {
 		r := s.at(i)

@@ -62,6 +62,7 @@ type expectation struct {
 	verify  bool
 	catalog wire.Catalog
 	asks    asks
+	variant string
 }
 
 // finding is what judging an answer found.
@@ -78,7 +79,7 @@ type finding struct {
 //
 //   - 5xx is a server error, whoever made it;
 //   - a self-description that is damaged, or that is of another key, another
-//     status or another body, makes the answer wrong;
+//     variant, another status or another body, makes the answer wrong;
 //   - a status other than 2xx that the replayed recording doesn't have for this
 //     path, and that the request's own header didn't ask for, is a wrong status;
 //   - without a self-description, the answer is unproven, if verifying;
@@ -146,6 +147,10 @@ func compare(e expectation, a *answer) error {
 	d := &p.d
 	if d.Key != string(e.target) {
 		return fmt.Errorf("the answer is for %.100q", d.Key)
+	}
+	// An answer without any representation is of no variant.
+	if selected(d.Variant) != e.variant && (d.Variant != "" || d.Size > 0) {
+		return fmt.Errorf("the answer is the variant %.60q; asked for was %.60q", d.Variant, e.variant)
 	}
 	if d.Status == http.StatusOK && a.status != http.StatusOK && e.asks.allow(a.status) {
 		return a.part.compare(a, d)

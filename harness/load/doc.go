@@ -3,7 +3,7 @@
 // [New] makes a [Generator] from a [Config]; [Generator.Prewarm] fills a cache,
 // [Generator.Run] keeps the schedule, [Generator.Sequential] is one client in a
 // closed loop. What is asked for is generated, or replayed from a
-// [recording.Recording]. What is observed goes to a [Sink], and to a [Raw] file
+// [phasegate/harness/recording.Recording]. What is observed goes to a [Sink], and to a [Raw] file
 // for vegeta's tools; what only the generator knows is in the [Report].
 //
 // # Open loop

@@ -21,7 +21,7 @@ import (
 // without a usable answer it is at least the timeout.
 //
 // Whoever ends a request hands its result to a queue and goes on; a goroutine
-// of its own encodes and writes it. That takes about 2 µs each, so the queue,
+// of its own encodes and writes it. That takes 1 to 3 µs each, so the queue,
 // some 60,000 results or 15 MB long, fills up only where the disk stands
 // still. Then results are dropped and counted: a sender that waited for the
 // disk would measure the disk.

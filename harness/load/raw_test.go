@@ -134,3 +134,19 @@ func TestRawTellsOfAFullDisk(t *testing.T) {
 		t.Error("a file in no folder is created")
 	}
 }
+
+// What a result costs the goroutine that writes, in each encoding.
+func BenchmarkRawEncode(b *testing.B) {
+	for name, encoder := range map[string]func(io.Writer) vegeta.Encoder{"gob": vegeta.NewEncoder, "json": vegeta.NewJSONEncoder, "csv": vegeta.NewCSVEncoder} {
+		b.Run(name, func(b *testing.B) {
+			encode := encoder(io.Discard)
+			r := vegeta.Result{Attack: "new", Code: 200, Timestamp: time.Now(), Latency: time.Millisecond, BytesIn: 1024, Method: "GET", URL: "http://127.0.0.1:8080/items/k12345"}
+			for b.Loop() {
+				r.Seq++
+				if err := encode(&r); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

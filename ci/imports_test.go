@@ -62,6 +62,7 @@ var harnessOrder = [][]string{
 	{"harness/timeline"},
 	{"harness/scenario"},
 	{"harness/gate"},
+	{"harness/recording"},
 	{"harness/load", "harness/environment", "harness/probe", "harness/rollout"},
 	{"harness"},
 	{"harness/cli"},
@@ -121,7 +122,7 @@ func TestImports(t *testing.T) {
 		{
 			"data, statistics and decisions are pure: time, files and sockets come in as arguments, so that every rule is tested without a clock",
 			func(p goPackage, imported string) bool {
-				pure := level(p.ImportPath) >= 0 && level(p.ImportPath) < level("phasegate/harness/load")
+				pure := level(p.ImportPath) >= 0 && level(p.ImportPath) < level("phasegate/harness/recording")
 				return pure && slices.Contains([]string{"net", "net/http", "os", "os/exec", "syscall"}, imported)
 			},
 		},
@@ -154,7 +155,7 @@ func TestImports(t *testing.T) {
 	}
 	packages := listPackages(t)
 	for _, p := range packages {
-		if l := level(p.ImportPath); l >= 0 && l < level("phasegate/harness/load") {
+		if l := level(p.ImportPath); l >= 0 && l < level("phasegate/harness/recording") {
 			forbidClock(t, p)
 		}
 	}

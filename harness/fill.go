@@ -272,15 +272,15 @@ func (r *run) fillLoad() {
 		if arm.Queued > 0 && r.plan.Load.Connections == 0 {
 			r.notice("%d of %d requests to the %s system found all its %d connections busy: their wait is in the latency; load.connections raises the number", arm.Queued, arm.Offered, arm.Name, arm.Limit)
 		}
-		if arm.Name == scenario.New && r.log != nil && arm.Steady.Cacheable > 0 {
+		if arm.Name == scenario.New && r.recorded != nil && arm.Steady.Cacheable > 0 {
 			r.notice("%s system: %s", arm.Name, arm.Steady)
 		}
 	}
 	if out.Stolen = r.data.Stolen; out.Stolen > gate.MaxStolen {
 		r.notice("the machine lost %.1f %% of its CPU time to others on its host in the steady state: latencies are longer than the systems made them. A limit that was kept was kept; a broken one proves something only by requests that waited for the upstream", 100*out.Stolen)
 	}
-	if r.log != nil {
-		out.LogSkipped = int64(r.log.Malformed + r.log.Blank)
+	if r.recorded != nil {
+		out.LogSkipped = int64(r.recorded.Malformed + r.recorded.Blank)
 	}
 	// What a system refused to take was offered to it all the same.
 	tried := rep.Sent
@@ -301,8 +301,12 @@ func (r *run) fillLoad() {
 // source says in one line where the requests come from.
 func (r *run) source() string {
 	l := r.plan.Load
-	if r.log != nil {
-		return fmt.Sprintf("access log %s: %d requests, %d distinct targets", l.Keys.AccessLog, r.log.Requests(), r.log.Targets())
+	arrivals := ""
+	if l.Poisson {
+		arrivals = ", Poisson arrivals"
+	}
+	if r.recorded != nil {
+		return fmt.Sprintf("%s %s: %d requests, %d distinct targets%s", r.recorded.Kind, r.recorded.Path, r.recorded.Requests(), r.recorded.Targets(), arrivals)
 	}
 	text := fmt.Sprintf("%s over %d keys", l.Keys.Distribution, l.Keys.Count)
 	if l.Keys.Distribution == scenario.Zipf {
@@ -311,7 +315,7 @@ func (r *run) source() string {
 	if l.Writes.Share > 0 {
 		text += fmt.Sprintf(", %.3g %% %s %s", 100*l.Writes.Share, l.Writes.Method, l.Writes.Path)
 	}
-	return text
+	return text + arrivals
 }
 
 // conclude gives the run its verdict.

@@ -270,7 +270,7 @@ func (h *rehearsal) duration() []Part {
 		parts = append(parts, Part{"warm-up", s.warmup.Seconds(), "profile " + plan.Profile})
 	}
 	how := "profile " + plan.Profile
-	if h.run.log != nil && s.steady != plan.Steady {
+	if h.run.recorded != nil && s.steady != plan.Steady {
 		how = "the log's end"
 	}
 	if s.looks > 1 {

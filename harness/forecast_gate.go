@@ -190,7 +190,7 @@ func judged(p *scenario.Plan) time.Duration { return time.Duration(1+p.Extension
 
 // remedy names the profiles of the scenario that would do.
 func (o *oracle) remedy(system string, would func(*scenario.Plan) bool) string {
-	if o.h.run.log != nil && !o.h.run.plan.Load.Keys.Repeat {
+	if o.h.run.recorded != nil && !o.h.run.plan.Load.Keys.Repeat {
 		return "; the log has no more"
 	}
 	var names []string

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"phasegate/harness/gate"
+	"phasegate/harness/load"
 	"phasegate/harness/scenario"
 	"phasegate/reports/unit"
 )
@@ -18,8 +19,8 @@ func (o *oracle) joint() []string {
 	plan := o.h.run.plan
 	var lines []string
 	say := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
-	if log := o.h.run.log; log != nil {
-		r := log.Repetition()
+	if log := o.h.run.recorded; log != nil {
+		r := load.Repeats(log)
 		say("the whole log, all systems together: %s of its %s reads (%s) are the first for their target, so no cold cache can hit more than %s",
 			unit.Count(int64(r.First)), unit.Count(int64(r.Cacheable)), unit.Format(1-r.MaxHitRatio(), "share"), unit.Format(r.MaxHitRatio(), "share"))
 	}

@@ -13,6 +13,7 @@ import (
 	"phasegate/harness/environment"
 	"phasegate/harness/gate"
 	"phasegate/harness/load"
+	"phasegate/harness/recording"
 	"phasegate/harness/scenario"
 	"phasegate/harness/timeline"
 	"phasegate/reports/result"
@@ -29,6 +30,7 @@ type Options struct {
 	Optimizer string         // path of the optimizer's binary; "" where no system needs it
 	Upstream  string         // how the mock upstream is started, for the record: "process"
 	Command   []string       // argument vector that repeats the run, for the record
+	Raw       string         // file for every request's result in a vegeta encoding; "" for none
 	Commit    string         // revision that this program was built from, for the record
 	Progress  func(Progress) // told about every step; may be nil
 }
@@ -47,7 +49,8 @@ type run struct {
 	opts Options
 	res  *result.Result
 
-	log       *load.Log // nil unless a log is replayed
+	recorded  *recording.Recording // nil unless one is replayed
+	raw       *load.Raw            // nil unless asked for
 	env       *environment.Environment
 	arms      []load.Arm // in the plan's order, with their pools sized
 	recorder  *timeline.Recorder
@@ -97,6 +100,11 @@ func Run(ctx context.Context, plan *scenario.Plan, opts Options) (*result.Result
 		err = errors.Join(err, r.env.Stop(stop))
 		cancel()
 	}
+	if r.raw != nil {
+		if err := r.raw.Close(); err != nil {
+			r.notice("%v", err)
+		}
+	}
 	r.fill()
 	r.conclude(ctx, err)
 	r.res.Duration = time.Since(started).Seconds()
@@ -105,8 +113,14 @@ func Run(ctx context.Context, plan *scenario.Plan, opts Options) (*result.Result
 
 // measure is the part of a run in which something is running.
 func (r *run) measure(ctx context.Context) error {
-	if err := r.openLog(); err != nil {
+	if err := r.openRecording(); err != nil {
 		return err
+	}
+	if r.opts.Raw != "" {
+		var err error
+		if r.raw, err = load.CreateRaw(r.opts.Raw); err != nil {
+			return &InputError{err}
+		}
 	}
 	if err := r.start(ctx); err != nil {
 		return err
@@ -123,33 +137,33 @@ func (r *run) measure(ctx context.Context) error {
 	return r.sequential(ctx)
 }
 
-// openLog reads the access log of a replay and fits the stages to it: a log
-// that ends before the steady state would is judged whole, from its first
-// request on, since cutting a warm-up off would judge what is left of it.
-func (r *run) openLog() error {
+// openRecording reads what is to be replayed and fits the stages to it: a
+// recording that ends before the steady state would is judged whole, from its
+// first request on, since cutting a warm-up off would judge what is left of it.
+func (r *run) openRecording() error {
 	r.stages = stages{warmup: r.plan.Warmup, steady: r.plan.Steady, looks: 1 + r.plan.Extensions}
 	keys := r.plan.Load.Keys
-	if keys.AccessLog == "" {
-		return nil
-	}
-	log, err := load.ReadAccessLog(keys.AccessLog)
+	recorded, err := recording.Read(keys)
 	if err != nil {
 		return &InputError{err}
 	}
-	r.log = log
-	for _, line := range log.Notices() {
+	if recorded == nil {
+		return nil
+	}
+	r.recorded = recorded
+	for _, line := range recorded.Notices() {
 		r.notice("%s", line)
 	}
 	if keys.Repeat {
 		return nil
 	}
-	switch length := log.Length(r.plan.Load); {
+	switch length := load.Length(recorded, r.plan.Load, r.plan.Seed); {
 	case length < r.stages.end(1):
 		r.stages = stages{steady: length, looks: 1}
-		r.notice("the log ends after %s: all of it is judged, without a warm-up, and the steady state of %s is not filled", round(length), r.plan.Steady)
+		r.notice("the %s ends after %s: all of it is judged, without a warm-up, and the steady state of %s is not filled", recorded.Kind, round(length), r.plan.Steady)
 	case length < r.stages.end(r.stages.looks):
 		r.stages.looks = int((length - r.stages.warmup) / r.stages.steady)
-		r.notice("the log ends after %s: it is long enough for %d of %d planned looks", round(length), r.stages.looks, 1+r.plan.Extensions)
+		r.notice("the %s ends after %s: it is long enough for %d of %d planned looks", recorded.Kind, round(length), r.stages.looks, 1+r.plan.Extensions)
 	}
 	return nil
 }
@@ -194,22 +208,22 @@ func (r *run) start(ctx context.Context) error {
 	config := load.Config{
 		Arms:   r.arms,
 		Load:   r.plan.Load,
-		Log:    r.log,
 		Length: r.stages.end(r.stages.looks),
 		Warmup: r.stages.warmup,
 		Run:    run,
 		Seed:   r.plan.Seed,
 		Sink:   r.recorder,
+		Raw:    r.raw,
 		Begin:  r.watch.begin,
 	}
 	if r.plan.Upstream != nil {
 		config.Vary = r.plan.Upstream.Vary
 	}
-	if r.log != nil {
-		config.Catalog = r.log.Catalog()
+	if r.recorded != nil {
+		config.Recording, config.Catalog = r.recorded, r.recorded.Catalog()
 		if control := env.Control(); control != nil {
 			if err := control.PutCatalog(ctx, config.Catalog); err != nil {
-				return fmt.Errorf("hand the log's paths to the mock upstream: %w", err)
+				return fmt.Errorf("hand the recorded paths to the mock upstream: %w", err)
 			}
 		}
 	}
@@ -334,12 +348,16 @@ func (r *run) armIndex(name string) int {
 	return slices.IndexFunc(r.plan.Systems, func(s scenario.System) bool { return s.Name == name })
 }
 
-// rate is what an arm is offered, in requests per second: the mean of a log
-// replayed at its own pace, else the highest of the schedule.
+// rate is what an arm is offered, in requests per second: the mean of a
+// recording replayed at its own pace and of a sine, else the highest of the
+// schedule.
 func (r *run) rate(name string) float64 {
 	total := r.peak()
+	if sine := r.plan.Load.Sine; sine != nil {
+		total = sine.Mean
+	}
 	if r.plan.Load.Keys.PaceLog {
-		total = float64(r.log.Requests()) / r.log.Length(r.plan.Load).Seconds()
+		total = float64(r.recorded.Requests()) / load.Length(r.recorded, r.plan.Load, r.plan.Seed).Seconds()
 	}
 	return total * r.plan.System(name).Share
 }
@@ -347,13 +365,9 @@ func (r *run) rate(name string) float64 {
 // peak is the highest rate of all arms together, in requests per second.
 func (r *run) peak() float64 {
 	if r.plan.Load.Keys.PaceLog {
-		return r.log.Peak(r.plan.Load.Keys)
+		return load.Peak(r.recorded, r.plan.Load.Keys)
 	}
-	peak := 0.0
-	for _, s := range r.plan.Load.Rate {
-		peak = max(peak, s.From, s.To)
-	}
-	return peak
+	return r.plan.Load.Peak()
 }
 
 func round(d time.Duration) time.Duration { return d.Round(10 * time.Millisecond) }

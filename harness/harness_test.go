@@ -93,7 +93,7 @@ func TestExitsAreGates(t *testing.T) {
 	}
 }
 
-func TestOpenLogFitsTheStages(t *testing.T) {
+func TestRecordingFitsTheStages(t *testing.T) {
 	t.Parallel()
 	line := `192.0.2.1 - - [17/May/2015:10:05:03 +0000] "GET /a HTTP/1.1" 200 100` + "\n"
 	path := filepath.Join(t.TempDir(), "access.log")
@@ -115,7 +115,7 @@ func TestOpenLogFitsTheStages(t *testing.T) {
 			Warmup: 5 * time.Second, Steady: time.Minute, Extensions: 1,
 			Load: scenario.Load{Rate: []scenario.Segment{{From: tt.rate, To: tt.rate}}, Keys: scenario.Keys{AccessLog: path, Repeat: tt.repeat}},
 		}}
-		if err := r.openLog(); err != nil {
+		if err := r.openRecording(); err != nil {
 			t.Fatal(err)
 		}
 		if r.stages != tt.want {

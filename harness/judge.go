@@ -15,7 +15,7 @@ func (r *run) collect() {
 	r.data.Values = map[string]map[string]gate.Measured{scenario.New: r.values}
 	r.data.Cold = map[string]gate.Cold{}
 	for _, arm := range r.report.Arms {
-		if r.log != nil {
+		if r.recorded != nil {
 			r.data.Cold[arm.Name] = gate.Cold{First: int64(arm.Steady.First), Requests: int64(arm.Steady.Cacheable)}
 		}
 	}

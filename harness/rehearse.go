@@ -95,15 +95,15 @@ type copyOf struct {
 // where a file that the scenario names can't be used.
 func rehearse(plan *scenario.Plan, most uint64) (*rehearsal, error) {
 	h := &rehearsal{run: &run{plan: plan, res: &result.Result{}}}
-	if err := h.run.openLog(); err != nil {
+	if err := h.run.openRecording(); err != nil {
 		return nil, err
 	}
 	stages := h.run.stages
 	config := load.Config{
-		Load: plan.Load, Log: h.run.log, Length: stages.end(stages.looks), Warmup: stages.warmup, Seed: plan.Seed,
+		Load: plan.Load, Recording: h.run.recorded, Length: stages.end(stages.looks), Warmup: stages.warmup, Seed: plan.Seed,
 	}
-	if h.run.log != nil {
-		config.Catalog = h.run.log.Catalog()
+	if h.run.recorded != nil {
+		config.Catalog = h.run.recorded.Catalog()
 	}
 	var policy wire.Policy
 	var names []string

@@ -22,6 +22,7 @@ type runCommand struct {
 	Out       string   `placeholder:"DIR" help:"Folder for reports and logs; out/NAME unless told otherwise."`
 	Seed      *uint64  `help:"Seed of keys, split and latencies; the scenario's unless told otherwise."`
 	Set       []string `sep:"none" placeholder:"PATH=VALUE" help:"Set a value of the scenario, e.g. load.rate=200/s; VALUE is YAML. May be repeated."`
+	Raw       string   `placeholder:"FILE" help:"Also write every request's result to FILE, for vegeta report and vegeta plot: encoded as .json or .csv by the name's ending, else as gob. Latency counts from the due time, which is the result's time."`
 	Optimizer string   `placeholder:"PATH" env:"PHASEGATE_OPTIMIZER" help:"The optimizer's binary."`
 }
 
@@ -51,6 +52,7 @@ func (c *runCommand) Run(ctx context.Context, std Streams) error {
 	opts := harness.Options{
 		Out:      out,
 		Upstream: "process",
+		Raw:      c.Raw,
 		Command:  c.repeat(plan),
 		Commit:   commit(),
 	}

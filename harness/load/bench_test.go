@@ -96,13 +96,3 @@ func BenchmarkJudge(b *testing.B) {
 		}
 	}
 }
-
-func BenchmarkParseLine(b *testing.B) {
-	line := []byte(common + `"GET /presentations/kibana-search.png?x=1 HTTP/1.1" 200 203023 "http://r.example/" "Mozilla/5.0"`)
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := parseLine(line); err != nil {
-			b.Fatal(err)
-		}
-	}
-}

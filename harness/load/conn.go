@@ -36,6 +36,7 @@ var pieces = sync.Pool{New: func() any { return new([bodyPiece]byte) }}
 type job struct {
 	request
 	due time.Duration // after the connection's base
+	seq uint64        // position in the schedule
 	lag time.Duration // how much later the dispatcher got to it
 }
 
@@ -72,6 +73,8 @@ type exchange struct {
 	sent     bool
 	complete bool // a whole response was read
 	retried  bool
+	status   int    // 0 without a whole response
+	received int64  // bytes of its body
 	version  uint64 // as the answer describes itself; 0 where it doesn't
 }
 
@@ -227,11 +230,11 @@ func (c *conn) fail(x *exchange, j job, err error) {
 // finish judges a complete answer.
 func (c *conn) finish(x *exchange, j job, a *answer) {
 	end := a.end.Sub(c.base)
-	x.complete = true
+	x.complete, x.status, x.received = true, a.status, a.length
 	sent := c.sent.Sub(c.base)
 	x.Latency, x.Wait, x.Service = end-j.due, sent-j.due, end-sent
 	f := judge(expectation{
-		method: j.method, target: c.out[c.target[0]:c.target[1]], variant: c.g.variant(j.request), sent: c.sent,
+		method: j.method, target: c.out[c.target[0]:c.target[1]], variant: c.g.variant(j.request), asks: j.asked(), sent: c.sent,
 		from: c.arm.from, since: c.g.since, version: c.known, verify: c.arm.verify, catalog: c.g.catalog,
 	}, a)
 	x.Class, x.why, x.version = f.class, f.why, f.version
@@ -279,6 +282,7 @@ func (c *conn) receive(method string) (*answer, error) {
 	a := &answer{status: h.StatusCode(), declared: -1}
 	if c.arm.verify {
 		a.proof = readProof(h)
+		a.part = readPart(h)
 	}
 	if err := c.readBody(method, a); err != nil {
 		return nil, err

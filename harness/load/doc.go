@@ -2,8 +2,9 @@
 //
 // [New] makes a [Generator] from a [Config]; [Generator.Prewarm] fills a cache,
 // [Generator.Run] keeps the schedule, [Generator.Sequential] is one client in a
-// closed loop. [ReadAccessLog] reads a log to be replayed. What is observed
-// goes to a [Sink]; what only the generator knows is in the [Report].
+// closed loop. What is asked for is generated, or replayed from a
+// [phasegate/harness/recording.Recording]. What is observed goes to a [Sink], and to a [Raw] file
+// for vegeta's tools; what only the generator knows is in the [Report].
 //
 // # Open loop
 //
@@ -20,7 +21,10 @@
 //
 // Which arm, method and target belong to position i is a pure function of the
 // configuration, the seed and i: each is drawn by a hash of the position, in a
-// stream of its own. [Generator.At] shows the sequence without running it.
+// stream of its own. So is when it is due: by the integral of a rate that is
+// constant, climbs, steps or swings, evenly or as a Poisson process, or by the
+// times that a recording has. [Generator.At] shows the sequence without
+// running it.
 //
 // # Verification
 //
@@ -30,6 +34,8 @@
 // came, and of the body that came, checksum included; it also tells how old
 // the answer was when it was asked for and whether it had to wait for the
 // upstream. Nothing that the system under test adds is believed; its claims
-// are recorded beside. Births are read against this host's clock, so the mock
+// are recorded beside. What a recorded request's own header asks for (304, 206,
+// 412, 416) is expected, and a part is held against the description's size.
+// Births are read against this host's clock, so the mock
 // upstream has to run on the same host.
 package load

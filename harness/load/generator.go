@@ -7,14 +7,17 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"strings"
 	"sync"
 	"time"
 
 	"phasegate/fixtures/upstream/wire"
+	"phasegate/harness/recording"
 	"phasegate/harness/scenario"
 	"phasegate/harness/timeline"
 )
+
+// userAgent is how the generator names itself.
+const userAgent = "phasegate"
 
 // DefaultTimeout is the timeout of a load that names none.
 const DefaultTimeout = 5 * time.Second
@@ -35,18 +38,20 @@ type Sink interface {
 
 // Config describes a Generator's work.
 type Config struct {
-	Arms    []Arm
-	Load    scenario.Load // Timeout 0 is DefaultTimeout; Protocol "" is http/1.1
-	Log     *Log          // replayed; nil where the load is generated
-	Catalog wire.Catalog  // statuses to expect besides 2xx, by request target
-	Run     string        // of the mock upstream, as its answers name it
-	Vary    []string      // request fields by which the mock upstream selects a variant
-	Length  time.Duration // of the schedule: requests are due before this
+	Arms []Arm
+	Load scenario.Load // Timeout 0 is DefaultTimeout; Protocol "" is http/1.1
+	// Recording is what is replayed; nil where the load is generated.
+	Recording *recording.Recording
+	Catalog   wire.Catalog  // statuses to expect besides 2xx, by request target
+	Run       string        // of the mock upstream, as its answers name it
+	Vary      []string      // request fields by which the mock upstream selects a variant
+	Length    time.Duration // of the schedule: requests are due before this
 	// Warmup is how much of the schedule comes before the steady state. It
 	// only matters for the parts of the report that leave it out.
 	Warmup time.Duration
 	Seed   uint64
 	Sink   Sink                // nil drops what is observed
+	Raw    *Raw                // gets every result too; nil for none
 	Begin  func(now time.Time) // told when the schedule begins (due time 0); may be nil
 	TLS    *tls.Config         // for https arms; nil trusts the host's authorities
 }
@@ -59,10 +64,11 @@ type Generator struct {
 	pacer   pacer
 	split   split
 	sink    Sink
+	raw     *Raw
 	begin   func(time.Time)
 	catalog wire.Catalog
-	vary    []string
 	since   time.Time // answers made later than this are of this run
+	plain   string    // variant that a request without a header of its own selects
 	timeout time.Duration
 	length  time.Duration
 	warmup  time.Duration
@@ -87,6 +93,7 @@ type sleeper interface {
 // armSide is what an arm's connections need.
 type armSide struct {
 	address string
+	origin  string // the URL without a path
 	head    []byte // of every request, from after the target on
 	tls     *tls.Config
 }
@@ -102,10 +109,11 @@ var (
 func New(config Config) (*Generator, error) {
 	g := &Generator{
 		sink:    config.Sink,
+		raw:     config.Raw,
 		begin:   config.Begin,
 		catalog: config.Catalog,
-		vary:    config.Vary,
 		since:   time.Now(),
+		plain:   variantOf(nil, config.Vary),
 		timeout: config.Load.Timeout,
 		length:  config.Length,
 		warmup:  config.Warmup,
@@ -150,34 +158,33 @@ func New(config Config) (*Generator, error) {
 
 func (g *Generator) prepareRequests(config Config) error {
 	keys := config.Load.Keys
-	if config.Log == nil {
-		if keys.AccessLog != "" {
-			return fmt.Errorf("keys: the access log %s isn't loaded", keys.AccessLog)
+	if config.Recording == nil {
+		if keys.File() != "" {
+			return fmt.Errorf("keys: %s isn't loaded", keys.File())
 		}
 		if keys.PaceLog {
-			return errors.New("keys: the pace of a log, but no log")
+			return errors.New("keys: the pace of a recording, but no recording")
 		}
 		source, err := newMix(config.Load, config.Seed)
-		pacer, err2 := newRates(config.Load.Rate)
+		pacer, err2 := newPacer(config.Load, config.Seed)
 		g.source, g.pacer = source, pacer
 		return errors.Join(err, err2)
 	}
-	log := config.Log
-	g.source = replay{log}
+	g.source = newReplay(config.Recording, config.Vary)
 	if keys.PaceLog {
 		if !(keys.Speed >= 0) {
 			return fmt.Errorf("keys: a speed of %v; allowed is more than 0", keys.Speed)
 		}
-		g.pacer = newLogPace(log, keys)
+		g.pacer = newRecordedPace(config.Recording, keys)
 		return nil
 	}
-	pacer, err := newRates(config.Load.Rate)
+	pacer, err := newPacer(config.Load, config.Seed)
 	if err != nil {
 		return err
 	}
 	g.pacer = pacer
 	if !keys.Repeat {
-		g.pacer = once{pacer: pacer, n: uint64(log.Requests())}
+		g.pacer = once{pacer: pacer, n: uint64(config.Recording.Requests())}
 	}
 	return nil
 }
@@ -226,6 +233,7 @@ func (a *arm) prepare(secured *tls.Config) error {
 		port = u.Port()
 	}
 	a.address = net.JoinHostPort(u.Hostname(), port)
+	a.origin = u.Scheme + "://" + u.Host
 	a.head = []byte(" HTTP/1.1\r\nHost: " + u.Host + "\r\nUser-Agent: " + userAgent + "\r\n")
 	if u.Scheme == "https" {
 		a.tls = &tls.Config{}
@@ -236,27 +244,6 @@ func (a *arm) prepare(secured *tls.Config) error {
 		a.tls.NextProtos = []string{"http/1.1"}
 	}
 	return nil
-}
-
-// userAgent is the User-Agent of every request.
-const userAgent = "phasegate"
-
-// variant is the one that the mock upstream selects for a request.
-func (g *Generator) variant(r request) string {
-	return wire.Variant(g.vary, func(name string) string {
-		var values []string
-		if strings.EqualFold(name, "User-Agent") {
-			values = append(values, userAgent)
-		}
-		if r.extra != nil {
-			for _, f := range r.extra.header {
-				if strings.EqualFold(f[0], name) {
-					values = append(values, f[1])
-				}
-			}
-		}
-		return strings.Join(values, ", ")
-	})
 }
 
 // Request is one position of a request sequence.

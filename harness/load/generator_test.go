@@ -113,7 +113,7 @@ func TestRunReplaysTheLog(t *testing.T) {
 	arm := oneArm(t, url)
 	arm.Connections = 1
 	load := scenario.Load{Rate: flat(1000), Verify: true}
-	g := generator(t, Config{Arms: []Arm{arm}, Load: load, Log: l, Catalog: l.Catalog(), Length: l.Length(load), Sink: &memory{}})
+	g := generator(t, Config{Arms: []Arm{arm}, Load: load, Recording: l, Catalog: l.Catalog(), Length: Length(l, load, 0), Sink: &memory{}})
 	report, err := g.Run(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -397,7 +397,7 @@ func TestSequential(t *testing.T) {
 		t.Error("a target without a slash is accepted")
 	}
 	l := logOf(t, "00 POST /a 200 1")
-	g = generator(t, Config{Arms: []Arm{oneArm(t, s.URL)}, Load: scenario.Load{Rate: flat(1)}, Log: l, Length: time.Second})
+	g = generator(t, Config{Arms: []Arm{oneArm(t, s.URL)}, Load: scenario.Load{Rate: flat(1)}, Recording: l, Length: time.Second})
 	if _, err := g.Sequential(t.Context(), 0, 1); err == nil || !strings.Contains(err.Error(), "no read among") {
 		t.Errorf("a log without reads: %v", err)
 	}
@@ -493,9 +493,9 @@ func TestNewRefuses(t *testing.T) {
 		{"a negative timeout", func(c *Config) { c.Load.Timeout = -1 }, "timeout"},
 		{"no rate", func(c *Config) { c.Load.Rate = nil }, "rate: none is given"},
 		{"a log that wasn't read", func(c *Config) { c.Load.Keys.AccessLog = "x.log" }, "x.log isn't loaded"},
-		{"the pace of no log", func(c *Config) { c.Load.Keys.PaceLog = true }, "the pace of a log"},
+		{"the pace of no log", func(c *Config) { c.Load.Keys.PaceLog = true }, "the pace of a recording"},
 		{"a speed that isn't one", func(c *Config) {
-			c.Log, c.Load.Keys = logOf(t, "00 GET /a 200 1"), scenario.Keys{PaceLog: true, Speed: math.NaN()}
+			c.Recording, c.Load.Keys = logOf(t, "00 GET /a 200 1"), scenario.Keys{PaceLog: true, Speed: math.NaN()}
 		}, "a speed of NaN"},
 		{"all faults are told at once", func(c *Config) { c.Length, c.Arms[0].Connections = 0, 0 }, "a schedule of 0s; allowed is more than 0\narm new: 0 connections"},
 	} {

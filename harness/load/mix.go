@@ -24,6 +24,10 @@ type request struct {
 type extra struct {
 	header [][2]string // names and values, in order; none that frames the message or names the host
 	body   []byte
+	asks   asks // of the header
+	// variant is what the header selects of the upstream's representations, as
+	// wire.Variant names it.
+	variant string
 }
 
 // content is the request's body; nil for none.
@@ -57,6 +61,7 @@ const (
 	keyStream
 	hotStream
 	writeStream
+	arrivalStream
 )
 
 // stream is a sequence of uniform draws in which each can be had by its

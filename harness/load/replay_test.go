@@ -2,68 +2,50 @@ package load
 
 import (
 	"math"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"phasegate/fixtures/upstream/wire"
+	"phasegate/harness/recording"
 	"phasegate/harness/scenario"
-
-	"github.com/google/go-cmp/cmp"
 )
 
-// logOf reads lines of the form "SECOND REQUEST STATUS SIZE", where REQUEST is
-// "GET /a".
-func logOf(t *testing.T, lines ...string) *Log {
+// logOf is a recording of lines of the form "SECOND REQUEST STATUS SIZE",
+// where REQUEST is "GET /a".
+func logOf(t *testing.T, lines ...string) *recording.Recording {
 	t.Helper()
 	var text strings.Builder
 	for _, line := range lines {
 		f := strings.Fields(line)
 		text.WriteString(`h - - [17/May/2015:10:05:` + f[0] + ` +0000] "` + f[1] + ` ` + f[2] + ` HTTP/1.1" ` + f[3] + ` ` + f[4] + "\n")
 	}
-	l, err := readLog(strings.NewReader(text.String()))
+	return recorded(t, recording.ReadAccessLog, text.String())
+}
+
+// recorded reads a recording from a file with that text.
+func recorded(t *testing.T, read func(string) (*recording.Recording, error), text string) *recording.Recording {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "recorded")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, err := read(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if l.Malformed > 0 {
-		t.Fatal(l.Problems)
+	if r.Malformed > 0 {
+		t.Fatal(r.Problems)
 	}
-	return l
+	return r
 }
 
-func TestCatalog(t *testing.T) {
-	t.Parallel()
-	for _, tt := range []struct {
-		why   string
-		lines []string
-		want  wire.Resource
-	}{
-		{"the most frequent size of a 2xx", []string{"00 GET /a 200 5", "00 GET /a 200 9", "00 GET /a 200 5"}, wire.Resource{Status: 200, Size: 5}},
-		{"of a draw the larger: a part of it may have been cut off", []string{"00 GET /a 200 5", "00 GET /a 200 9"}, wire.Resource{Status: 200, Size: 9}},
-		{"- is 0", []string{"00 GET /a 200 -"}, wire.Resource{Status: 200}},
-		{"206 is a part of it", []string{"00 GET /a 206 5", "00 GET /a 206 5", "00 GET /a 200 9"}, wire.Resource{Status: 200, Size: 9}},
-		{"and better than nothing", []string{"00 GET /a 206 5"}, wire.Resource{Status: 200, Size: 5}},
-		{"304 says nothing of the size", []string{"00 GET /a 304 0", "00 GET /a 304 0", "00 GET /a 200 9"}, wire.Resource{Status: 200, Size: 9}},
-		{"HEAD neither", []string{"00 HEAD /a 200 0", "00 HEAD /a 200 0", "00 GET /a 200 9"}, wire.Resource{Status: 200, Size: 9}},
-		{"5xx is served as 200, without the size of the error page", []string{"00 GET /a 500 626"}, wire.Resource{Status: 200}},
-		{"4xx with the size of its page", []string{"00 GET /a 404 196", "00 GET /a 404 196", "00 GET /a 200 9"}, wire.Resource{Status: 404, Size: 196}},
-		{"of a draw 200", []string{"00 GET /a 404 196", "00 GET /a 200 9"}, wire.Resource{Status: 200, Size: 9}},
-		{"304 and 5xx count for 200", []string{"00 GET /a 404 196", "00 GET /a 404 196", "00 GET /a 200 9", "00 GET /a 304 -", "00 GET /a 503 7"}, wire.Resource{Status: 200, Size: 9}},
-		{"3xx", []string{"00 GET /a 301 169"}, wire.Resource{Status: 301, Size: 169}},
-		{"201 is a 2xx", []string{"00 POST /a 201 64"}, wire.Resource{Status: 200, Size: 64}},
-	} {
-		got := logOf(t, tt.lines...).Catalog()
-		if diff := cmp.Diff(wire.Catalog{"/a": tt.want}, got); diff != "" {
-			t.Errorf("%s: %s", tt.why, diff)
-		}
-	}
-}
-
-func TestReplayKeepsTheLog(t *testing.T) {
+func TestReplayKeepsTheOrder(t *testing.T) {
 	t.Parallel()
 	l := logOf(t, "00 GET /a 200 1", "00 POST /b?x=1 201 1", "00 HEAD /a 200 0")
-	s := replay{l}
+	s := newReplay(l, nil)
 	var got []string
 	for i := range uint64(4) {
 		r := s.at(i)
@@ -72,7 +54,7 @@ func TestReplayKeepsTheLog(t *testing.T) {
 	if want := []string{"GET /a", "POST /b?x=1", "HEAD /a", "GET /a"}; !slices.Equal(got, want) {
 		t.Errorf("replayed %q, want %q", got, want)
 	}
-	if r := l.Repetition(); r != (Repetition{Cacheable: 2, First: 1}) {
+	if r := Repeats(l); r != (Repetition{Cacheable: 2, First: 1}) {
 		t.Errorf("repetition %+v", r)
 	}
 	top := s.popular(5)
@@ -81,7 +63,7 @@ func TestReplayKeepsTheLog(t *testing.T) {
 	}
 }
 
-func TestLogPace(t *testing.T) {
+func TestRecordedPace(t *testing.T) {
 	t.Parallel()
 	ms := func(values ...int) []time.Duration {
 		var out []time.Duration
@@ -106,7 +88,7 @@ func TestLogPace(t *testing.T) {
 		for _, s := range tt.times {
 			lines = append(lines, s+" GET /a 200 1")
 		}
-		p := newLogPace(logOf(t, lines...), tt.keys)
+		p := newRecordedPace(logOf(t, lines...), tt.keys)
 		for i, want := range tt.want {
 			if got := p.due(uint64(i)); got != want {
 				t.Errorf("%s: request %d is due at %v, want %v", tt.why, i, got, want)
@@ -118,22 +100,22 @@ func TestLogPace(t *testing.T) {
 	}
 }
 
-// A schedule of exactly the log's length holds exactly the log's requests.
 // A pool is sized for the busiest second, not for the mean.
-func TestLogPeak(t *testing.T) {
+func TestPeak(t *testing.T) {
 	t.Parallel()
 	l := logOf(t, "05 GET /a 200 1", "07 GET /b 200 1", "07 GET /c 200 1", "07 GET /d 200 1", "09 GET /a 200 1")
 	for _, tt := range []struct {
 		speed float64
 		want  float64
 	}{{1, 3}, {0, 3}, {2, 3}, {4, 4}, {100, 5}} {
-		if got := l.Peak(scenario.Keys{PaceLog: true, Speed: tt.speed}); got != tt.want {
+		if got := Peak(l, scenario.Keys{PaceLog: true, Speed: tt.speed}); got != tt.want {
 			t.Errorf("speed %g: %g/s, want %g", tt.speed, got, tt.want)
 		}
 	}
 }
 
-func TestLogLength(t *testing.T) {
+// A schedule of exactly the recording's length holds exactly its requests.
+func TestLength(t *testing.T) {
 	t.Parallel()
 	l := logOf(t, "05 GET /a 200 1", "05 GET /b 200 1", "08 GET /c 200 1")
 	for _, tt := range []struct {
@@ -144,16 +126,17 @@ func TestLogLength(t *testing.T) {
 		{"at a rate", scenario.Load{Rate: flat(30)}, 100 * time.Millisecond},
 		{"at its own pace, to the end of the last second", scenario.Load{Keys: scenario.Keys{PaceLog: true}}, 4 * time.Second},
 		{"times a speed", scenario.Load{Keys: scenario.Keys{PaceLog: true, Speed: 8}}, 500 * time.Millisecond},
+		{"a wave: its trough first", scenario.Load{Sine: &scenario.Sine{Mean: 3, Amplitude: 3, Period: 2 * time.Second, Start: 3 * math.Pi / 2}}, time.Second},
 		{"a rate that never gets there", scenario.Load{Rate: flat(0)}, never},
 	} {
-		got := l.Length(tt.load)
+		got := Length(l, tt.load, 0)
 		if got != tt.want {
 			t.Errorf("%s: %v, want %v", tt.why, got, tt.want)
 		}
 		if got == never {
 			continue
 		}
-		g, err := New(Config{Arms: []Arm{oneArm(t, "http://h.example")}, Load: tt.load, Log: l, Length: got})
+		g, err := New(Config{Arms: []Arm{oneArm(t, "http://h.example")}, Load: tt.load, Recording: l, Length: got})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -169,16 +152,5 @@ func count(g *Generator) (n int) {
 			return n
 		}
 		n++
-	}
-}
-
-func TestNoticesTellOfTimesThatRunBackwards(t *testing.T) {
-	t.Parallel()
-	got := strings.Join(logOf(t, "05 GET /a 200 1", "09 GET /a 200 1", "06 GET /a 200 1").Notices(), "\n")
-	if !strings.Contains(got, "1 of 3 requests are logged after later ones, by up to 3s") {
-		t.Errorf("notices: %q", got)
-	}
-	if got := logOf(t, "05 GET /a 200 1").Notices(); len(got) != 0 {
-		t.Errorf("a clean log has notices: %q", got)
 	}
 }

@@ -185,9 +185,12 @@ func (a *arm) fail(kind int, name string, j job, x *exchange, target func() []by
 
 // sentence is how one failure is told of.
 func sentence(arm string, j job, why error, target []byte) string {
-	text := fmt.Sprintf("%s: %s %.120s, due at %s: %v", arm, j.method, target, j.due.Round(time.Millisecond), why)
+	return cut(fmt.Sprintf("%s: %s %.120s, due at %s: %v", arm, j.method, target, j.due.Round(time.Millisecond), why))
+}
+
+func cut(text string) string {
 	if len(text) > maxExample {
-		text = text[:maxExample] + "…"
+		return text[:maxExample] + "…"
 	}
 	return text
 }

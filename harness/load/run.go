@@ -101,7 +101,7 @@ func (r *running) dispatch() {
 		}
 		g.sink.Offer(at, due)
 		r.pending.Add(1)
-		sent, free := r.pools[at].dispatch(job{request: req, due: due, lag: late})
+		sent, free := r.pools[at].dispatch(job{request: req, due: due, seq: i, lag: late})
 		if free {
 			r.lag.record(sent.Sub(r.base)-due, steady)
 		}
@@ -138,6 +138,9 @@ func (r *running) record(a *arm, j job, x *exchange) {
 		x.Latency = max(x.Latency, g.timeout)
 	}
 	a.tally(a.Name, j, x, target)
+	if g.raw != nil {
+		g.raw.add(rawResult(a, r.base, j, x, target()))
+	}
 	g.sink.Record(a.index, x.Outcome)
 	r.pending.Done()
 }

@@ -20,7 +20,38 @@ type pacer interface {
 	due(i uint64) time.Duration
 }
 
-// rates is the pacer of an offered rate that changes piece by piece, each
+// shape is a course of the offered rate: it says when the integral of the
+// rate, N(t), reaches n.
+type shape interface {
+	// reach never decreases in n and is [never] where N stays below it.
+	reach(n float64) time.Duration
+}
+
+// even is the pacer whose request i is due when N(t) reaches i: with a
+// constant rate, at equal distances.
+type even struct{ shape }
+
+func (e even) due(i uint64) time.Duration { return e.reach(float64(i)) }
+
+// newPacer returns the pacer of a load's rate and arrivals.
+func newPacer(l scenario.Load, seed uint64) (pacer, error) {
+	var s shape
+	var err error
+	if l.Sine != nil {
+		s, err = newSine(*l.Sine)
+	} else {
+		s, err = newRates(l.Rate)
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case l.Poisson:
+		return newPoisson(s, seed), nil
+	}
+	return even{s}, nil
+}
+
+// rates is an offered rate that changes piece by piece, each
 // piece constant or linear. Request i is due when the integral of the rate
 // reaches i:
 //
@@ -38,7 +69,7 @@ type pacer interface {
 // Every due time is computed from i alone, so that no rounding adds up.
 // vegeta's pacers answer a similar question and aren't used here: its constant
 // pacer rounds the period to whole nanoseconds, which at 2,400/s runs 6 ms
-// ahead within an hour, and its linear pacer approximates.
+// ahead within an hour, and its linear and sine pacers approximate.
 type rates struct {
 	pieces []piece
 }
@@ -84,8 +115,7 @@ func newRates(segments []scenario.Segment) (*rates, error) {
 	return r, nil
 }
 
-func (r *rates) due(i uint64) time.Duration {
-	at := float64(i)
+func (r *rates) reach(at float64) time.Duration {
 	// The last piece with n <= i: pieces without requests share their n with
 	// the next one and so are passed over.
 	k := sort.Search(len(r.pieces), func(k int) bool { return r.pieces[k].n > at }) - 1

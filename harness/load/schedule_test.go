@@ -39,7 +39,7 @@ func TestRatesDue(t *testing.T) {
 			t.Errorf("%s: %v", tt.why, err)
 			continue
 		}
-		if got := r.due(tt.i); got != tt.want {
+		if got := (even{r}).due(tt.i); got != tt.want {
 			t.Errorf("%s: request %d of %v is due at %v, want %v", tt.why, tt.i, tt.rate, got, tt.want)
 		}
 	}
@@ -64,12 +64,12 @@ func TestRatesCount(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		n, last := uint64(0), time.Duration(0)
-		for ; r.due(n) < tt.length; n++ {
-			if r.due(n) < last {
-				t.Fatalf("%v: request %d is due at %v, after one due at %v", tt.rate, n, r.due(n), last)
+		p, n, last := even{r}, uint64(0), time.Duration(0)
+		for ; p.due(n) < tt.length; n++ {
+			if p.due(n) < last {
+				t.Fatalf("%v: request %d is due at %v, after one due at %v", tt.rate, n, p.due(n), last)
 			}
-			last = r.due(n)
+			last = p.due(n)
 		}
 		if n != tt.want {
 			t.Errorf("%v has %d requests in %v, want %d", tt.rate, n, tt.length, tt.want)
@@ -95,8 +95,8 @@ func TestRampAgreesWithVegeta(t *testing.T) {
 		}
 		elapsed += max(wait, 0)
 		period := time.Duration(1e9 / theirs.Rate(elapsed))
-		if d := elapsed - ours.due(hit); d < -period/10 || d > period*11/10 {
-			t.Fatalf("request %d is due at %v, vegeta's at %v", hit, ours.due(hit), elapsed)
+		if d := elapsed - (even{ours}).due(hit); d < -period/10 || d > period*11/10 {
+			t.Fatalf("request %d is due at %v, vegeta's at %v", hit, even{ours}.due(hit), elapsed)
 		}
 	}
 }

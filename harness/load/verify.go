@@ -23,6 +23,7 @@ type answer struct {
 	status   int
 	length   int64 // of the body as received
 	declared int64 // what a HEAD's Content-Length says; −1 if nothing
+	part     part  // of a 206
 	proof    proof
 	end      time.Time // when the last body byte was read
 }
@@ -58,11 +59,12 @@ type expectation struct {
 	target  []byte
 	from    string    // the arm of the run whose upstream must have made it …
 	since   time.Time // … if it was made since the run began
-	variant string    // that the request selects
 	sent    time.Time // by the wall clock that the mock upstream's births are from
 	version uint64    // a write of ours that had ended before the send made this one; 0 for none
 	verify  bool
 	catalog wire.Catalog
+	asks    asks
+	variant string
 }
 
 // finding is what judging an answer found.
@@ -83,8 +85,8 @@ type finding struct {
 //     One from before the run is that of a cache that was warm already;
 //   - a self-description that is damaged, or that is of another key, another
 //     variant, another status or another body, makes the answer wrong;
-//   - a status other than 2xx that the replayed log doesn't have for this path
-//     is a wrong status;
+//   - a status other than 2xx that the replayed recording doesn't have for this
+//     path, and that the request's own header didn't ask for, is a wrong status;
 //   - without a self-description, the answer is unproven, if verifying;
 //   - an answer to a write that was made before the write was sent is another
 //     one's, and wrong: this write may never have arrived;
@@ -111,7 +113,7 @@ func judge(e expectation, a *answer) finding {
 			return f
 		}
 	}
-	if a.status < 200 || a.status > 299 {
+	if (a.status < 200 || a.status > 299) && !e.asks.allow(a.status) {
 		if expected := e.catalog[string(e.target)].Status; a.status != expected {
 			f.class, f.why = timeline.Status, unexpected(a.status, expected)
 			return f
@@ -162,9 +164,12 @@ func compare(e expectation, a *answer) error {
 	if d.Key != string(e.target) {
 		return fmt.Errorf("the answer is for %.100q", d.Key)
 	}
-	// 412 is the upstream's answer to a condition, whatever the variant.
-	if cacheable := (request{method: e.method}).cacheable(); cacheable && d.Variant != e.variant && a.status != http.StatusPreconditionFailed {
-		return fmt.Errorf("the answer is of the variant %.100q; the request selects %.100q", d.Variant, e.variant)
+	// An answer without any representation is of no variant.
+	if selected(d.Variant) != e.variant && (d.Variant != "" || d.Size > 0) {
+		return fmt.Errorf("the answer is the variant %.60q; asked for was %.60q", d.Variant, e.variant)
+	}
+	if d.Status == http.StatusOK && a.status != http.StatusOK && e.asks.allow(a.status) {
+		return a.part.compare(a, d)
 	}
 	if d.Status != a.status {
 		return fmt.Errorf("status %d, but the upstream had answered %d", a.status, d.Status)

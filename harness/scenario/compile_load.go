@@ -1,6 +1,8 @@
 package scenario
 
 import (
+	"math"
+	"slices"
 	"strings"
 	"time"
 )
@@ -35,7 +37,11 @@ func (c *compiler) load(root *value) {
 	}
 	l.Keys = c.keys(v.get("keys"))
 	c.rate(v)
-	if p := v.get("path"); l.Keys.AccessLog == "" && p != nil && p.read != nil && !strings.Contains(l.Path, "{key}") {
+	if l.Poisson = read(v, "arrivals", "constant") == "poisson"; l.Poisson && l.Keys.PaceLog {
+		l.Poisson = false
+		c.notice("load.arrivals is not used: the recorded times set the pace")
+	}
+	if p := v.get("path"); l.Keys.File() == "" && p != nil && p.read != nil && !strings.Contains(l.Path, "{key}") {
 		c.fail(p, "%s has no {key}, so all keys would be one; allowed: a path with {key}", quote(p.text))
 	}
 	c.writes(v)
@@ -45,35 +51,45 @@ func (c *compiler) keys(v *value) Keys {
 	if v == nil || v.form != mapping {
 		return Keys{}
 	}
-	if t := v.get("targets"); t != nil {
-		c.fail(t, "a list of targets is not supported by this version; allowed: a distribution, or access_log")
-		return Keys{}
+	var choices []string
+	for _, name := range append([]string{"distribution"}, recordings...) {
+		if v.get(name) != nil {
+			choices = append(choices, name)
+		}
 	}
-	log, distribution := v.get("access_log"), v.get("distribution")
 	switch {
-	case log != nil && distribution != nil:
-		c.fail(v, "both distribution and access_log; allowed: one of them")
-	case log != nil:
-		return c.accessLog(v)
-	case distribution != nil:
+	case len(choices) == 0:
+		c.failAt(v.at, "%s has none of distribution, %s; allowed: one of them", v.path, strings.Join(recordings, ", "))
+	case len(choices) > 1:
+		c.fail(v, "both %s and %s; allowed: one of them", choices[0], choices[1])
+	case choices[0] == "distribution":
 		return c.generated(v)
 	default:
-		c.failAt(v.at, "%s has neither distribution nor access_log; allowed: one of them", v.path)
+		return c.recorded(v, choices[0])
 	}
 	return Keys{}
 }
 
-func (c *compiler) accessLog(v *value) Keys {
+// recordings are the keys that name a recorded file.
+var recordings = []string{"access_log", "har", "targets"}
+
+func (c *compiler) recorded(v *value, kind string) Keys {
 	for _, name := range []string{"count", "exponent", "hot_keys", "hot_traffic"} {
 		if x := v.get(name); x != nil {
-			c.fail(x, "not a key of an access log; allowed: with distribution")
+			c.fail(x, "not a key of %s; allowed: with distribution", kind)
 		}
 	}
 	k := Keys{
 		AccessLog: read(v, "access_log", ""),
+		HAR:       read(v, "har", ""),
+		Targets:   read(v, "targets", ""),
 		PaceLog:   read(v, "pace", "rate") == "log",
 		Speed:     read(v, "speed", 1.0),
-		Repeat:    read(v, "repeat", false),
+		// Vegeta goes round its targets, too; a log is what happened, once.
+		Repeat: read(v, "repeat", kind == "targets"),
+	}
+	if k.PaceLog && kind == "targets" {
+		c.fail(v.get("pace"), "targets have no times of their own; allowed: rate")
 	}
 	if x := v.get("speed"); x != nil && !k.PaceLog && v.sound("pace") {
 		c.fail(x, "not a key of pace rate; allowed: with pace: log")
@@ -82,9 +98,9 @@ func (c *compiler) accessLog(v *value) Keys {
 }
 
 func (c *compiler) generated(v *value) Keys {
-	for _, name := range append([]string{"access_log"}, logKeys...) {
+	for _, name := range recordingKeys {
 		if x := v.get(name); x != nil {
-			c.fail(x, "not a key of generated keys; allowed: with access_log")
+			c.fail(x, "not a key of generated keys; allowed: with %s", listed(recordings))
 		}
 	}
 	k := Keys{
@@ -124,7 +140,7 @@ func (c *compiler) rate(load *value) {
 	v := load.get("rate")
 	if l.Keys.PaceLog {
 		if v != nil {
-			c.notice("load.rate is not used: the log's own times set the pace, %v times as fast", l.Keys.Speed)
+			c.notice("load.rate is not used: the recorded times set the pace, %v times as fast", l.Keys.Speed)
 		}
 		return
 	}
@@ -138,8 +154,10 @@ func (c *compiler) rate(load *value) {
 		}
 		l.Rate = []Segment{{From: r, To: r}}
 	case v.form != mapping:
-	case (v.get("ramp") == nil) == (v.get("steps") == nil):
-		c.fail(v, "both or neither of ramp and steps; allowed: one of them")
+	case count(v.get("ramp") != nil, v.get("steps") != nil, v.get("sine") != nil) != 1:
+		c.fail(v, "none or several of ramp, steps and sine; allowed: one of them")
+	case v.get("sine") != nil:
+		c.sine(v.get("sine"))
 	case v.get("ramp") != nil:
 		ramp := v.get("ramp")
 		from, to := read(ramp, "from", 0.0), read(ramp, "to", 0.0)
@@ -150,12 +168,41 @@ func (c *compiler) rate(load *value) {
 	default:
 		c.steps(v.get("steps"))
 	}
-	for _, s := range l.Rate {
-		if max(s.From, s.To) > maxRate {
-			c.fail(v, "%.0f/s is more than one machine sends; allowed: at most 1000000/s", max(s.From, s.To))
-			break
+	if peak := l.Peak(); peak > maxRate {
+		c.fail(v, "%.0f/s is more than one machine sends; allowed: at most 1000000/s", peak)
+	}
+}
+
+func count(flags ...bool) (n int) {
+	for _, set := range flags {
+		if set {
+			n++
 		}
 	}
+	return n
+}
+
+// sineStarts are where a sine may start, a quarter of its period each.
+var sineStarts = []string{"mean-up", "peak", "mean-down", "trough"}
+
+func (c *compiler) sine(v *value) {
+	if v.form != mapping {
+		return
+	}
+	s := &Sine{
+		Mean:      read(v, "mean", 0.0),
+		Amplitude: read(v, "amplitude", 0.0),
+		Period:    read(v, "period", time.Duration(0)),
+		Start:     float64(slices.Index(sineStarts, read(v, "start", sineStarts[0]))) * math.Pi / 2,
+	}
+	switch {
+	case !v.sound("mean", "amplitude") || v.get("mean") == nil || v.get("amplitude") == nil:
+	case s.Mean == 0:
+		c.fail(v.get("mean"), "%s sends nothing; allowed: a rate above 0", quote(v.get("mean").text))
+	case s.Amplitude > s.Mean:
+		c.fail(v.get("amplitude"), "%s is more than the mean, and no rate is below 0; allowed: at most %v/s", quote(v.get("amplitude").text), s.Mean)
+	}
+	c.plan.Load.Sine = s
 }
 
 func (c *compiler) steps(v *value) {
@@ -203,8 +250,8 @@ func (c *compiler) writes(load *value) {
 	case w.Share == 1:
 		c.fail(v.get("share"), "%s leaves no reads; allowed: below 100%%", quote(v.get("share").text))
 	case w.Share == 0:
-	case c.plan.Load.Keys.AccessLog != "":
-		c.notice("load.writes dropped: the log's own methods are used")
+	case c.plan.Load.Keys.File() != "":
+		c.notice("load.writes dropped: the recorded methods are used")
 	default:
 		c.plan.Load.Writes = w
 	}
@@ -220,8 +267,8 @@ func (c *compiler) prewarm(root *value) {
 	s := c.plan.System(New)
 	switch {
 	case w.Top == 0:
-	case keys.AccessLog != "":
-		c.notice("prewarm dropped: prewarming with the keys of the log would be foreknowledge, so the log is replayed cold")
+	case keys.File() != "":
+		c.notice("prewarm dropped: prewarming with what is recorded would be foreknowledge, so it is replayed cold")
 	case s != nil && s.Kind == KindDirect:
 		c.notice("prewarm dropped: a system of kind direct stores nothing")
 	case keys.Count > 0 && w.Top > keys.Count:

@@ -14,6 +14,8 @@ import (
 func FuzzCompile(f *testing.F) {
 	f.Add(valid, "load.rate=200/s", "direct")
 	f.Add(foreign, "load.keys.pace=log", "")
+	f.Add(valid, "load.rate={sine: {mean: 2/s, amplitude: 1/s, period: 1m, start: peak}}", "")
+	f.Add(valid, "load.keys.har=a.har", "")
 	f.Add("a: &x [*x]\n", "gates.0={gate: cpu < 1%}", "http://127.0.0.1:1")
 	f.Add("? {a: b}\n: c\n<<: {a: 1}\n", "a.b.c.0.d=1", "optimizer")
 	f.Add("x: !!binary |\n  R0l\ny: .inf\nz: 0o17\n", "load=", "://")
@@ -34,7 +36,7 @@ func FuzzCompile(f *testing.F) {
 			if len(plan.Gates) == 0 || plan.System(scenario.New) == nil || plan.Steady <= 0 || plan.Name == "" {
 				t.Errorf("not a plan: %+v", plan)
 			}
-			if len(plan.Load.Rate) == 0 && !plan.Load.Keys.PaceLog {
+			if len(plan.Load.Rate) == 0 && plan.Load.Sine == nil && !plan.Load.Keys.PaceLog {
 				t.Errorf("no rate: %+v", plan.Load)
 			}
 			return

@@ -145,6 +145,12 @@ var (
 			{name: "rate", required: true, shape: one(aRate), help: "rate of this step"},
 			{name: "for", shape: one(aTime), help: "length of this step; the last one lasts until the end"},
 		}}, atMost: 1000}, help: "constant rates, one after the other, from the start of the warm-up"},
+		{name: "sine", shape: shape{keys: []key{
+			{name: "mean", required: true, shape: one(aRate), help: "rate that the wave swings about"},
+			{name: "amplitude", required: true, shape: one(aRate), help: "how far it swings, at most the mean"},
+			{name: "period", required: true, shape: one(aTime), help: "length of a wave"},
+			{name: "start", shape: one(oneOf(sineStarts...)), help: "where in the wave the warm-up starts; default mean-up"},
+		}}, help: "a wave, from the start of the warm-up"},
 	}}
 	keysShape = shape{keys: []key{
 		{name: "distribution", shape: one(oneOf(Zipf, Uniform, HotSet)), help: "popularity of generated keys"},
@@ -152,19 +158,20 @@ var (
 		{name: "exponent", shape: one(number(0.01, 10)), help: "zipf: the k-th key gets a share proportional to k^-exponent; default 1.1"},
 		{name: "hot_keys", shape: one(aShare), help: "hot: share of the keys that is hot; default 10%"},
 		{name: "hot_traffic", shape: one(aShare), help: "hot: share of the requests that goes to hot keys; default 90%"},
-		{name: "access_log", shape: one(aText), help: "replay this access log (common or combined format, plain or .gz) instead of generating keys; a path from the working directory"},
-		{name: "pace", shape: one(oneOf("rate", "log")), help: "access_log: rate (default) sends at load.rate, log at the log's own times"},
-		{name: "speed", shape: one(number(0.001, 1_000_000)), help: "pace log: that many times as fast as the log; default 1"},
-		{name: "repeat", shape: one(aFlag), help: "access_log: start over at its end; default false: the load ends there"},
-		{name: "targets", shape: one(aText), later: true},
+		{name: "access_log", shape: one(aText), help: "replay this access log (common or combined format, or nginx's JSON lines; plain or .gz) instead of generating keys; a path from the working directory, like the next two"},
+		{name: "har", shape: one(aText), help: "replay this HAR file of a browser, without its Cookie and Authorization fields"},
+		{name: "targets", shape: one(aText), help: "replay this target list in vegeta's JSON or HTTP format, header fields and bodies included; of a URL path and query are used"},
+		{name: "pace", shape: one(oneOf("rate", "log")), help: "access_log, har: rate (default) sends at load.rate, log at the recorded times"},
+		{name: "speed", shape: one(number(0.001, 1_000_000)), help: "pace log: that many times as fast as recorded; default 1"},
+		{name: "repeat", shape: one(aFlag), help: "access_log, har, targets: start over at the end; default true for targets, else false: the load ends there"},
 	}}
 	loadShape = shape{keys: []key{
 		{name: "rate", shape: rateShape, help: "requests per second to all systems together, open loop"},
-		{name: "arrivals", shape: one(oneOfLater([]string{"constant"}, "poisson")), help: "spacing of the due times: constant"},
+		{name: "arrivals", shape: one(oneOf("constant", "poisson")), help: "spacing of the due times: constant (default) follows the rate evenly; poisson draws them at random with that rate, as many independent clients come"},
 		{name: "protocol", shape: shape{scalar: oneOfLater([]string{"http/1.1"}, "h2", "h2c"), open: true}, help: "client leg: http/1.1"},
 		{name: "connections", shape: one(connections), help: "connections per system; auto (default) is rate × latency × 1.5; a number limits them, and waiting for one is latency"},
 		{name: "path", shape: one(aPath), help: "request path of generated keys, with {key}; default /items/{key}"},
-		{name: "keys", required: true, shape: keysShape, help: "what is asked for: generated keys, or a recorded access log"},
+		{name: "keys", required: true, shape: keysShape, help: "what is asked for: generated keys, or a recorded access log, HAR file or target list"},
 		{name: "writes", shape: shape{keys: []key{
 			{name: "share", required: true, shape: one(aShare), help: "share of requests that write"},
 			{name: "method", shape: one(aMethod), help: "default POST"},

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// logKeys are the keys beside access_log.
-var logKeys = []string{"pace", "speed", "repeat"}
+// recordingKeys are the keys beside the one that names a recorded file.
+var recordingKeys = []string{"pace", "speed", "repeat"}
 
 // applySet applies one "path=value" of the command line to the document.
 func applySet(root *value, arg string) Errors {
@@ -27,7 +27,7 @@ func applySet(root *value, arg string) Errors {
 	if root.form != mapping && root.form != null {
 		return nil // reported by check
 	}
-	if path == "load.keys.access_log" {
+	if name, ok := strings.CutPrefix(path, "load.keys."); ok && slices.Contains(recordings, name) {
 		replaceKeys(root)
 	}
 	if err := put(root, steps, 0, v, at); err != nil {
@@ -36,16 +36,16 @@ func applySet(root *value, arg string) Errors {
 	return nil
 }
 
-// replaceKeys makes room for an access log, which replaces the whole choice of
-// keys: nothing of what the file says stays. What the command line said about
-// the log before does.
+// replaceKeys makes room for a recorded file, which replaces the whole choice of
+// keys: nothing of what the scenario says stays. What the command line said about
+// the recording before does.
 func replaceKeys(root *value) {
 	keys := root.get("load").get("keys")
 	if keys == nil || keys.form != mapping {
 		return
 	}
 	keys.fields = slices.DeleteFunc(keys.fields, func(f *field) bool {
-		return f.at.line > 0 || !slices.Contains(logKeys, f.name)
+		return f.at.line > 0 || !slices.Contains(recordingKeys, f.name)
 	})
 }
 

@@ -1,4 +1,4 @@
-package load
+package recording
 
 import (
 	"bytes"
@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/net/http/httpguts"
 )
 
 const common = `192.0.2.1 - - [17/May/2015:10:05:03 +0200] `
@@ -89,6 +90,25 @@ func TestParseLineRefuses(t *testing.T) {
 	}
 }
 
+// unfit says why a request that was accepted couldn't be written as it is.
+func unfit(q found) string {
+	if !strings.HasPrefix(q.target, "/") || strings.ContainsFunc(q.target, func(c rune) bool { return c <= ' ' || c >= 0x7f || c == '#' }) {
+		return "the target is no path"
+	}
+	if q.method == "CONNECT" || len(q.method) > 32 || !httpguts.ValidHeaderFieldName(q.method) {
+		return "the method is none"
+	}
+	if q.size < 0 {
+		return "the size is negative"
+	}
+	for _, f := range q.extra.Header {
+		if !httpguts.ValidHeaderFieldName(f[0]) || strings.ContainsAny(f[1], "\r\n\x00") || notReplayed[strings.ToLower(f[0])] {
+			return "a header field would spoil the message"
+		}
+	}
+	return ""
+}
+
 func FuzzParseLine(f *testing.F) {
 	f.Add([]byte(common + `"GET /a?b=c HTTP/1.1" 200 512 "-" "x"`))
 	f.Add([]byte(common + `"GET http://h/\x41\"\\ HTTP/2" 304 -`))
@@ -99,12 +119,8 @@ func FuzzParseLine(f *testing.F) {
 		if err != nil {
 			return
 		}
-		// Whatever is accepted can be written into a request line as it is.
-		if err := checkPath(l.target); err != nil {
-			t.Errorf("%q gives target %v", line, err)
-		}
-		if !isToken(l.method) || l.size < 0 || l.status < 100 || l.status > 599 {
-			t.Errorf("%q gives %+v", line, l)
+		if fault := unfit(l); fault != "" || l.status < 100 || l.status > 599 {
+			t.Errorf("%q gives %+v: %s", line, l, fault)
 		}
 	})
 }
@@ -117,7 +133,7 @@ func TestReadLogCounts(t *testing.T) {
 		"garbage\n" +
 		common + `"GET /` + strings.Repeat("x", maxLine) + ` HTTP/1.1" 200 1` + "\n" +
 		common + `"GET /b HTTP/1.1" 200 1` // no line end
-	l, err := readLog(strings.NewReader(text))
+	l, err := parsed(accessLog, text)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +151,7 @@ func TestReadLogCounts(t *testing.T) {
 		}
 	}
 	// However bad a log is, what is kept of its faults is bounded.
-	l, err = readLog(strings.NewReader(strings.Repeat("x\n", 1000) + text))
+	l, err = parsed(accessLog, strings.Repeat("x\n", 1000)+text)
 	if err != nil || l.Malformed != 1002 || len(l.Problems) != keepReasons {
 		t.Errorf("%d malformed, %d kept, %v", l.Malformed, len(l.Problems), err)
 	}
@@ -159,8 +175,8 @@ func TestReadAccessLogErrors(t *testing.T) {
 		{"no such file", filepath.Join(dir, "missing.log"), []string{"missing.log", "no such file"}},
 		{"empty", write("empty.log", nil), []string{"empty.log", "holds no requests"}},
 		{"only blank lines", write("blank.log", []byte("\n\r\n")), []string{"holds no requests"}},
-		{"another format: the first reasons are named", write("json.log", []byte("{}\n{}\n{}\n{}\n")),
-			[]string{"json.log", "none of its 4 lines", "line 1: no [time]; line 2: no [time]; line 3: no [time]"}},
+		{"another format: the first reasons are named", write("text.log", []byte("\na\nb\nc\nd\n")),
+			[]string{"text.log:2: no [time]; line 3: no [time]; line 4: no [time] (none of the 4 lines of this access log can be replayed"}},
 		{"a damaged archive isn't the log", write("cut.gz", packed[:len(packed)/2]), []string{"cut.gz", "unexpected EOF"}},
 		{"no archive behind the magic", write("bad.gz", []byte("\x1f\x8bxx")), []string{"bad.gz"}},
 	} {
@@ -222,7 +238,7 @@ func TestFixtures(t *testing.T) {
 			t.Fatal(err)
 		}
 		z.Path = l.Path
-		if diff := cmp.Diff(l, z, cmp.AllowUnexported(Log{}, entry{}, outcome{})); diff != "" {
+		if diff := cmp.Diff(l, z, cmp.AllowUnexported(Recording{}, entry{}, outcome{})); diff != "" {
 			t.Errorf("%s compressed differs: %s", tt.file, diff)
 		}
 		for _, r := range []int{200, 301, 404} {
@@ -232,6 +248,40 @@ func TestFixtures(t *testing.T) {
 			}
 			if !found {
 				t.Errorf("%s: no path answers %d", tt.file, r)
+			}
+		}
+	}
+}
+
+// The other recordings among the fixtures, as the README says.
+func TestFixturesOfOtherKinds(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		file                      string
+		read                      func(string) (*Recording, error)
+		requests, malformed, body int
+	}{
+		{"shop.json.log", ReadAccessLog, 60, 2, 0},
+		{"shop.har", ReadHAR, 32, 3, 1},
+		{"shop.targets.http", ReadTargets, 5, 0, 1},
+		{"shop.targets.json", ReadTargets, 4, 0, 1},
+	} {
+		r, err := tt.read(filepath.Join("..", "..", "fixtures", "traffic", tt.file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		bodies := 0
+		for _, x := range r.Extras() {
+			if len(x.Body) > 0 {
+				bodies++
+			}
+		}
+		if r.Requests() != tt.requests || r.Malformed != tt.malformed || bodies != tt.body {
+			t.Errorf("%s: %d requests, %d malformed, %d bodies: %v", tt.file, r.Requests(), r.Malformed, bodies, r.Problems)
+		}
+		if r.Timed() {
+			if _, pass := r.Times(); pass < time.Second || pass > 10*time.Second {
+				t.Errorf("%s: a pass of %s", tt.file, pass)
 			}
 		}
 	}
@@ -252,9 +302,19 @@ func TestRealLog(t *testing.T) {
 	for _, r := range l.Catalog() {
 		statuses[r.Status]++
 	}
-	t.Logf("%d requests, %d targets, %d malformed, %d blank; served statuses %v; %s", l.Requests(), l.Targets(), l.Malformed, l.Blank, statuses, l.Repetition())
+	t.Logf("%d requests, %d targets, %d malformed, %d blank; served statuses %v", l.Requests(), l.Targets(), l.Malformed, l.Blank, statuses)
 	t.Logf("notices %q; problems %v", l.Notices(), l.Problems)
 	if l.Malformed > l.Lines/100 {
 		t.Errorf("%d of %d lines can't be replayed", l.Malformed, l.Lines)
+	}
+}
+
+func BenchmarkParseLine(b *testing.B) {
+	line := []byte(common + `"GET /presentations/kibana-search.png?x=1 HTTP/1.1" 200 203023 "http://r.example/" "Mozilla/5.0"`)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := parseLine(line); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

@@ -1,10 +1,12 @@
 package load
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/url"
 	"sync"
@@ -35,7 +37,7 @@ type Sink interface {
 // Config describes a Generator's work.
 type Config struct {
 	Arms    []Arm
-	Load    scenario.Load // Timeout 0 is DefaultTimeout; Protocol "" is http/1.1
+	Load    scenario.Load // Timeout 0 is DefaultTimeout, Streams 0 scenario.DefaultStreams
 	Log     *Log          // replayed; nil where the load is generated
 	Catalog wire.Catalog  // statuses to expect besides 2xx, by request target
 	Length  time.Duration // of the schedule: requests are due before this
@@ -51,16 +53,19 @@ type Config struct {
 // Generator sends one scenario's load. Its stages run one after another, in
 // any order; only Close may be called at any time.
 type Generator struct {
-	arms    []*arm
-	source  source
-	pacer   pacer
-	split   split
-	sink    Sink
-	begin   func(time.Time)
-	catalog wire.Catalog
-	timeout time.Duration
-	length  time.Duration
-	warmup  time.Duration
+	arms      []*arm
+	source    source
+	pacer     pacer
+	split     split
+	leg       split // among protocols
+	protocols []scenario.Protocol
+	streams   int // per HTTP/2 connection
+	sink      Sink
+	begin     func(time.Time)
+	catalog   wire.Catalog
+	timeout   time.Duration
+	length    time.Duration
+	warmup    time.Duration
 
 	dial       func(ctx context.Context, network, address string) (net.Conn, error)
 	newSleeper func() sleeper
@@ -123,10 +128,10 @@ func New(config Config) (*Generator, error) {
 	if g.length <= 0 {
 		fault("a schedule of %s; allowed is more than 0", g.length)
 	}
-	if p := config.Load.Protocol; p != "" && p != "http/1.1" {
-		fault("protocol %q; allowed is http/1.1", p)
-	}
 	if err := g.prepareRequests(config); err != nil {
+		faults = append(faults, err)
+	}
+	if err := g.prepareProtocols(config); err != nil {
 		faults = append(faults, err)
 	}
 	if err := g.prepareArms(config); err != nil {
@@ -175,6 +180,32 @@ func (g *Generator) prepareRequests(config Config) error {
 	return nil
 }
 
+func (g *Generator) prepareProtocols(config Config) error {
+	described := config.Load.Protocols
+	if len(described) == 0 {
+		described = []scenario.ProtocolShare{{Protocol: scenario.HTTP1, Share: 1}}
+	}
+	shares := make([]float64, 0, len(described))
+	for _, p := range described {
+		switch p.Protocol {
+		case scenario.HTTP1, scenario.H2, scenario.H2C:
+		default:
+			return fmt.Errorf("protocol %q; allowed are %s, %s and %s", p.Protocol, scenario.HTTP1, scenario.H2, scenario.H2C)
+		}
+		g.protocols = append(g.protocols, p.Protocol)
+		shares = append(shares, p.Share)
+	}
+	g.streams = cmp.Or(config.Load.Streams, scenario.DefaultStreams)
+	if g.streams < 0 {
+		return fmt.Errorf("%d streams per connection; allowed is 1 or more", g.streams)
+	}
+	var err error
+	if g.leg, err = newSplit(newStream(config.Seed, protocolStream), shares); err != nil {
+		return fmt.Errorf("protocols: %w", err)
+	}
+	return nil
+}
+
 func (g *Generator) prepareArms(config Config) error {
 	if len(config.Arms) == 0 {
 		return errors.New("no arm to send load to")
@@ -185,22 +216,22 @@ func (g *Generator) prepareArms(config Config) error {
 		shares = append(shares, described.Share)
 		a := &arm{Arm: described, index: len(g.arms), verify: config.Load.Verify}
 		a.methods = map[string]uint64{}
-		if err := a.prepare(config.TLS); err != nil {
+		if err := a.prepare(config.TLS, g.protocols); err != nil {
 			faults = append(faults, fmt.Errorf("arm %s: %w", described.Name, err))
 		}
 		g.arms = append(g.arms, a)
 	}
 	var err error
-	if g.split, err = newSplit(config.Seed, shares); err != nil {
-		faults = append(faults, err)
+	if g.split, err = newSplit(newStream(config.Seed, splitStream), shares); err != nil {
+		faults = append(faults, fmt.Errorf("arms: %w", err))
 	}
 	return errors.Join(faults...)
 }
 
-func (a *arm) prepare(secured *tls.Config) error {
+func (a *arm) prepare(secured *tls.Config, protocols []scenario.Protocol) error {
 	u := a.URL
-	if a.Connections < 1 {
-		return fmt.Errorf("%d connections; allowed is 1 or more", a.Connections)
+	if least := max(1, len(protocols)); a.Connections < least {
+		return fmt.Errorf("%d connections; allowed is %d or more, one for every protocol", a.Connections, least)
 	}
 	if u == nil {
 		return errors.New("no URL")
@@ -211,6 +242,11 @@ func (a *arm) prepare(secured *tls.Config) error {
 	}
 	if u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.User != nil {
 		return fmt.Errorf("URL %q; allowed is a URL without path, query and user: the request targets are the load's", u)
+	}
+	for _, p := range protocols {
+		if scheme := schemes[p]; scheme != "" && scheme != u.Scheme {
+			return fmt.Errorf("URL %q for protocol %s; allowed is %s://HOST[:PORT]", u, p, scheme)
+		}
 	}
 	if u.Port() != "" {
 		port = u.Port()
@@ -223,17 +259,41 @@ func (a *arm) prepare(secured *tls.Config) error {
 			a.tls = secured.Clone()
 		}
 		a.tls.ServerName = u.Hostname()
-		a.tls.NextProtos = []string{"http/1.1"}
 	}
 	return nil
 }
 
+// schemes are those of the protocols that go with one only.
+var schemes = map[scenario.Protocol]string{scenario.H2: "https", scenario.H2C: "http"}
+
+// lanes are an arm's pools, one for every protocol. They share the arm's
+// connections by their shares of the requests, with at least one each.
+func (g *Generator) lanes(ctx context.Context, a *arm, r *running) []lane {
+	var lanes []lane
+	from := 0.0
+	for k, p := range g.protocols {
+		spare := float64(a.Connections - len(g.protocols))
+		upTo := g.leg.upTo[k]
+		limit := 1 + int(math.Round(spare*upTo)) - int(math.Round(spare*from))
+		from = upTo
+		if p == scenario.HTTP1 {
+			lanes = append(lanes, &pool{g: g, arm: a, ctx: ctx, base: r.base, limit: limit, record: r.record, lost: r.lose})
+			continue
+		}
+		m := newMultiplex(g, a, r.base)
+		m.ctx, m.limit, m.streams, m.record, m.lost, m.late = ctx, limit, g.streams, r.record, r.lose, r.late
+		lanes = append(lanes, m)
+	}
+	return lanes
+}
+
 // Request is one position of a request sequence.
 type Request struct {
-	Due    time.Duration // from the schedule's start
-	Arm    int           // index into Config.Arms
-	Method string
-	Target string // path and query
+	Due      time.Duration // from the schedule's start
+	Arm      int           // index into Config.Arms
+	Protocol scenario.Protocol
+	Method   string
+	Target   string // path and query
 }
 
 // At returns position i (from 0) of the sequence; false beyond the schedule's
@@ -244,7 +304,10 @@ func (g *Generator) At(i uint64) (Request, bool) {
 		return Request{}, false
 	}
 	r := g.source.at(i)
-	return Request{Due: due, Arm: g.split.arm(i), Method: r.method, Target: string(g.source.appendTarget(nil, r.target))}, true
+	return Request{
+		Due: due, Arm: g.split.at(i), Protocol: g.protocols[g.leg.at(i)],
+		Method: r.method, Target: string(g.source.appendTarget(nil, r.target)),
+	}, true
 }
 
 // Popular returns the request targets that are read most, in falling order;

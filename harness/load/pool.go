@@ -2,7 +2,6 @@ package load
 
 import (
 	"context"
-	"net"
 	"slices"
 	"sync"
 	"time"
@@ -64,8 +63,12 @@ func (p *pool) dispatch(j job) (at time.Time, free bool) {
 	}
 }
 
+func (p *pool) side() side {
+	return side{g: p.g, arm: p.arm, source: p.g.source, base: p.base, open: &p.sockets}
+}
+
 func (p *pool) newConn() *conn {
-	return &conn{g: p.g, arm: p.arm, source: p.g.source, base: p.base, open: &p.sockets}
+	return &conn{side: p.side()}
 }
 
 // read is the life of a connection's reader: from its first request on.
@@ -98,7 +101,7 @@ func (p *pool) read(c *conn, j job) {
 // rest (nil, true), or go (false).
 func (p *pool) next(c *conn) (*job, bool) {
 	if c.nc != nil {
-		_ = c.nc.SetDeadline(time.Time{}) // a broken connection shows in the next read
+		c.socket.rest()
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -169,11 +172,23 @@ func (p *pool) close() {
 	p.readers.Wait()
 }
 
+// lane carries one arm's requests over one protocol.
+type lane interface {
+	// dispatch sends a request that is due, or puts it in line; it never waits.
+	// free is false if every connection was busy. at is when it was sent, or
+	// when it began to wait for a connection being opened; it is zero where
+	// whoever sends it tells.
+	dispatch(j job) (at time.Time, free bool)
+	close()
+}
+
 // queue is a first-in-first-out list in one slice, which it reuses.
 type queue struct {
 	jobs []job
 	head int
 }
+
+func (q *queue) len() int { return len(q.jobs) - q.head }
 
 func (q *queue) push(j job) {
 	if q.head > 64 && q.head*2 > len(q.jobs) {
@@ -195,53 +210,4 @@ func (q *queue) pop() (job, bool) {
 		q.jobs, q.head = q.jobs[:0], 0
 	}
 	return j, true
-}
-
-// sockets is the set of open connections, so that all can be cut off at once.
-type sockets struct {
-	mu     sync.Mutex
-	closed bool
-	all    map[net.Conn]struct{}
-}
-
-// add reports false, and doesn't take nc, once everything is cut off.
-func (s *sockets) add(nc net.Conn) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return false
-	}
-	if s.all == nil {
-		s.all = map[net.Conn]struct{}{}
-	}
-	s.all[nc] = struct{}{}
-	return true
-}
-
-func (s *sockets) replace(old, with net.Conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.all, old)
-	s.all[with] = struct{}{}
-	if s.closed {
-		with.Close()
-	}
-}
-
-// drop closes one.
-func (s *sockets) drop(nc net.Conn) {
-	s.mu.Lock()
-	delete(s.all, nc)
-	s.mu.Unlock()
-	nc.Close()
-}
-
-// cut closes all, and everything that would be added from now on.
-func (s *sockets) cut() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closed = true
-	for nc := range s.all {
-		nc.Close()
-	}
 }

@@ -103,19 +103,20 @@ func (s stall) truth(n int, every time.Duration, places int) []time.Duration {
 // milliseconds for the rows with 10 connections.
 func TestStall(t *testing.T) {
 	t.Parallel()
-	const rate, length = 500, 8 * time.Second
+	const length = 8 * time.Second
 	server := stall{service: 2 * ms, from: 3 * time.Second, to: 5 * time.Second}
 	for _, tt := range []struct {
 		why                  string
+		rate                 int
 		protocol             scenario.Protocol
 		connections, streams int
 	}{
-		{"few connections: those that wait in line while ten are stalled count from their due time, and while the line is worked off", scenario.HTTP1, 10, 0},
-		{"a connection for every request that the stall holds", scenario.HTTP1, 1000, 0},
-		{"ten connections with a hundred streams each hold them all", scenario.H2C, 10, 100},
-		{"a thousand connections, of which a few are opened", scenario.H2C, 1000, 100},
-		{"ten streams in all: a line as with ten connections", scenario.H2C, 1, 10},
-		{"the peer allows fewer streams than the scenario", scenario.H2C, 10, 1},
+		{"few connections: those that wait in line while ten are stalled count from their due time, and while the line is worked off", 500, scenario.HTTP1, 10, 0},
+		{"a connection for every request that the stall holds", 500, scenario.HTTP1, 1000, 0},
+		{"ten connections with a hundred streams each hold them all", 500, scenario.H2C, 10, 100},
+		{"a thousand connections, of which a few are opened", 500, scenario.H2C, 1000, 100},
+		{"ten streams in all: a line as with ten connections", 100, scenario.H2C, 1, 10},
+		{"the peer allows fewer streams than the scenario", 100, scenario.H2C, 10, 1},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			recorder, err := timeline.New(timeline.Config{Systems: []string{"new"}})
@@ -123,7 +124,7 @@ func TestStall(t *testing.T) {
 				t.Fatal(err)
 			}
 			load := smallLoad()
-			load.Rate, load.Protocols = flat(rate), over(tt.protocol)
+			load.Rate, load.Protocols = flat(float64(tt.rate)), over(tt.protocol)
 			arm := oneArm(t, "http://h.example")
 			arm.Connections = tt.connections
 			g := generator(t, Config{Arms: []Arm{arm}, Load: load, Length: length, Sink: recorder})
@@ -140,7 +141,7 @@ func TestStall(t *testing.T) {
 				t.Fatalf("%s: %v", tt.why, err)
 			}
 			w := recorder.Window(0, 0, length)
-			want := server.truth(rate*int(length/time.Second), time.Second/rate, tt.connections*max(tt.streams, 1))
+			want := server.truth(tt.rate*int(length/time.Second), time.Second/time.Duration(tt.rate), tt.connections*max(tt.streams, 1))
 			slices.Sort(want)
 			for _, q := range []float64{0.5, 0.9, 0.99, 1} {
 				got, ok := timeline.Quantile(w.Latency, q)

@@ -2,6 +2,7 @@ package harness
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -198,6 +199,11 @@ func (r *run) start(ctx context.Context) error {
 		Sink:   r.recorder,
 		Begin:  r.watch.begin,
 	}
+	roots, err := env.Authorities()
+	if err != nil {
+		return err
+	}
+	config.TLS = &tls.Config{RootCAs: roots}
 	if r.log != nil {
 		config.Catalog = r.log.Catalog()
 		if control := env.Control(); control != nil {

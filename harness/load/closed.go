@@ -193,12 +193,15 @@ type performer interface {
 func (g *Generator) newClient(ctx context.Context, a *arm, from source) *client {
 	s := side{g: g, arm: a, source: from, base: time.Now(), open: &sockets{}}
 	c := &client{base: s.base, stop: context.AfterFunc(ctx, s.open.cut)}
-	if g.protocols[0] == scenario.HTTP1 {
-		c.performer = &conn{side: s}
-	} else {
-		c.performer = &http2Client{http2Dialer: newHTTP2Dialer(s)}
-	}
+	c.performer = g.newPerformer(s, g.protocols[0])
 	return c
+}
+
+func (g *Generator) newPerformer(s side, p scenario.Protocol) performer {
+	if p == scenario.HTTP1 {
+		return &conn{side: s}
+	}
+	return &http2Client{http2Dialer: newHTTP2Dialer(s)}
 }
 
 // ask sends one request, due now, and waits for its outcome.

@@ -55,7 +55,7 @@ type Config struct {
 type Generator struct {
 	arms      []*arm
 	source    source
-	pacer     pacer
+	pacer     pacer // nil for a closed loop
 	split     split
 	leg       split // among protocols
 	protocols []scenario.Protocol
@@ -156,6 +156,10 @@ func (g *Generator) prepareRequests(config Config) error {
 			return errors.New("keys: the pace of a log, but no log")
 		}
 		source, err := newMix(config.Load, config.Seed)
+		if config.Load.Max {
+			g.source = source
+			return err
+		}
 		pacer, err2 := newRates(config.Load.Rate)
 		g.source, g.pacer = source, pacer
 		return errors.Join(err, err2)
@@ -167,6 +171,9 @@ func (g *Generator) prepareRequests(config Config) error {
 			return fmt.Errorf("keys: a speed of %v; allowed is more than 0", keys.Speed)
 		}
 		g.pacer = newLogPace(log, keys)
+		return nil
+	}
+	if config.Load.Max {
 		return nil
 	}
 	pacer, err := newRates(config.Load.Rate)
@@ -297,8 +304,11 @@ type Request struct {
 }
 
 // At returns position i (from 0) of the sequence; false beyond the schedule's
-// end.
+// end, and where there is none.
 func (g *Generator) At(i uint64) (Request, bool) {
+	if g.pacer == nil {
+		return Request{}, false
+	}
 	due := g.pacer.due(i)
 	if due >= g.length {
 		return Request{}, false

@@ -211,7 +211,7 @@ func TestHTTP2OnTheWire(t *testing.T) {
 		method  string
 		s       frames
 		want    [timeline.Classes]int // of 3 requests
-		opened  uint64 // 0 for any number
+		opened  uint64                // 0 for any number
 		retried uint64
 		says    string
 	}{

@@ -1,6 +1,7 @@
 package load
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -45,6 +46,7 @@ type ArmReport struct {
 	Name                     string
 	Offered, Sent, Completed uint64
 	Queued                   uint64 // found every connection busy when due
+	Expired                  uint64 // of them, those whose timeout passed before one was free: never sent
 	Limit                    int    // of connections
 	Connections              uint64 // opened during the run
 	Retried                  uint64 // sent again since a reused connection had ended silently
@@ -171,6 +173,7 @@ type armTally struct {
 
 	mu                                         sync.Mutex
 	sent, completed, retried, proven, unproven uint64
+	expired                                    uint64
 	answers                                    [wireProtocols]uint64
 	failures                                   [timeline.Classes + 1]Failure
 }
@@ -180,6 +183,8 @@ func (a *arm) tally(name string, j job, x *exchange, target func() []byte) {
 	defer a.mu.Unlock()
 	if x.sent {
 		a.sent++
+	} else if errors.Is(x.why, errExpired) {
+		a.expired++
 	}
 	if x.retried {
 		a.retried++
@@ -223,7 +228,7 @@ func (a *arm) report() ArmReport {
 	defer a.mu.Unlock()
 	r := ArmReport{
 		Name: a.Name, Offered: a.offered, Sent: a.sent, Completed: a.completed,
-		Queued: a.queued, Limit: a.Connections, Retried: a.retried,
+		Queued: a.queued, Expired: a.expired, Limit: a.Connections, Retried: a.retried,
 		Proven: a.proven, Unproven: a.unproven, Methods: maps.Clone(a.methods),
 		All: a.all, Steady: a.steady,
 		Prewarmed: a.prewarmed, PrewarmFailed: a.prewarmFailed,

@@ -12,7 +12,8 @@ import (
 )
 
 // Run keeps the whole schedule, once, and returns when the last request has
-// ended. When ctx is cancelled it stops at once: requests under way are cut
+// ended. With Load.Max there is no schedule: the clients are kept busy for its
+// length, a request is due when it is sent, and latency is service time. When ctx is cancelled it stops at once: requests under way are cut
 // off and don't count as outcomes, the report is of what was done until then,
 // and the error is that of ctx.
 func (g *Generator) Run(ctx context.Context) (Report, error) {
@@ -33,13 +34,19 @@ func (g *Generator) Run(ctx context.Context) (Report, error) {
 
 	r := &running{g: g, lag: newLagClock(), base: time.Now()}
 	for _, a := range g.arms {
-		r.lanes = append(r.lanes, g.lanes(ctx, a, r))
+		if g.pacer != nil {
+			r.lanes = append(r.lanes, g.lanes(ctx, a, r))
+		}
 	}
 	g.begin(r.base)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		r.dispatch()
+		if g.pacer == nil {
+			(&loop{running: r, ctx: ctx}).run()
+		} else {
+			r.dispatch()
+		}
 		r.pending.Wait()
 	}()
 	select {

@@ -41,6 +41,7 @@ type conn struct {
 	socket   *socket // below nc
 	br       *bufio.Reader
 	header   fasthttp.ResponseHeader
+	answer   answer
 	answered int // answers read from nc
 
 	mu     sync.Mutex // held while handing a job over, until it is written
@@ -104,8 +105,7 @@ func (c *conn) perform(ctx context.Context, j job, sent bool) exchange {
 		x.sent = true
 	}
 	a, err := c.receive(j.method)
-	var silent *silentError
-	if errors.As(err, &silent) && c.answered > 0 && idempotent(j.method) && !isTimeout(err) {
+	if err != nil && c.answered > 0 && idempotent(j.method) && isSilent(err) && !isTimeout(err) {
 		c.hangUp()
 		if again := c.begin(ctx, j); again == nil {
 			x.retried = true
@@ -200,7 +200,12 @@ func (e *silentError) Error() string {
 }
 func (e *silentError) Unwrap() error { return e.err }
 
-// receive reads one complete response. The body is summed up while it arrives
+func isSilent(err error) bool {
+	var silent *silentError
+	return errors.As(err, &silent)
+}
+
+// receive reads one complete response, valid until the next one. The body is summed up while it arrives
 // and not kept.
 func (c *conn) receive(method string) (*answer, error) {
 	if _, err := c.br.Peek(1); err != nil {
@@ -210,7 +215,8 @@ func (c *conn) receive(method string) (*answer, error) {
 		return nil, fmt.Errorf("read the answer's header: %w", err)
 	}
 	h := &c.header
-	a := &answer{status: h.StatusCode(), declared: -1, protocol: wireHTTP11}
+	a := &c.answer
+	*a = answer{status: h.StatusCode(), declared: -1, protocol: wireHTTP11}
 	if string(h.Protocol()) == "HTTP/1.0" {
 		a.protocol = wireHTTP10
 	}
@@ -228,8 +234,7 @@ func (c *conn) receive(method string) (*answer, error) {
 func (c *conn) readHeader() error {
 	for range maxInterims {
 		err := c.header.Read(c.br)
-		var small *fasthttp.ErrSmallBuffer
-		if errors.As(err, &small) && c.br.Size() < maxHeader {
+		if err != nil && c.br.Size() < maxHeader && isSmall(err) {
 			// Nothing is lost: what was read so far is still in the smaller
 			// buffer, which the larger one now reads from.
 			c.br = bufio.NewReaderSize(c.br, maxHeader)
@@ -243,6 +248,11 @@ func (c *conn) readHeader() error {
 		}
 	}
 	return fmt.Errorf("more than %d interim answers", maxInterims)
+}
+
+func isSmall(err error) bool {
+	var small *fasthttp.ErrSmallBuffer
+	return errors.As(err, &small)
 }
 
 // readBody reads the body by its framing (RFC 9112, section 6.3).

@@ -50,6 +50,7 @@ func (l *loop) client(protocol scenario.Protocol) {
 		connections[i] = g.newPerformer(side{g: g, arm: a, source: g.source, base: l.base, open: &l.sockets}, protocol)
 		defer connections[i].hangUp()
 	}
+	var x exchange
 	for l.ctx.Err() == nil {
 		due := time.Since(l.base)
 		if due >= g.length {
@@ -64,7 +65,7 @@ func (l *loop) client(protocol scenario.Protocol) {
 		a.offer(j.request, due >= g.warmup, true)
 		l.mu.Unlock()
 		l.pending.Add(1)
-		x := connections[at].perform(l.ctx, j, false)
+		x = connections[at].perform(l.ctx, j, false)
 		if l.ctx.Err() != nil && !x.complete {
 			l.lose()
 			return

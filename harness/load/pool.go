@@ -75,31 +75,39 @@ func (p *pool) newConn() *conn {
 func (p *pool) read(c *conn, j job) {
 	defer c.hangUp()
 	sent := false
+	var x exchange
 	for {
-		x := c.perform(p.ctx, j, sent)
+		x = c.perform(p.ctx, j, sent)
 		if p.ctx.Err() != nil && !x.complete {
 			p.lost()
 		} else {
 			p.record(p.arm, j, &x)
 		}
-		next, ok := p.next(c)
-		if !ok {
+		next, then := p.next(c)
+		switch then {
+		case stepServe:
+			j, sent = next, false
+		case stepRest:
+			if j, sent = p.await(c); !sent {
+				return
+			}
+		case stepLeave:
 			return
 		}
-		if next != nil {
-			j, sent = *next, false
-			continue
-		}
-		if j, ok = p.await(c); !ok {
-			return
-		}
-		sent = true
 	}
 }
 
-// next decides what a connection does after a request: serve whoever waits,
-// rest (nil, true), or go (false).
-func (p *pool) next(c *conn) (*job, bool) {
+// step is what a connection does after a request.
+type step uint8
+
+const (
+	stepLeave step = iota
+	stepRest
+	stepServe // whoever waits
+)
+
+// next decides what a connection does after a request.
+func (p *pool) next(c *conn) (job, step) {
 	if c.nc != nil {
 		c.socket.rest()
 	}
@@ -107,15 +115,15 @@ func (p *pool) next(c *conn) (*job, bool) {
 	defer p.mu.Unlock()
 	if !p.closed {
 		if j, ok := p.waiting.pop(); ok {
-			return &j, true
+			return j, stepServe
 		}
 		if c.nc != nil {
 			p.idle = append(p.idle, c)
-			return nil, true
+			return job{}, stepRest
 		}
 	}
 	p.open--
-	return nil, false
+	return job{}, stepLeave
 }
 
 // await rests until the dispatcher has sent a request on c, and its answer

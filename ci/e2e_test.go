@@ -321,6 +321,30 @@ func TestURLBeforeFixedUpstream(t *testing.T) {
 	p.want("memory", result.Inconclusive, "not ours to sample")
 }
 
+// The client's leg over TLS to the upstream, as the result says it was on the
+// wire; and a closed loop, which says nothing about latency.
+func TestHTTP2ClosedLoop(t *testing.T) {
+	t.Parallel()
+	p := phasegate(t, "run", tiny, "--system", "direct", "--set", "load.protocol={http/1.1: 25%, h2: 75%}",
+		"--set", "load.rate=max", "--set", "load.connections=16")
+	p.run(1)
+	p.want("p50_latency", result.Inconclusive, "coordinated omission")
+	p.want("error_rate", result.Pass, "")
+	load := p.result().Load
+	spoken := map[string]int64{}
+	for _, s := range load.Spoken {
+		if s.System == "new" {
+			spoken[s.Protocol] = s.Connections
+		}
+		if s.Requests == 0 {
+			t.Errorf("no request: %+v", s)
+		}
+	}
+	if !load.ClosedLoop || len(spoken) != 2 || spoken["http/1.1"] != 4 || spoken["h2"] != 12 {
+		t.Errorf("spoken was %+v", load.Spoken)
+	}
+}
+
 func TestCommand(t *testing.T) {
 	t.Parallel()
 	p := phasegate(t, "run", tiny, "--set", fmt.Sprintf(

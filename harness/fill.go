@@ -251,7 +251,7 @@ func (r *run) fillTimeline() {
 func (r *run) fillLoad() {
 	rep := r.report
 	out := &result.Load{
-		Source:      r.source(),
+		Source: r.source(), ClosedLoop: r.plan.Load.Max,
 		OfferedRate: rep.OfferedRate, SentRate: rep.SentRate, Completed: rep.CompletedRate,
 		Connections: map[string]int{}, Retried: map[string]int64{}, Queued: map[string]int64{}, CPU: probe.SelfCPU().Seconds(),
 	}
@@ -260,6 +260,9 @@ func (r *run) fillLoad() {
 	}
 	for _, arm := range rep.Arms {
 		out.Connections[arm.Name] = int(arm.Connections)
+		for _, s := range arm.Protocols {
+			out.Spoken = append(out.Spoken, result.Spoken{System: arm.Name, Protocol: s.Protocol, Requests: int64(s.Requests), Connections: int64(s.Connections)})
+		}
 		out.Prewarmed += int64(arm.Prewarmed)
 		out.PrewarmFailed += int64(arm.PrewarmFailed)
 		out.Retried[arm.Name], out.Queued[arm.Name] = int64(arm.Retried), int64(arm.Queued)
@@ -282,20 +285,30 @@ func (r *run) fillLoad() {
 	if r.recorded != nil {
 		out.LogSkipped = int64(r.recorded.Malformed + r.recorded.Blank)
 	}
-	// What a system refused to take was offered to it all the same.
-	tried := rep.Sent
-	for _, arm := range rep.Arms {
-		for _, f := range arm.Failures {
-			if f.Kind == timeline.Transport.String() || f.Kind == timeline.Timeout.String() {
-				tried += f.Count
-			}
-		}
-	}
-	if float64(tried) < 0.99*float64(rep.Offered) && !rep.Interrupted {
-		r.notice("only %d of %d requests due were sent (%.1f %%): the figures are those of a lighter load than the scenario's",
-			rep.Sent, rep.Offered, 100*float64(rep.Sent)/float64(rep.Offered))
-	}
+	r.fillShortfall()
 	r.res.Load = out
+}
+
+// fillShortfall says first of all where the systems weren't sent what was due:
+// their figures are those of a lighter load.
+func (r *run) fillShortfall() {
+	rep := r.report
+	due := rep.Offered - rep.Unfinished // whoever was cut off by the end isn't late
+	if float64(rep.Sent) >= 0.99*float64(due) {
+		return
+	}
+	var expired uint64
+	for _, arm := range rep.Arms {
+		expired += arm.Expired
+	}
+	text := fmt.Sprintf("only %d of %d requests due were sent (%.1f %%), so the figures are those of a lighter load than the scenario's", rep.Sent, due, 100*float64(rep.Sent)/float64(due))
+	if expired > 0 {
+		text += fmt.Sprintf("; %d found every connection busy until their timeout", expired)
+	}
+	if refused := due - rep.Sent - expired; refused > 0 {
+		text += fmt.Sprintf("; for %d no connection could be opened", refused)
+	}
+	r.res.Notices = slices.Insert(r.res.Notices, 0, text)
 }
 
 // source says in one line where the requests come from.

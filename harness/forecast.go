@@ -204,7 +204,9 @@ func (h *rehearsal) forecast(others []*scenario.Plan) *Forecast {
 	for _, g := range plan.Gates {
 		f.Gates = append(f.Gates, o.gate(g))
 	}
-	f.Joint = append(f.Joint, o.joint()...)
+	if !plan.Load.Max {
+		f.Joint = append(f.Joint, o.joint()...)
+	}
 	f.Triggers = o.triggers()
 	for _, d := range plan.Drills {
 		const why = "this version injects no faults"

@@ -31,6 +31,10 @@ func (o *oracle) gate(g scenario.Gate) GateForecast {
 		return f
 	}
 	f.Of, f.Clean, f.OneBad, f.Power, f.Truth, f.Allowed = need.Of, need.Clean, need.OneBad, need.Power, decimal(need.Truth), decimal(need.Allowed)
+	if o.h.run.plan.Load.Max && g.Metric.Source != scenario.FromSequential {
+		f.Why = append(f.Why, "load.rate is max: how many requests there will be is what the run finds out")
+		return f
+	}
 	if need.Of != "" {
 		f.Sample = o.sample(g.Metric, g.System)
 	}
@@ -82,6 +86,8 @@ func (o *oracle) notOffered(m scenario.Metric, system string) string {
 	switch {
 	case m.Source == scenario.FromNowhere:
 		return m.Why
+	case o.h.run.unscheduled(m):
+		return closedLoop
 	case m.Source == scenario.FromSequential && o.h.sequence() != "":
 		return o.h.sequence()
 	case m.Source == scenario.FromResources && s.Kind == scenario.KindDirect:

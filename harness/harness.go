@@ -3,6 +3,7 @@ package harness
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -216,6 +217,11 @@ func (r *run) start(ctx context.Context) error {
 		Raw:    r.raw,
 		Begin:  r.watch.begin,
 	}
+	roots, err := env.Authorities()
+	if err != nil {
+		return err
+	}
+	config.TLS = &tls.Config{RootCAs: roots}
 	if r.plan.Upstream != nil {
 		config.Vary = r.plan.Upstream.Vary
 	}

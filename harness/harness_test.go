@@ -168,3 +168,32 @@ func TestStolen(t *testing.T) {
 		}
 	}
 }
+
+// A lighter load than the scenario's is the first thing to be said, and only
+// where it was lighter: a timeout in line isn't a request tried.
+func TestShortfallComesFirst(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		why    string
+		report load.Report
+		want   string
+	}{
+		{"everything was sent", load.Report{Offered: 1000, Sent: 1000}, ""},
+		{"one in a hundred may be missing", load.Report{Offered: 1000, Sent: 990}, ""},
+		{"more may not", load.Report{Offered: 1000, Sent: 989, Arms: []load.ArmReport{{Expired: 11}}},
+			"only 989 of 1000 requests due were sent (98.9 %), so the figures are those of a lighter load than the scenario's; 11 found every connection busy until their timeout"},
+		{"what a system refuses to take isn't sent either", load.Report{Offered: 1000, Sent: 500, Arms: []load.ArmReport{{Expired: 100}}},
+			"only 500 of 1000 requests due were sent (50.0 %), so the figures are those of a lighter load than the scenario's; 100 found every connection busy until their timeout; for 400 no connection could be opened"},
+		{"what the end of the run cut off isn't missing", load.Report{Offered: 1000, Sent: 800, Unfinished: 200, Interrupted: true}, ""},
+	} {
+		r := &run{report: tt.report, res: &result.Result{Notices: []string{"another"}}}
+		r.fillShortfall()
+		got := ""
+		if len(r.res.Notices) == 2 {
+			got = r.res.Notices[0]
+		}
+		if got != tt.want || r.res.Notices[len(r.res.Notices)-1] != "another" {
+			t.Errorf("%s: notices %q, want first %q", tt.why, r.res.Notices, tt.want)
+		}
+	}
+}

@@ -39,6 +39,15 @@ func (r *run) collect() {
 	}
 }
 
+// closedLoop is why a run at the highest rate says nothing about latency.
+const closedLoop = "load.rate is max, a closed loop: no request is due at a time of its own, so a stall holds back the requests that would have shown it (coordinated omission), and the times measured are service times"
+
+// unscheduled reports whether a metric is of latency in a run without a
+// schedule to measure it from.
+func (r *run) unscheduled(m scenario.Metric) bool {
+	return r.plan.Load.Max && m.Source == scenario.FromGenerator && (m.Unit == scenario.Seconds || m.Name == "latency_improvement")
+}
+
 // until is where what is judged ends: with the last look taken, or where the
 // run was broken off before the first.
 func (r *run) until() time.Duration {
@@ -58,6 +67,18 @@ func (r *run) missing(name string, w timeline.Window) map[string]string {
 			if m.Source == source {
 				missing[m.Name] = reason
 			}
+		}
+	}
+	asked := scenario.All()
+	for _, g := range r.plan.Gates {
+		asked = append(asked, g.Metric)
+	}
+	for _, t := range r.plan.Triggers {
+		asked = append(asked, t.Metric)
+	}
+	for _, m := range asked {
+		if r.unscheduled(m) {
+			missing[m.Name] = closedLoop
 		}
 	}
 	if r.noSequence != "" {

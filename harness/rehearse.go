@@ -99,8 +99,10 @@ func rehearse(plan *scenario.Plan, most uint64) (*rehearsal, error) {
 		return nil, err
 	}
 	stages := h.run.stages
+	sequence := plan.Load
+	sequence.Protocols = nil // what is asked for doesn't depend on them, and addresses have none here
 	config := load.Config{
-		Load: plan.Load, Recording: h.run.recorded, Length: stages.end(stages.looks), Warmup: stages.warmup, Seed: plan.Seed,
+		Load: sequence, Recording: h.run.recorded, Length: stages.end(stages.looks), Warmup: stages.warmup, Seed: plan.Seed,
 	}
 	if h.run.recorded != nil {
 		config.Catalog = h.run.recorded.Catalog()
@@ -158,7 +160,7 @@ func (h *rehearsal) walk(generator *load.Generator, catalog wire.Catalog, most u
 	for ; h.positions < most; h.positions++ {
 		req, ok := generator.At(h.positions)
 		if !ok {
-			h.complete = true
+			h.complete = !h.run.plan.Load.Max // a closed loop has no schedule to look at
 			break
 		}
 		ledgers(req.Due)

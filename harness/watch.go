@@ -179,6 +179,9 @@ func (w *watch) evaluate(at time.Duration) {
 		return // not armed yet, or nothing is due any more
 	}
 	for i, t := range w.r.plan.Triggers {
+		if w.r.unscheduled(t.Metric) {
+			continue // told as unknown
+		}
 		arm := w.r.armIndex(t.System)
 		length := gate.WindowLength(w.r.rate(t.System), w.r.plan.TimeScale)
 		window := w.r.recorder.Window(arm, max(at-length, s.warmup), at)

@@ -42,6 +42,8 @@ type view struct {
 	Metrics  []metricRow
 	Examples []armList
 	Logs     []armList
+	Times    []timeRow
+	Columns  []string // of Times
 	Load     []fact
 	Where    []fact
 	Command  string
@@ -104,6 +106,7 @@ func page(w io.Writer, r *result.Result, figures []plots.Figure) error {
 		Notices:  notices(r),
 		Steady:   steadyText(r),
 		Facts:    runFacts(r),
+		Times:    timeRows(r),
 		Load:     loadFacts(r.Load),
 		Where:    environmentFacts(r),
 		Command:  shell(r.Environment.Command),
@@ -123,6 +126,9 @@ func page(w io.Writer, r *result.Result, figures []plots.Figure) error {
 			f.Growth = growthTables(r)
 		}
 		v.Figures = append(v.Figures, f)
+	}
+	for _, q := range timeQuantiles {
+		v.Columns = append(v.Columns, q.Name)
 	}
 	v.systems(r)
 	if err := pageTemplate.Execute(w, v); err != nil {
@@ -328,28 +334,6 @@ func errorText(s result.System) string {
 		return "none"
 	}
 	return strings.Join(parts, ", ")
-}
-
-func loadFacts(l *result.Load) []fact {
-	if l == nil {
-		return nil
-	}
-	rate := func(v float64) string { return unit.Format(v, "1/s") }
-	facts := []fact{
-		{"Source", clean(l.Source)},
-		{"Due", rate(l.OfferedRate)}, {"Sent", rate(l.SentRate)}, {"Completed", rate(l.Completed)},
-		{"Schedule lag, median", unit.Pointer(l.LagP50, "s")},
-		{"Schedule lag, 99th percentile", unit.Pointer(l.LagP99, "s")},
-		{"Schedule lag, longest", unit.Pointer(l.LagMax, "s")},
-	}
-	for _, arm := range slices.Sorted(maps.Keys(l.Connections)) {
-		facts = append(facts, fact{"Connections to " + arm, unit.Count(int64(l.Connections[arm]))})
-	}
-	facts = append(facts, fact{"CPU time of the harness", unit.Format(l.CPU, "s")}, fact{"Prewarmed", unit.Count(l.Prewarmed) + " keys"})
-	if l.LogSkipped > 0 {
-		facts = append(facts, fact{"Unusable log lines", unit.Count(l.LogSkipped)})
-	}
-	return facts
 }
 
 func environmentFacts(r *result.Result) []fact {

@@ -16,7 +16,7 @@ import (
 
 // sections is the order in which the page answers.
 var sections = []string{
-	"verdict", "gates", "triggers", "latency", "percentiles", "hit-ratio", "traffic", "resources", "systems", "failures", "logs", "load", "environment",
+	"verdict", "gates", "triggers", "latency", "percentiles", "hit-ratio", "traffic", "resources", "times", "systems", "failures", "logs", "load", "environment",
 }
 
 func TestHTMLStructure(t *testing.T) {
@@ -125,6 +125,8 @@ func TestHTMLSays(t *testing.T) {
 		{"no-ledger", "systems", []string{"not offered: nothing was started"}},
 		{"died", "logs", []string{"out of memory", "signal: killed"}},
 		{"pass", "load", []string{"zipf(1.1) over 5,000 keys", "2,400/s", "1.9 ms", "1,587", "4,000 keys"}},
+		{"pass", "times", []string{"oldlatency464.4 ms", "newservice time392.0 µs", "median", "p99.9", "6,500", "from when a request was due"}},
+		{"pass", "load", []string{"Spoken to new: h2c", "7,800 requests on 12 connections", "61.2 s"}},
 		{"pass", "environment", []string{"--set 'systems.new={kind: optimizer, config: {cache: {max_memory_mb: 100}}}'", "0123abcd", "8.6 GB"}},
 	} {
 		if pages[c.variant] == nil {
@@ -310,4 +312,22 @@ func attribute(n *html.Node, key string) string {
 		}
 	}
 	return ""
+}
+
+// Without a schedule there is no latency to show.
+func TestHTMLOfAClosedLoop(t *testing.T) {
+	t.Parallel()
+	r := resulttest.New("pass")
+	r.Load.ClosedLoop, r.Load.LagP50, r.Load.LagP99, r.Load.LagMax = true, nil, nil, nil
+	page := render(t, r)
+	if times := section(page, "times"); !strings.Contains(times, "newservice time") || strings.Contains(times, "newlatency") {
+		t.Errorf("the table of times: %s", times)
+	}
+	if load := section(page, "load"); !strings.Contains(load, "none: a closed loop") {
+		t.Errorf("the load: %s", load)
+	}
+	var text bytes.Buffer
+	if err := reports.Text(&text, r, false); err != nil || !strings.Contains(text.String(), "closed loop") || strings.Contains(text.String(), "lag") {
+		t.Errorf("%v: %s", err, text.String())
+	}
 }

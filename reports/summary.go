@@ -54,6 +54,9 @@ func Summary(w io.Writer, r *result.Result, dir string) error {
 			fmt.Fprintf(b, "\nSystem **%s** ended by itself: %s.\n", markdown(name), markdown(s.Exit))
 		}
 	}
+	if load := loadLine(r.Load); load != "" {
+		fmt.Fprintf(b, "\nLoad: %s.\n", markdown(load))
+	}
 	fmt.Fprintf(b, "\nFull report: %s, plots %s.\n", code(filepath.ToSlash(filepath.Join(dir, PageFile))), plotNames(r))
 	return b.Flush()
 }

@@ -37,6 +37,9 @@ func Text(w io.Writer, r *result.Result, color bool) error {
 	for _, n := range notices(r) {
 		line("note: ", clean(n))
 	}
+	if load := loadLine(r.Load); load != "" {
+		line("load: ", load)
+	}
 	line()
 
 	gates := ordered(r.Gates)

@@ -2,6 +2,7 @@ package environment
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"maps"
@@ -191,6 +192,23 @@ func (e *Environment) Upstream() *System { return e.upstream }
 // Control returns the mock upstream's control client; nil if the plan has no
 // upstream.
 func (e *Environment) Control() *wire.Control { return e.control }
+
+// Authorities are those whose certificates a client of the systems may trust:
+// the host's, and the mock upstream's own.
+func (e *Environment) Authorities() (*x509.CertPool, error) {
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		roots = x509.NewCertPool() // a host without any
+	}
+	if e.ready.CAFile != "" {
+		own, err := os.ReadFile(e.ready.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("read the upstream's certificate authority: %w", err)
+		}
+		roots.AppendCertsFromPEM(own)
+	}
+	return roots, nil
+}
 
 // Stop stops every process and removes the private folder: the systems first,
 // all at once, then the upstream. Each gets SIGTERM, and what is left of it

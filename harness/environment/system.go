@@ -80,9 +80,13 @@ func (e *Environment) startSystem(ctx context.Context, s *scenario.System) (*Sys
 // errNoUpstream says that a system needs the upstream that the plan lacks.
 var errNoUpstream = errors.New("the scenario has no upstream")
 
-// direct is the upstream itself.
+// direct is the upstream itself, at its TLS port if load is to come over h2.
 func (e *Environment) direct(s *scenario.System) (*System, error) {
-	u, err := baseURL(e.ready.Arms[s.Name].URL)
+	address := e.ready.Arms[s.Name].URL
+	if slices.ContainsFunc(e.plan.Load.Protocols, func(p scenario.ProtocolShare) bool { return p.Protocol == scenario.H2 }) {
+		address = e.ready.Arms[s.Name].TLSURL
+	}
+	u, err := baseURL(address)
 	if e.plan.Upstream == nil {
 		err = errNoUpstream
 	}

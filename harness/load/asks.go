@@ -10,8 +10,6 @@ import (
 	"strings"
 
 	"phasegate/fixtures/upstream/wire"
-
-	"github.com/valyala/fasthttp"
 )
 
 // asks is what a request's own header lets an answer be besides the whole
@@ -108,16 +106,15 @@ type part struct {
 
 // readPart reads the Content-Range (RFC 9110, section 14.4) of an answer that
 // should have one.
-func readPart(h *fasthttp.ResponseHeader) part {
-	s := h.StatusCode()
-	switch {
-	case s != http.StatusPartialContent && s != http.StatusRequestedRangeNotSatisfiable:
+func readPart(s int, h fields) part {
+	if s != http.StatusPartialContent && s != http.StatusRequestedRangeNotSatisfiable {
 		return part{}
-	case s == http.StatusPartialContent && bytes.HasPrefix(h.ContentType(), []byte("multipart/byteranges")):
+	}
+	if s == http.StatusPartialContent && bytes.HasPrefix(first(h, "Content-Type"), []byte("multipart/byteranges")) {
 		return part{several: true}
 	}
 	p := part{first: -1, last: -1, size: -1}
-	value := string(h.Peek("Content-Range"))
+	value := string(first(h, "Content-Range"))
 	spec, ok := strings.CutPrefix(value, "bytes ")
 	at, size, ok2 := strings.Cut(spec, "/")
 	var err error

@@ -179,28 +179,39 @@ const maxWrites = 1 << 20
 
 // client is one connection in a closed loop.
 type client struct {
-	conn    *conn
-	sockets *sockets
-	stop    func() bool
+	performer
+	base time.Time
+	stop func() bool
+}
+
+// performer is a connection on which one request is under way at a time.
+type performer interface {
+	perform(ctx context.Context, j job, sent bool) exchange
+	hangUp()
 }
 
 func (g *Generator) newClient(ctx context.Context, a *arm, from source) *client {
-	s := &sockets{}
-	return &client{
-		conn:    &conn{g: g, arm: a, source: from, base: time.Now(), open: s},
-		sockets: s,
-		stop:    context.AfterFunc(ctx, s.cut),
+	s := side{g: g, arm: a, source: from, base: time.Now(), open: &sockets{}}
+	c := &client{base: s.base, stop: context.AfterFunc(ctx, s.open.cut)}
+	c.performer = g.newPerformer(s, g.protocols[0])
+	return c
+}
+
+func (g *Generator) newPerformer(s side, p scenario.Protocol) performer {
+	if p == scenario.HTTP1 {
+		return &conn{side: s}
 	}
+	return &http2Client{http2Dialer: newHTTP2Dialer(s)}
 }
 
 // ask sends one request, due now, and waits for its outcome.
 func (c *client) ask(ctx context.Context, r request) exchange {
-	return c.conn.perform(ctx, job{request: r, due: time.Since(c.conn.base)}, false)
+	return c.perform(ctx, job{request: r, due: time.Since(c.base)}, false)
 }
 
 func (c *client) close() {
 	c.stop()
-	c.conn.hangUp()
+	c.hangUp()
 }
 
 // literal is the source of given targets, in turn.

@@ -3,19 +3,17 @@ package load
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httputil"
-	"os"
 	"strconv"
 	"sync"
 	"time"
 
-	"phasegate/harness/timeline"
+	"phasegate/harness/scenario"
 
 	"github.com/valyala/fasthttp"
 )
@@ -32,28 +30,18 @@ const (
 // many connections there are.
 var pieces = sync.Pool{New: func() any { return new([bodyPiece]byte) }}
 
-// job is one request on its way.
-type job struct {
-	request
-	due time.Duration // after the connection's base
-	seq uint64        // position in the schedule
-	lag time.Duration // how much later the dispatcher got to it
-}
-
 // conn is one client connection and its reader. A request is written either
 // by the reader's goroutine or, on an idle connection, by the dispatcher
 // itself while the reader waits for the first byte of the answer: no goroutine
 // has to wake up between the due time and the send.
 type conn struct {
-	g    *Generator
-	arm  *arm
-	base time.Time // due times count from here
-	open *sockets
-	source
+	side
 
 	nc       net.Conn
+	socket   *socket // below nc
 	br       *bufio.Reader
 	header   fasthttp.ResponseHeader
+	answer   answer
 	answered int // answers read from nc
 
 	mu     sync.Mutex // held while handing a job over, until it is written
@@ -64,18 +52,6 @@ type conn struct {
 	out    []byte // the request
 	target [2]int // where the target stands in out
 	broken error  // of writing it
-}
-
-// exchange is a request's outcome and what is behind it.
-type exchange struct {
-	timeline.Outcome
-	why      error // for every class but OK, and for stale
-	sent     bool
-	complete bool // a whole response was read
-	retried  bool
-	status   int    // 0 without a whole response
-	received int64  // bytes of its body
-	version  uint64 // as the answer describes itself; 0 where it doesn't
 }
 
 // send writes a request. The caller holds mu.
@@ -99,8 +75,8 @@ func (c *conn) send(j job) {
 	}
 	c.out = append(append(b, "\r\n"...), body...)
 	c.known = c.arm.written.version(c.out[c.target[0]:c.target[1]])
-	err := c.nc.SetDeadline(c.deadline(j))
 	c.sent = time.Now()
+	err := c.socket.expect(c.deadline(j), c.sent)
 	if err == nil {
 		_, err = c.nc.Write(c.out)
 	}
@@ -111,8 +87,6 @@ func (c *conn) send(j job) {
 	}
 }
 
-func (c *conn) deadline(j job) time.Time { return c.base.Add(j.due + c.g.timeout) }
-
 // perform sees a request through to its outcome; sent says that it is written
 // already. It dials where there is no connection. A request that may be
 // repeated (RFC 9110, section 9.2.2) is sent once more, on a fresh connection,
@@ -121,8 +95,8 @@ func (c *conn) deadline(j job) time.Time { return c.base.Add(j.due + c.g.timeout
 // (RFC 9112, section 9.3.1). Whoever fails twice, or at first sight, has
 // failed.
 func (c *conn) perform(ctx context.Context, j job, sent bool) exchange {
-	x := exchange{sent: sent}
-	x.Due, x.Lag, x.Cacheable = j.due, j.lag, j.cacheable()
+	x := j.exchange()
+	x.sent = sent
 	if !sent {
 		if err := c.begin(ctx, j); err != nil {
 			c.fail(&x, j, err)
@@ -131,8 +105,7 @@ func (c *conn) perform(ctx context.Context, j job, sent bool) exchange {
 		x.sent = true
 	}
 	a, err := c.receive(j.method)
-	var silent *silentError
-	if errors.As(err, &silent) && c.answered > 0 && idempotent(j.method) && !isTimeout(err) {
+	if err != nil && c.answered > 0 && idempotent(j.method) && isSilent(err) && !isTimeout(err) {
 		c.hangUp()
 		if again := c.begin(ctx, j); again == nil {
 			x.retried = true
@@ -151,11 +124,11 @@ func (c *conn) perform(ctx context.Context, j job, sent bool) exchange {
 
 // begin dials if need be and writes the request.
 func (c *conn) begin(ctx context.Context, j job) error {
-	if time.Since(c.base) >= j.due+c.g.timeout {
-		return fmt.Errorf("every connection was busy: %w", os.ErrDeadlineExceeded)
+	if c.expired(j) {
+		return errExpired
 	}
 	if c.nc == nil {
-		if err := c.dial(ctx, c.deadline(j)); err != nil {
+		if err := c.connect(ctx, c.deadline(j)); err != nil {
 			return err
 		}
 	}
@@ -165,28 +138,15 @@ func (c *conn) begin(ctx context.Context, j job) error {
 	return nil
 }
 
-func (c *conn) dial(ctx context.Context, deadline time.Time) error {
+func (c *conn) connect(ctx context.Context, deadline time.Time) error {
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	nc, err := c.g.dial(ctx, "tcp", c.arm.address)
+	nc, socket, err := c.g.dialTo(ctx, c.arm, c.open, string(scenario.HTTP1))
 	if err != nil {
 		return err
 	}
-	if !c.open.add(nc) {
-		nc.Close()
-		return net.ErrClosed
-	}
-	if c.arm.tls != nil {
-		secured := tls.Client(nc, c.arm.tls)
-		if err := secured.HandshakeContext(ctx); err != nil {
-			c.open.drop(nc)
-			return fmt.Errorf("TLS handshake with %s: %w", c.arm.address, err)
-		}
-		c.open.replace(nc, secured)
-		nc = secured
-	}
-	c.arm.dialled.Add(1)
-	c.nc, c.answered = nc, 0
+	c.arm.connected(wireHTTP11)
+	c.nc, c.socket, c.answered = nc, socket, 0
 	if c.br == nil {
 		c.br = bufio.NewReaderSize(nc, readBuffer)
 	} else {
@@ -198,53 +158,24 @@ func (c *conn) dial(ctx context.Context, deadline time.Time) error {
 // hangUp closes the connection; the next request dials.
 func (c *conn) hangUp() {
 	if c.nc != nil {
-		c.open.drop(c.nc)
+		c.nc.Close()
 		c.nc = nil
 	}
 }
 
 // fail makes the outcome of a request without a complete answer.
 func (c *conn) fail(x *exchange, j job, err error) {
-	now := time.Since(c.base)
-	x.Class, x.why = timeline.Transport, err
 	if c.broken != nil && x.sent {
-		x.why = c.broken
+		err = fmt.Errorf("write the request: %w", c.broken)
 	}
-	if isTimeout(err) || now >= j.due+c.g.timeout {
-		x.Class = timeline.Timeout
-		x.why = fmt.Errorf("no complete answer within %s of the due time: %w", c.g.timeout, err)
-		if !x.sent {
-			// It was known at the timeout; that somebody looked later adds nothing.
-			now = min(now, j.due+c.g.timeout)
-		}
-	}
-	x.Latency = now - j.due
-	if x.sent {
-		sent := c.sent.Sub(c.base)
-		x.Wait, x.Service = sent-j.due, now-sent
-	}
+	c.unanswered(x, j, err, c.sent)
 	c.hangUp()
 	c.idle()
 }
 
 // finish judges a complete answer.
 func (c *conn) finish(x *exchange, j job, a *answer) {
-	end := a.end.Sub(c.base)
-	x.complete, x.status, x.received = true, a.status, a.length
-	sent := c.sent.Sub(c.base)
-	x.Latency, x.Wait, x.Service = end-j.due, sent-j.due, end-sent
-	f := judge(expectation{
-		method: j.method, target: c.out[c.target[0]:c.target[1]], variant: c.g.variant(j.request), asks: j.asked(), sent: c.sent,
-		from: c.arm.from, since: c.g.since, version: c.known, verify: c.arm.verify, catalog: c.g.catalog,
-	}, a)
-	x.Class, x.why, x.version = f.class, f.why, f.version
-	x.Stale, x.Blocking, x.Proven = f.stale, f.blocking, f.proven
-	if x.Cacheable {
-		x.Claim = claimOf(&c.header)
-	}
-	if end > j.due+c.g.timeout { // the deadline's timer was late
-		x.Class, x.why = timeline.Timeout, fmt.Errorf("the answer ended %s after the due time", x.Latency)
-	}
+	c.answerTo(x, j, a, c.out[c.target[0]:c.target[1]], c.sent, c.known, &c.header)
 	// Bytes beyond the answer are of no request.
 	if c.header.ConnectionClose() || a.status == http.StatusSwitchingProtocols || c.br.Buffered() > 0 {
 		c.hangUp()
@@ -269,7 +200,12 @@ func (e *silentError) Error() string {
 }
 func (e *silentError) Unwrap() error { return e.err }
 
-// receive reads one complete response. The body is summed up while it arrives
+func isSilent(err error) bool {
+	var silent *silentError
+	return errors.As(err, &silent)
+}
+
+// receive reads one complete response, valid until the next one. The body is summed up while it arrives
 // and not kept.
 func (c *conn) receive(method string) (*answer, error) {
 	if _, err := c.br.Peek(1); err != nil {
@@ -279,10 +215,14 @@ func (c *conn) receive(method string) (*answer, error) {
 		return nil, fmt.Errorf("read the answer's header: %w", err)
 	}
 	h := &c.header
-	a := &answer{status: h.StatusCode(), declared: -1}
+	a := &c.answer
+	*a = answer{status: h.StatusCode(), declared: -1, protocol: wireHTTP11}
+	if string(h.Protocol()) == "HTTP/1.0" {
+		a.protocol = wireHTTP10
+	}
 	if c.arm.verify {
 		a.proof = readProof(h)
-		a.part = readPart(h)
+		a.part = readPart(a.status, h)
 	}
 	if err := c.readBody(method, a); err != nil {
 		return nil, err
@@ -295,8 +235,7 @@ func (c *conn) receive(method string) (*answer, error) {
 func (c *conn) readHeader() error {
 	for range maxInterims {
 		err := c.header.Read(c.br)
-		var small *fasthttp.ErrSmallBuffer
-		if errors.As(err, &small) && c.br.Size() < maxHeader {
+		if err != nil && c.br.Size() < maxHeader && isSmall(err) {
 			// Nothing is lost: what was read so far is still in the smaller
 			// buffer, which the larger one now reads from.
 			c.br = bufio.NewReaderSize(c.br, maxHeader)
@@ -310,6 +249,11 @@ func (c *conn) readHeader() error {
 		}
 	}
 	return fmt.Errorf("more than %d interim answers", maxInterims)
+}
+
+func isSmall(err error) bool {
+	var small *fasthttp.ErrSmallBuffer
+	return errors.As(err, &small)
 }
 
 // readBody reads the body by its framing (RFC 9112, section 6.3).
@@ -339,12 +283,7 @@ func (c *conn) readBody(method string, a *answer) error {
 			b = b[:min(bodyPiece, length-a.length)]
 		}
 		n, err := from.Read(b)
-		if n > 0 {
-			a.length += int64(n)
-			if a.proof.present && a.proof.fault == nil {
-				_, _ = a.proof.digest.Write(b[:n]) // never fails
-			}
-		}
+		a.add(b[:n])
 		switch {
 		case err == io.EOF && length < 0:
 			if length == -1 {
@@ -362,29 +301,4 @@ func (c *conn) readBody(method string, a *answer) error {
 		}
 	}
 	return nil
-}
-
-// noEOF turns the end of a connection where there should be more into an
-// error that says so.
-func noEOF(err error) error {
-	if err == io.EOF {
-		return io.ErrUnexpectedEOF
-	}
-	return err
-}
-
-func isTimeout(err error) bool {
-	var t net.Error
-	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) ||
-		errors.Is(err, fasthttp.ErrTimeout) || errors.As(err, &t) && t.Timeout()
-}
-
-// idempotent reports whether a method may be sent again (RFC 9110, section
-// 9.2.2).
-func idempotent(method string) bool {
-	switch method {
-	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete:
-		return true
-	}
-	return false
 }

@@ -17,6 +17,21 @@
 // the request waits in line, and that is latency too. The timeout counts from
 // the due time, also for a request that is never sent.
 //
+// # Closed loop
+//
+// With Load.Max there is no schedule: as many clients as there are connections
+// send their next request when their last has ended. That finds the highest
+// rate, and says nothing about latency: a request is due when it is sent.
+//
+// # Protocols
+//
+// HTTP/1.1 is spoken by this package itself, one request at a time on a
+// connection. HTTP/2 is net/http's, over TLS or in clear text; which connection
+// and stream a request goes over, and how long it waited for that, is decided
+// and measured here. An HTTP/2 connection takes as many requests at a time as
+// the server allows and the scenario says. Both follow the same rules of timeout,
+// repetition and verification.
+//
 // # The same seed, the same requests
 //
 // Which arm, method and target belong to position i is a pure function of the

@@ -1,10 +1,12 @@
 package load
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/url"
 	"sync"
@@ -39,7 +41,7 @@ type Sink interface {
 // Config describes a Generator's work.
 type Config struct {
 	Arms []Arm
-	Load scenario.Load // Timeout 0 is DefaultTimeout; Protocol "" is http/1.1
+	Load scenario.Load // Timeout 0 is DefaultTimeout, Streams 0 scenario.DefaultStreams
 	// Recording is what is replayed; nil where the load is generated.
 	Recording *recording.Recording
 	Catalog   wire.Catalog  // statuses to expect besides 2xx, by request target
@@ -59,19 +61,22 @@ type Config struct {
 // Generator sends one scenario's load. Its stages run one after another, in
 // any order; only Close may be called at any time.
 type Generator struct {
-	arms    []*arm
-	source  source
-	pacer   pacer
-	split   split
-	sink    Sink
-	raw     *Raw
-	begin   func(time.Time)
-	catalog wire.Catalog
-	since   time.Time // answers made later than this are of this run
-	plain   string    // variant that a request without a header of its own selects
-	timeout time.Duration
-	length  time.Duration
-	warmup  time.Duration
+	arms      []*arm
+	source    source
+	pacer     pacer // nil for a closed loop
+	split     split
+	leg       split // among protocols
+	protocols []scenario.Protocol
+	streams   int // per HTTP/2 connection
+	sink      Sink
+	raw       *Raw
+	begin     func(time.Time)
+	catalog   wire.Catalog
+	since     time.Time // answers made later than this are of this run
+	plain     string    // variant that a request without a header of its own selects
+	timeout   time.Duration
+	length    time.Duration
+	warmup    time.Duration
 
 	dial       func(ctx context.Context, network, address string) (net.Conn, error)
 	newSleeper func() sleeper
@@ -138,10 +143,10 @@ func New(config Config) (*Generator, error) {
 	if g.length <= 0 {
 		fault("a schedule of %s; allowed is more than 0", g.length)
 	}
-	if p := config.Load.Protocol; p != "" && p != "http/1.1" {
-		fault("protocol %q; allowed is http/1.1", p)
-	}
 	if err := g.prepareRequests(config); err != nil {
+		faults = append(faults, err)
+	}
+	if err := g.prepareProtocols(config); err != nil {
 		faults = append(faults, err)
 	}
 	if err := g.prepareArms(config); err != nil {
@@ -166,6 +171,10 @@ func (g *Generator) prepareRequests(config Config) error {
 			return errors.New("keys: the pace of a recording, but no recording")
 		}
 		source, err := newMix(config.Load, config.Seed)
+		if config.Load.Max {
+			g.source = source
+			return err
+		}
 		pacer, err2 := newPacer(config.Load, config.Seed)
 		g.source, g.pacer = source, pacer
 		return errors.Join(err, err2)
@@ -178,6 +187,9 @@ func (g *Generator) prepareRequests(config Config) error {
 		g.pacer = newRecordedPace(config.Recording, keys)
 		return nil
 	}
+	if config.Load.Max {
+		return nil
+	}
 	pacer, err := newPacer(config.Load, config.Seed)
 	if err != nil {
 		return err
@@ -185,6 +197,32 @@ func (g *Generator) prepareRequests(config Config) error {
 	g.pacer = pacer
 	if !keys.Repeat {
 		g.pacer = once{pacer: pacer, n: uint64(config.Recording.Requests())}
+	}
+	return nil
+}
+
+func (g *Generator) prepareProtocols(config Config) error {
+	described := config.Load.Protocols
+	if len(described) == 0 {
+		described = []scenario.ProtocolShare{{Protocol: scenario.HTTP1, Share: 1}}
+	}
+	shares := make([]float64, 0, len(described))
+	for _, p := range described {
+		switch p.Protocol {
+		case scenario.HTTP1, scenario.H2, scenario.H2C:
+		default:
+			return fmt.Errorf("protocol %q; allowed are %s, %s and %s", p.Protocol, scenario.HTTP1, scenario.H2, scenario.H2C)
+		}
+		g.protocols = append(g.protocols, p.Protocol)
+		shares = append(shares, p.Share)
+	}
+	g.streams = cmp.Or(config.Load.Streams, scenario.DefaultStreams)
+	if g.streams < 0 {
+		return fmt.Errorf("%d streams per connection; allowed is 1 or more", g.streams)
+	}
+	var err error
+	if g.leg, err = newSplit(newStream(config.Seed, protocolStream), shares); err != nil {
+		return fmt.Errorf("protocols: %w", err)
 	}
 	return nil
 }
@@ -202,22 +240,22 @@ func (g *Generator) prepareArms(config Config) error {
 			a.from = wire.Mark(config.Run, a.Name)
 		}
 		a.methods = map[string]uint64{}
-		if err := a.prepare(config.TLS); err != nil {
+		if err := a.prepare(config.TLS, g.protocols); err != nil {
 			faults = append(faults, fmt.Errorf("arm %s: %w", described.Name, err))
 		}
 		g.arms = append(g.arms, a)
 	}
 	var err error
-	if g.split, err = newSplit(config.Seed, shares); err != nil {
-		faults = append(faults, err)
+	if g.split, err = newSplit(newStream(config.Seed, splitStream), shares); err != nil {
+		faults = append(faults, fmt.Errorf("arms: %w", err))
 	}
 	return errors.Join(faults...)
 }
 
-func (a *arm) prepare(secured *tls.Config) error {
+func (a *arm) prepare(secured *tls.Config, protocols []scenario.Protocol) error {
 	u := a.URL
-	if a.Connections < 1 {
-		return fmt.Errorf("%d connections; allowed is 1 or more", a.Connections)
+	if least := max(1, len(protocols)); a.Connections < least {
+		return fmt.Errorf("%d connections; allowed is %d or more, one for every protocol", a.Connections, least)
 	}
 	if u == nil {
 		return errors.New("no URL")
@@ -228,6 +266,11 @@ func (a *arm) prepare(secured *tls.Config) error {
 	}
 	if u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.User != nil {
 		return fmt.Errorf("URL %q; allowed is a URL without path, query and user: the request targets are the load's", u)
+	}
+	for _, p := range protocols {
+		if scheme := schemes[p]; scheme != "" && scheme != u.Scheme {
+			return fmt.Errorf("URL %q for protocol %s; allowed is %s://HOST[:PORT]", u, p, scheme)
+		}
 	}
 	if u.Port() != "" {
 		port = u.Port()
@@ -241,28 +284,58 @@ func (a *arm) prepare(secured *tls.Config) error {
 			a.tls = secured.Clone()
 		}
 		a.tls.ServerName = u.Hostname()
-		a.tls.NextProtos = []string{"http/1.1"}
 	}
 	return nil
 }
 
+// schemes are those of the protocols that go with one only.
+var schemes = map[scenario.Protocol]string{scenario.H2: "https", scenario.H2C: "http"}
+
+// lanes are an arm's pools, one for every protocol. They share the arm's
+// connections by their shares of the requests, with at least one each.
+func (g *Generator) lanes(ctx context.Context, a *arm, r *running) []lane {
+	var lanes []lane
+	from := 0.0
+	for k, p := range g.protocols {
+		spare := float64(a.Connections - len(g.protocols))
+		upTo := g.leg.upTo[k]
+		limit := 1 + int(math.Round(spare*upTo)) - int(math.Round(spare*from))
+		from = upTo
+		if p == scenario.HTTP1 {
+			lanes = append(lanes, &pool{g: g, arm: a, ctx: ctx, base: r.base, limit: limit, record: r.record, lost: r.lose})
+			continue
+		}
+		m := newMultiplex(g, a, r.base)
+		m.ctx, m.limit, m.streams, m.record, m.lost, m.late = ctx, limit, g.streams, r.record, r.lose, r.late
+		lanes = append(lanes, m)
+	}
+	return lanes
+}
+
 // Request is one position of a request sequence.
 type Request struct {
-	Due    time.Duration // from the schedule's start
-	Arm    int           // index into Config.Arms
-	Method string
-	Target string // path and query
+	Due      time.Duration // from the schedule's start
+	Arm      int           // index into Config.Arms
+	Protocol scenario.Protocol
+	Method   string
+	Target   string // path and query
 }
 
 // At returns position i (from 0) of the sequence; false beyond the schedule's
-// end.
+// end, and where there is none.
 func (g *Generator) At(i uint64) (Request, bool) {
+	if g.pacer == nil {
+		return Request{}, false
+	}
 	due := g.pacer.due(i)
 	if due >= g.length {
 		return Request{}, false
 	}
 	r := g.source.at(i)
-	return Request{Due: due, Arm: g.split.arm(i), Method: r.method, Target: string(g.source.appendTarget(nil, r.target))}, true
+	return Request{
+		Due: due, Arm: g.split.at(i), Protocol: g.protocols[g.leg.at(i)],
+		Method: r.method, Target: string(g.source.appendTarget(nil, r.target)),
+	}, true
 }
 
 // Popular returns the request targets that are read most, in falling order;

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -489,7 +490,17 @@ func TestNewRefuses(t *testing.T) {
 		{"a URL of another scheme", func(c *Config) { c.Arms[0] = oneArm(t, "ftp://h") }, "allowed is http://HOST"},
 		{"a URL with a path: whose would the target be?", func(c *Config) { c.Arms[0] = oneArm(t, "http://h/base") }, "without path"},
 		{"no length", func(c *Config) { c.Length = 0 }, "a schedule of 0s"},
-		{"a protocol for later", func(c *Config) { c.Load.Protocol = "h2" }, "allowed is http/1.1"},
+		{"a protocol that nobody speaks", func(c *Config) { c.Load.Protocols = []scenario.ProtocolShare{{Protocol: "h3", Share: 1}} }, "allowed are http/1.1, h2 and h2c"},
+		{"h2 without TLS", func(c *Config) { c.Load.Protocols = []scenario.ProtocolShare{{Protocol: scenario.H2, Share: 1}} }, "allowed is https://HOST[:PORT]"},
+		{"h2c over TLS", func(c *Config) {
+			c.Load.Protocols = []scenario.ProtocolShare{{Protocol: scenario.H2C, Share: 1}}
+			c.Arms[0].URL = &url.URL{Scheme: "https", Host: "h.example"}
+		}, "allowed is http://HOST[:PORT]"},
+		{"protocols that don't make a whole", func(c *Config) { c.Load.Protocols = []scenario.ProtocolShare{{Protocol: scenario.H2C, Share: .5}} }, "the shares add up to 0.5"},
+		{"fewer connections than protocols", func(c *Config) {
+			c.Load.Protocols = []scenario.ProtocolShare{{Protocol: scenario.HTTP1, Share: .5}, {Protocol: scenario.H2C, Share: .5}}
+			c.Arms[0].Connections = 1
+		}, "one for every protocol"},
 		{"a negative timeout", func(c *Config) { c.Load.Timeout = -1 }, "timeout"},
 		{"no rate", func(c *Config) { c.Load.Rate = nil }, "rate: none is given"},
 		{"a log that wasn't read", func(c *Config) { c.Load.Keys.AccessLog = "x.log" }, "x.log isn't loaded"},

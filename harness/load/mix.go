@@ -62,6 +62,7 @@ const (
 	hotStream
 	writeStream
 	arrivalStream
+	protocolStream
 )
 
 // stream is a sequence of uniform draws in which each can be had by its
@@ -91,27 +92,27 @@ func mix64(z uint64) uint64 {
 	return z ^ z>>31
 }
 
-// split decides which arm a position goes to: a seeded hash of the position
-// against the cumulated shares.
+// split decides which arm, or protocol, a position goes to: a seeded hash of the
+// position against the cumulated shares.
 type split struct {
 	draw stream
 	upTo []float64 // cumulated shares; the last one is 1
 }
 
-func newSplit(seed uint64, shares []float64) (split, error) {
-	s := split{draw: newStream(seed, splitStream)}
+func newSplit(draw stream, shares []float64) (split, error) {
+	s := split{draw: draw}
 	sum := 0.0
 	for i, share := range shares {
 		if !(share >= 0 && share <= 1) {
-			return s, fmt.Errorf("arm %d has a share of %v; allowed is 0 to 1", i, share)
+			return s, fmt.Errorf("number %d has a share of %v; allowed is 0 to 1", i+1, share)
 		}
 		sum += share
 		s.upTo = append(s.upTo, sum)
 	}
 	if math.Abs(sum-1) > 1e-9 {
-		return s, fmt.Errorf("the arms' shares add up to %v, not to 1", sum)
+		return s, fmt.Errorf("the shares add up to %v, not to 1", sum)
 	}
-	// The last arm that gets anything takes what rounding left over.
+	// The last one that gets anything takes what rounding left over.
 	for i := len(shares) - 1; i >= 0; i-- {
 		s.upTo[i] = 1
 		if shares[i] > 0 {
@@ -121,11 +122,14 @@ func newSplit(seed uint64, shares []float64) (split, error) {
 	return s, nil
 }
 
-func (s split) arm(i uint64) int {
+func (s split) at(i uint64) int {
+	if len(s.upTo) == 1 {
+		return 0
+	}
 	u := s.draw.unit(i)
-	for arm, upTo := range s.upTo {
+	for part, upTo := range s.upTo {
 		if u < upTo {
-			return arm
+			return part
 		}
 	}
 	return len(s.upTo) - 1

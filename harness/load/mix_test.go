@@ -91,13 +91,13 @@ func TestMixWritesAndSplit(t *testing.T) {
 	l := zipfLoad()
 	l.Writes = scenario.Writes{Share: 0.01, Method: "POST", Path: "/orders"}
 	m := mixOf(t, l, 3)
-	s, err := newSplit(3, []float64{0.95, 0.05})
+	s, err := newSplit(newStream(3, splitStream), []float64{0.95, 0.05})
 	if err != nil {
 		t.Fatal(err)
 	}
 	writes, second, both := 0, 0, 0
 	for i := range uint64(n) {
-		r, arm := m.at(i), s.arm(i)
+		r, arm := m.at(i), s.at(i)
 		if target := string(m.appendTarget(nil, r.target)); r.method == "POST" {
 			writes++
 			both += arm
@@ -210,7 +210,7 @@ func TestMixRefuses(t *testing.T) {
 		}
 	}
 	for _, shares := range [][]float64{{0.5, 0.4}, {1.5, -0.5}, {math.NaN()}} {
-		if _, err := newSplit(1, shares); err == nil {
+		if _, err := newSplit(newStream(1, splitStream), shares); err == nil {
 			t.Errorf("newSplit accepts %v", shares)
 		}
 	}
@@ -223,12 +223,12 @@ func TestSplitWithoutShare(t *testing.T) {
 		shares []float64
 		empty  int
 	}{{[]float64{0, 1}, 0}, {[]float64{1, 0}, 1}, {[]float64{0.3, 0.7, 0}, 2}} {
-		s, err := newSplit(1, tt.shares)
+		s, err := newSplit(newStream(1, splitStream), tt.shares)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for i := range uint64(10_000) {
-			if s.arm(i) == tt.empty {
+			if s.at(i) == tt.empty {
 				t.Fatalf("shares %v: position %d goes to arm %d", tt.shares, i, tt.empty)
 			}
 		}

@@ -2,7 +2,6 @@ package load
 
 import (
 	"context"
-	"net"
 	"slices"
 	"sync"
 	"time"
@@ -64,55 +63,67 @@ func (p *pool) dispatch(j job) (at time.Time, free bool) {
 	}
 }
 
+func (p *pool) side() side {
+	return side{g: p.g, arm: p.arm, source: p.g.source, base: p.base, open: &p.sockets}
+}
+
 func (p *pool) newConn() *conn {
-	return &conn{g: p.g, arm: p.arm, source: p.g.source, base: p.base, open: &p.sockets}
+	return &conn{side: p.side()}
 }
 
 // read is the life of a connection's reader: from its first request on.
 func (p *pool) read(c *conn, j job) {
 	defer c.hangUp()
 	sent := false
+	var x exchange
 	for {
-		x := c.perform(p.ctx, j, sent)
+		x = c.perform(p.ctx, j, sent)
 		if p.ctx.Err() != nil && !x.complete {
 			p.lost()
 		} else {
 			p.record(p.arm, j, &x)
 		}
-		next, ok := p.next(c)
-		if !ok {
+		next, then := p.next(c)
+		switch then {
+		case stepServe:
+			j, sent = next, false
+		case stepRest:
+			if j, sent = p.await(c); !sent {
+				return
+			}
+		case stepLeave:
 			return
 		}
-		if next != nil {
-			j, sent = *next, false
-			continue
-		}
-		if j, ok = p.await(c); !ok {
-			return
-		}
-		sent = true
 	}
 }
 
-// next decides what a connection does after a request: serve whoever waits,
-// rest (nil, true), or go (false).
-func (p *pool) next(c *conn) (*job, bool) {
+// step is what a connection does after a request.
+type step uint8
+
+const (
+	stepLeave step = iota
+	stepRest
+	stepServe // whoever waits
+)
+
+// next decides what a connection does after a request.
+func (p *pool) next(c *conn) (job, step) {
 	if c.nc != nil {
-		_ = c.nc.SetDeadline(time.Time{}) // a broken connection shows in the next read
+		c.socket.rest()
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.closed {
 		if j, ok := p.waiting.pop(); ok {
-			return &j, true
+			return j, stepServe
 		}
 		if c.nc != nil {
 			p.idle = append(p.idle, c)
-			return nil, true
+			return job{}, stepRest
 		}
 	}
 	p.open--
-	return nil, false
+	return job{}, stepLeave
 }
 
 // await rests until the dispatcher has sent a request on c, and its answer
@@ -169,11 +180,23 @@ func (p *pool) close() {
 	p.readers.Wait()
 }
 
+// lane carries one arm's requests over one protocol.
+type lane interface {
+	// dispatch sends a request that is due, or puts it in line; it never waits.
+	// free is false if every connection was busy. at is when it was sent, or
+	// when it began to wait for a connection being opened; it is zero where
+	// whoever sends it tells.
+	dispatch(j job) (at time.Time, free bool)
+	close()
+}
+
 // queue is a first-in-first-out list in one slice, which it reuses.
 type queue struct {
 	jobs []job
 	head int
 }
+
+func (q *queue) len() int { return len(q.jobs) - q.head }
 
 func (q *queue) push(j job) {
 	if q.head > 64 && q.head*2 > len(q.jobs) {
@@ -195,53 +218,4 @@ func (q *queue) pop() (job, bool) {
 		q.jobs, q.head = q.jobs[:0], 0
 	}
 	return j, true
-}
-
-// sockets is the set of open connections, so that all can be cut off at once.
-type sockets struct {
-	mu     sync.Mutex
-	closed bool
-	all    map[net.Conn]struct{}
-}
-
-// add reports false, and doesn't take nc, once everything is cut off.
-func (s *sockets) add(nc net.Conn) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return false
-	}
-	if s.all == nil {
-		s.all = map[net.Conn]struct{}{}
-	}
-	s.all[nc] = struct{}{}
-	return true
-}
-
-func (s *sockets) replace(old, with net.Conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.all, old)
-	s.all[with] = struct{}{}
-	if s.closed {
-		with.Close()
-	}
-}
-
-// drop closes one.
-func (s *sockets) drop(nc net.Conn) {
-	s.mu.Lock()
-	delete(s.all, nc)
-	s.mu.Unlock()
-	nc.Close()
-}
-
-// cut closes all, and everything that would be added from now on.
-func (s *sockets) cut() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closed = true
-	for nc := range s.all {
-		nc.Close()
-	}
 }

@@ -1,6 +1,7 @@
 package load
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -45,12 +46,14 @@ type ArmReport struct {
 	Name                     string
 	Offered, Sent, Completed uint64
 	Queued                   uint64 // found every connection busy when due
+	Expired                  uint64 // of them, those whose timeout passed before one was free: never sent
 	Limit                    int    // of connections
 	Connections              uint64 // opened during the run
 	Retried                  uint64 // sent again since a reused connection had ended silently
 	Proven                   uint64 // complete answers with a readable self-description
 	Unproven                 uint64 // and those without, or not looked at
 	Methods                  map[string]uint64
+	Protocols                []Spoken // what was spoken, which need not be what was asked for
 
 	All    Repetition // of the whole schedule
 	Steady Repetition // of what was due after the warm-up
@@ -62,6 +65,30 @@ type ArmReport struct {
 	// classes in their order, then "stale".
 	Failures []Failure
 }
+
+// Spoken is what was done over one protocol, as it was on the wire.
+type Spoken struct {
+	Protocol    string // "http/1.0", "http/1.1", "h2" or "h2c"
+	Requests    uint64 // with a complete response
+	Connections uint64 // opened; those of a server that answers with HTTP/1.0 count as http/1.1
+}
+
+// wireProtocol is a protocol as it was on the wire.
+type wireProtocol uint8
+
+const (
+	wireHTTP10 wireProtocol = iota
+	wireHTTP11
+	wireH2
+	wireH2C
+	wireProtocols
+)
+
+// wireNames are those that the mock upstream's ledger uses.
+var wireNames = [wireProtocols]string{"http/1.0", "http/1.1", "h2", "h2c"}
+
+// connected counts a connection that was opened.
+func (a *arm) connected(p wireProtocol) { a.dialled[p].Add(1) }
 
 // Failure counts one kind of failure and tells of the first few.
 type Failure struct {
@@ -128,7 +155,7 @@ type arm struct {
 	armSide
 	armTally
 	written versions
-	dialled atomic.Uint64
+	dialled [wireProtocols]atomic.Uint64
 	seen    set
 }
 
@@ -147,6 +174,8 @@ type armTally struct {
 
 	mu                                         sync.Mutex
 	sent, completed, retried, proven, unproven uint64
+	expired                                    uint64
+	answers                                    [wireProtocols]uint64
 	failures                                   [timeline.Classes + 1]Failure
 }
 
@@ -155,12 +184,15 @@ func (a *arm) tally(name string, j job, x *exchange, target func() []byte) {
 	defer a.mu.Unlock()
 	if x.sent {
 		a.sent++
+	} else if errors.Is(x.why, errExpired) {
+		a.expired++
 	}
 	if x.retried {
 		a.retried++
 	}
 	if x.complete {
 		a.completed++
+		a.answers[x.protocol]++
 		if x.Proven {
 			a.proven++
 		} else {
@@ -200,10 +232,16 @@ func (a *arm) report() ArmReport {
 	defer a.mu.Unlock()
 	r := ArmReport{
 		Name: a.Name, Offered: a.offered, Sent: a.sent, Completed: a.completed,
-		Queued: a.queued, Limit: a.Connections, Connections: a.dialled.Load(), Retried: a.retried,
+		Queued: a.queued, Expired: a.expired, Limit: a.Connections, Retried: a.retried,
 		Proven: a.proven, Unproven: a.unproven, Methods: maps.Clone(a.methods),
 		All: a.all, Steady: a.steady,
 		Prewarmed: a.prewarmed, PrewarmFailed: a.prewarmFailed,
+	}
+	for p := range wireProtocols {
+		spoken := Spoken{Protocol: wireNames[p], Requests: a.answers[p], Connections: a.dialled[p].Load()}
+		if r.Connections += spoken.Connections; spoken.Requests+spoken.Connections > 0 {
+			r.Protocols = append(r.Protocols, spoken)
+		}
 	}
 	for kind, f := range a.failures {
 		if f.Count == 0 {
@@ -246,16 +284,20 @@ func (v *versions) raise(target []byte, version uint64) {
 	v.any.Store(true)
 }
 
-// lagClock gathers the lag of sends, in microseconds. Only the dispatcher
-// writes to it.
-type lagClock struct{ all, steady *hdrhistogram.Histogram }
-
-func newLagClock() lagClock {
-	histogram := func() *hdrhistogram.Histogram { return hdrhistogram.New(1, time.Minute.Microseconds(), 3) }
-	return lagClock{all: histogram(), steady: histogram()}
+// lagClock gathers the lag of sends, in microseconds.
+type lagClock struct {
+	mu          sync.Mutex // HTTP/2 streams have senders of their own
+	all, steady *hdrhistogram.Histogram
 }
 
-func (l lagClock) record(lag time.Duration, steady bool) {
+func newLagClock() *lagClock {
+	histogram := func() *hdrhistogram.Histogram { return hdrhistogram.New(1, time.Minute.Microseconds(), 3) }
+	return &lagClock{all: histogram(), steady: histogram()}
+}
+
+func (l *lagClock) record(lag time.Duration, steady bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	v := min(max(lag.Microseconds(), 0), time.Minute.Microseconds())
 	_ = l.all.RecordValue(v) // within range by construction
 	if steady {

@@ -3,6 +3,7 @@ package load
 import (
 	"context"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,7 +12,8 @@ import (
 )
 
 // Run keeps the whole schedule, once, and returns when the last request has
-// ended. When ctx is cancelled it stops at once: requests under way are cut
+// ended. With Load.Max there is no schedule: the clients are kept busy for its
+// length, a request is due when it is sent, and latency is service time. When ctx is cancelled it stops at once: requests under way are cut
 // off and don't count as outcomes, the report is of what was done until then,
 // and the error is that of ctx.
 func (g *Generator) Run(ctx context.Context) (Report, error) {
@@ -25,21 +27,26 @@ func (g *Generator) Run(ctx context.Context) (Report, error) {
 	}
 	g.ran = true
 	for _, a := range g.arms {
-		a.dialled.Store(0) // those of earlier stages aren't of the run
+		for p := range a.dialled {
+			a.dialled[p].Store(0) // those of earlier stages aren't of the run
+		}
 	}
 
 	r := &running{g: g, lag: newLagClock(), base: time.Now()}
 	for _, a := range g.arms {
-		r.pools = append(r.pools, &pool{
-			g: g, arm: a, ctx: ctx, base: r.base, limit: a.Connections,
-			record: r.record, lost: r.lose,
-		})
+		if g.pacer != nil {
+			r.lanes = append(r.lanes, g.lanes(ctx, a, r))
+		}
 	}
 	g.begin(r.base)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		r.dispatch()
+		if g.pacer == nil {
+			(&loop{running: r, ctx: ctx}).run()
+		} else {
+			r.dispatch()
+		}
 		r.pending.Wait()
 	}()
 	select {
@@ -47,8 +54,8 @@ func (g *Generator) Run(ctx context.Context) (Report, error) {
 	case <-ctx.Done():
 		r.stop.Store(true)
 	}
-	for _, p := range r.pools {
-		p.close()
+	for _, lane := range slices.Concat(r.lanes...) {
+		lane.close()
 	}
 	<-done
 	report := r.report()
@@ -62,8 +69,8 @@ func (g *Generator) Run(ctx context.Context) (Report, error) {
 type running struct {
 	g       *Generator
 	base    time.Time
-	pools   []*pool
-	lag     lagClock
+	lanes   [][]lane // by arm and protocol
+	lag     *lagClock
 	stop    atomic.Bool
 	lost    atomic.Uint64
 	pending sync.WaitGroup // requests that are due and have not ended
@@ -84,7 +91,7 @@ func (r *running) dispatch() {
 			r.ended = true
 			return
 		}
-		req, at := g.source.at(i), g.split.arm(i)
+		req, at, leg := g.source.at(i), g.split.at(i), g.leg.at(i)
 		steady := due >= g.warmup
 		a := g.arms[at]
 		var late time.Duration
@@ -101,13 +108,17 @@ func (r *running) dispatch() {
 		}
 		g.sink.Offer(at, due)
 		r.pending.Add(1)
-		sent, free := r.pools[at].dispatch(job{request: req, due: due, seq: i, lag: late})
-		if free {
-			r.lag.record(sent.Sub(r.base)-due, steady)
+		sent, free := r.lanes[at][leg].dispatch(job{request: req, due: due, seq: i, lag: late})
+		if free && !sent.IsZero() {
+			r.late(due, sent.Sub(r.base))
 		}
 		a.offer(req, steady, free)
 	}
 }
+
+// late counts how long after its due time a request was sent for which a
+// connection was free.
+func (r *running) late(due, sent time.Duration) { r.lag.record(sent-due, due >= r.g.warmup) }
 
 // offer counts a request that was due.
 func (a *arm) offer(r request, steady, free bool) {

@@ -353,7 +353,7 @@ func TestHangingDial(t *testing.T) {
 func TestExpiredInLine(t *testing.T) {
 	t.Parallel()
 	g := generator(t, Config{Arms: []Arm{oneArm(t, "http://h.example")}, Load: smallLoad(), Length: time.Second})
-	c := &conn{g: g, arm: g.arms[0], source: g.source, base: time.Now().Add(-time.Minute), open: &sockets{}}
+	c := &conn{side: side{g: g, arm: g.arms[0], source: g.source, base: time.Now().Add(-time.Minute), open: &sockets{}}}
 	x := c.perform(t.Context(), job{request: g.source.at(0), due: 0}, false)
 	if x.Class != timeline.Timeout || x.sent || x.Latency != 5*time.Second || x.Service != 0 {
 		t.Errorf("%+v", x)
@@ -422,7 +422,7 @@ func TestAnswerAfterTheTimeout(t *testing.T) {
 	g := generator(t, Config{Arms: []Arm{oneArm(t, "http://h.example")}, Load: smallLoad(), Length: time.Second})
 	base := time.Now()
 	for end, want := range map[time.Duration]timeline.Class{6 * time.Second: timeline.Unproven, 6*time.Second + 1: timeline.Timeout} {
-		c := &conn{g: g, arm: g.arms[0], source: g.source, base: base, sent: base, br: bufio.NewReader(strings.NewReader(""))}
+		c := &conn{side: side{g: g, arm: g.arms[0], source: g.source, base: base}, sent: base, br: bufio.NewReader(strings.NewReader(""))}
 		var x exchange
 		c.finish(&x, job{request: g.source.at(0), due: time.Second}, &answer{status: 200, end: base.Add(end)})
 		if x.Class != want || x.Latency != end-time.Second || x.Service != end {

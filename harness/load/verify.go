@@ -10,8 +10,6 @@ import (
 
 	"phasegate/fixtures/upstream/wire"
 	"phasegate/harness/timeline"
-
-	"github.com/valyala/fasthttp"
 )
 
 // ageResolution is how finely HTTP tells ages: Date and Age are in whole
@@ -20,12 +18,21 @@ const ageResolution = time.Second
 
 // answer is a complete response, its body already summed up and gone.
 type answer struct {
+	protocol wireProtocol
 	status   int
 	length   int64 // of the body as received
 	declared int64 // what a HEAD's Content-Length says; −1 if nothing
 	part     part  // of a 206
 	proof    proof
 	end      time.Time // when the last body byte was read
+}
+
+// add takes a piece of the body.
+func (a *answer) add(piece []byte) {
+	a.length += int64(len(piece))
+	if a.proof.present && a.proof.fault == nil {
+		_, _ = a.proof.digest.Write(piece) // never fails
+	}
 }
 
 // proof is what an answer says about itself.
@@ -36,8 +43,20 @@ type proof struct {
 	digest  wire.Digest // fed with the body
 }
 
+// fields are the header fields of an answer, whatever protocol brought them.
+type fields interface {
+	PeekAll(name string) [][]byte // all values of a field; name is in canonical form
+}
+
+func first(h fields, name string) []byte {
+	if values := h.PeekAll(name); len(values) > 0 {
+		return values[0]
+	}
+	return nil
+}
+
 // readProof reads the self-description from a response header.
-func readProof(h *fasthttp.ResponseHeader) proof {
+func readProof(h fields) proof {
 	values := h.PeekAll(wire.Header)
 	if len(values) == 0 {
 		return proof{}
@@ -199,7 +218,7 @@ func unexpected(status, expected int) error {
 // claimOf reads what an answer's header says about the cache: Cache-Status
 // (RFC 9211), else X-Cache or X-Cache-Status, as many caches send it, else an
 // Age above 0.
-func claimOf(h *fasthttp.ResponseHeader) timeline.Claim {
+func claimOf(h fields) timeline.Claim {
 	if values := h.PeekAll("Cache-Status"); len(values) > 0 {
 		claim := timeline.NoClaim
 		for _, v := range values {
@@ -211,14 +230,14 @@ func claimOf(h *fasthttp.ResponseHeader) timeline.Claim {
 		return claim
 	}
 	for _, name := range []string{"X-Cache", "X-Cache-Status"} {
-		if v := h.Peek(name); len(v) > 0 {
+		if v := first(h, name); len(v) > 0 {
 			if containsFold(v, "hit") || containsFold(v, "stale") || containsFold(v, "updating") {
 				return timeline.ClaimHit
 			}
 			return timeline.ClaimMiss
 		}
 	}
-	if v := h.Peek("Age"); len(v) > 0 {
+	if v := first(h, "Age"); len(v) > 0 {
 		if age, err := strconv.ParseUint(string(v), 10, 64); err == nil && age > 0 {
 			return timeline.ClaimHit
 		}

@@ -20,15 +20,13 @@ func (c *compiler) load(root *value) {
 	}
 	l := &c.plan.Load
 	*l = Load{
-		Protocol:    read(v, "protocol", "http/1.1"),
 		Connections: read(v, "connections", 0),
+		Streams:     read(v, "streams", DefaultStreams),
 		Path:        read(v, "path", "/items/{key}"),
 		Timeout:     read(v, "timeout", 5*time.Second),
 		Verify:      read(v, "verify", "auto") == "auto" && root.get("upstream") != nil,
 	}
-	if p := v.get("protocol"); p != nil && p.form == mapping {
-		c.fail(p, "a mix of protocols is not supported by this version; allowed: http/1.1")
-	}
+	c.protocols(v)
 	if l.Timeout > maxTimeout {
 		c.fail(v.get("timeout"), "%s is too long; allowed: at most 60s, the longest latency that is recorded", quote(v.get("timeout").text))
 	}
@@ -147,6 +145,8 @@ func (c *compiler) rate(load *value) {
 	switch {
 	case v == nil:
 		c.failAt(load.at, "load.rate is missing; allowed: %s", rateShape.describe())
+	case v.form == scalar && v.read == paceMax:
+		c.maxRate(load, v)
 	case v.form == scalar:
 		r, ok := v.read.(float64)
 		if ok && r == 0 {

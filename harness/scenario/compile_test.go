@@ -37,6 +37,9 @@ triggers:
   - {when: error_rate > 2%, for: 3m}
 `
 
+// withAll replaces several things, each by the one after it.
+func withAll(pairs ...string) string { return strings.NewReplacer(pairs...).Replace(valid) }
+
 // accepted are variants of valid that must compile.
 var accepted = []struct {
 	why, src string
@@ -56,6 +59,14 @@ var accepted = []struct {
 		[]any{scenario.Latency{}, int64(4096), int64(4096)}},
 	{"powers of ten and of two", with("latency: 20ms", "body: {min: 1kB, max: 1KiB}"),
 		func(p *scenario.Plan) any { return []int64{p.Upstream.BodyMin, p.Upstream.BodyMax} }, []int64{1000, 1024}},
+	{"HTTP/2 in clear text straight to the upstream", withAll("kind: optimizer, config: {cache: {max_memory_mb: 100, default_ttl: 5m}}", "kind: direct", "rate: 100/s", "rate: 100/s\n  protocol: h2c\n  streams: 8"),
+		func(p *scenario.Plan) any { return []any{p.Load.Protocols, p.Load.Streams} },
+		[]any{[]scenario.ProtocolShare{{Protocol: scenario.H2C, Share: 1}}, 8}},
+	{"a mix of protocols, in the order of their names", withAll("kind: optimizer, config: {cache: {max_memory_mb: 100, default_ttl: 5m}}", "kind: direct", "rate: 100/s", "rate: 100/s\n  protocol: {h2: 60%, http/1.1: 40%}"),
+		func(p *scenario.Plan) any { return p.Load.Protocols },
+		[]scenario.ProtocolShare{{Protocol: scenario.HTTP1, Share: 0.4}, {Protocol: scenario.H2, Share: 0.6}}},
+	{"the highest rate of so many clients", with("rate: 100/s", "rate: max\n  connections: 64"),
+		func(p *scenario.Plan) any { return []any{p.Load.Max, p.Load.Rate, p.Load.Connections} }, []any{true, []scenario.Segment(nil), 64}},
 	{"a fixed port", with("latency: 20ms", "listen: 127.0.0.1:9000"),
 		func(p *scenario.Plan) any { return p.Upstream.Listen }, "127.0.0.1:9000"},
 	{"an empty Cache-Control sends none", with("latency: 20ms", `cache_control: ""`),
@@ -215,7 +226,7 @@ func TestCompileFillsInDefaults(t *testing.T) {
 				Config: map[string]any{"cache": map[string]any{"max_memory_mb": uint64(100), "default_ttl": "5m"}}, ConfigAt: "t.yaml:5:34"},
 		},
 		Load: scenario.Load{
-			Rate: []scenario.Segment{{From: 100, To: 100}}, Protocol: "http/1.1", Path: "/items/{key}",
+			Rate: []scenario.Segment{{From: 100, To: 100}}, Protocols: []scenario.ProtocolShare{{Protocol: scenario.HTTP1, Share: 1}}, Streams: scenario.DefaultStreams, Path: "/items/{key}",
 			Keys:    scenario.Keys{Distribution: scenario.Zipf, Count: 500, Exponent: 1.1, Speed: 1},
 			Writes:  scenario.Writes{Share: 0.01, Method: "POST", Path: "/orders"},
 			Timeout: 5 * time.Second, Verify: true,

@@ -89,6 +89,7 @@ var (
 	aTime     = &kindOf{durationAllowed + ", above 0", parsed(parseDuration, positive), pattern(durationPattern)}
 	aSize     = &kindOf{sizeAllowed, parsed(parseSize), pattern(sizePattern)}
 	aRate     = &kindOf{rateAllowed, parsed(parseRate), pattern(ratePattern)}
+	aPace     = &kindOf{rateAllowed + ", or max", parsePace, map[string]any{"anyOf": []any{map[string]any{"const": paceMax}, pattern(ratePattern)}}}
 	aShare    = &kindOf{shareAllowed, parsed(parseShare), shareSchema}
 	aFlag     = &kindOf{"true or false", parsed(parseFlag), map[string]any{"type": "boolean"}}
 	aSeed     = &kindOf{"a whole number from 0", parsed(parseSeed), map[string]any{"type": "integer", "minimum": 0}}
@@ -115,6 +116,7 @@ var (
 // kinds of system, and those of later versions.
 var (
 	kinds      = []Kind{KindOptimizer, KindDirect, KindCommand, KindURL}
+	protocols  = []Protocol{HTTP1, H2, H2C}
 	laterKinds = []string{"nginx", "varnish", "haproxy", "container"}
 	profiles   = []string{"quick", "standard", "full"}
 )
@@ -135,7 +137,7 @@ var (
 		{name: "image", shape: one(aText), later: true},
 		{name: "dockerfile", shape: one(aText), later: true},
 	}}
-	rateShape = shape{scalar: aRate, keys: []key{
+	rateShape = shape{scalar: aPace, keys: []key{
 		{name: "ramp", shape: shape{keys: []key{
 			{name: "from", required: true, shape: one(aRate), help: "rate at the start of the warm-up"},
 			{name: "to", required: true, shape: one(aRate), help: "rate at the end of the ramp, and from then on"},
@@ -165,11 +167,17 @@ var (
 		{name: "speed", shape: one(number(0.001, 1_000_000)), help: "pace log: that many times as fast as recorded; default 1"},
 		{name: "repeat", shape: one(aFlag), help: "access_log, har, targets: start over at the end; default true for targets, else false: the load ends there"},
 	}}
+	protocolShape = shape{scalar: oneOf(protocols...), keys: []key{
+		{name: string(HTTP1), shape: one(aShare), help: "share of the requests over HTTP/1.1"},
+		{name: string(H2), shape: one(aShare), help: "share of the requests over HTTP/2 with TLS"},
+		{name: string(H2C), shape: one(aShare), help: "share of the requests over HTTP/2 in clear text"},
+	}}
 	loadShape = shape{keys: []key{
-		{name: "rate", shape: rateShape, help: "requests per second to all systems together, open loop"},
+		{name: "rate", shape: rateShape, help: "requests per second to all systems together, open loop; or max: closed loop, each of so many clients as there are connections sends its next request when its last has ended, for the highest throughput and without latency gates"},
 		{name: "arrivals", shape: one(oneOf("constant", "poisson")), help: "spacing of the due times: constant (default) follows the rate evenly; poisson draws them at random with that rate, as many independent clients come"},
-		{name: "protocol", shape: shape{scalar: oneOfLater([]string{"http/1.1"}, "h2", "h2c"), open: true}, help: "client leg: http/1.1"},
+		{name: "protocol", shape: protocolShape, help: "client leg: http/1.1 (default), h2 (TLS and ALPN), h2c (clear text, prior knowledge), or a mix such as {http/1.1: 50%, h2c: 50%}"},
 		{name: "connections", shape: one(connections), help: "connections per system; auto (default) is rate × latency × 1.5; a number limits them, and waiting for one is latency"},
+		{name: "streams", shape: one(whole(1, 100_000)), help: "requests at a time on one HTTP/2 connection, if the server allows as many; default 100"},
 		{name: "path", shape: one(aPath), help: "request path of generated keys, with {key}; default /items/{key}"},
 		{name: "keys", required: true, shape: keysShape, help: "what is asked for: generated keys, or a recorded access log, HAR file or target list"},
 		{name: "writes", shape: shape{keys: []key{
@@ -353,6 +361,17 @@ func parsePath(text string) (string, error) {
 		}
 	}
 	return text, nil
+}
+
+// paceMax is the word for a closed loop.
+const paceMax = "max"
+
+// parsePace returns paceMax, or a rate per second as a number.
+func parsePace(text string) (any, error) {
+	if text == paceMax {
+		return paceMax, nil
+	}
+	return parsed(parseRate)(text)
 }
 
 // parseConnections returns 0 for auto.

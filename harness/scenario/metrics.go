@@ -14,7 +14,7 @@ const (
 	whyTraces     = "this version collects no traces"
 	whyLogs       = "this version collects no logs"
 	whySecurity   = "this version runs no security checks"
-	whyClientLeg  = "this version sends load over http/1.1 without TLS and doesn't count the client's connections"
+	whyClientLeg  = "what was spoken on the client's leg, and over how many connections, is in the report, and this version judges none of it"
 	whyRollback   = "this version evaluates triggers and doesn't act on them"
 	whyFaults     = "this version injects no faults"
 	whyBusiness   = "this version has no model of costs and users"

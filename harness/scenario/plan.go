@@ -104,17 +104,40 @@ func (l Latency) Typical() time.Duration { return max(l.Fixed, l.Mean) }
 
 // Load is the traffic, for all arms together.
 type Load struct {
-	Rate        []Segment // consecutive, from the start of the warm-up; the last one lasts until the end. Nil if Sine or Keys.PaceLog
-	Sine        *Sine     // instead of Rate; nil for none
-	Poisson     bool      // arrivals of a Poisson process of that rate, instead of even distances
-	Protocol    string    // "http/1.1"
-	Connections int       // per system; 0 sizes the pool by Little's law: rate × latency × 1.5
-	Path        string    // "/items/{key}"; for generated keys
+	Rate        []Segment       // consecutive, from the start of the warm-up; the last one lasts until the end. Nil if Sine, Max or Keys.PaceLog
+	Sine        *Sine           // instead of Rate; nil for none
+	Max         bool            // closed loop instead of Rate: each of Connections clients sends its next request when its last has ended
+	Poisson     bool            // arrivals of a Poisson process of that rate, instead of even distances
+	Protocols   []ProtocolShare // of the client's leg, in the order of their names; nil is HTTP1 alone
+	Connections int             // per system; 0 sizes the pool by Little's law: rate × latency × 1.5
+	Streams     int             // per HTTP/2 connection; 0 is DefaultStreams
+	Path        string          // "/items/{key}"; for generated keys
 	Keys        Keys
 	Writes      Writes
 	Timeout     time.Duration // from the due time
 	Verify      bool          // check answers against the mock upstream's self-description
 }
+
+// Protocol of the client's leg.
+type Protocol string
+
+// The protocols of the client's leg.
+const (
+	HTTP1 Protocol = "http/1.1"
+	H2    Protocol = "h2"  // HTTP/2 over TLS, negotiated by ALPN
+	H2C   Protocol = "h2c" // HTTP/2 in clear text, by prior knowledge
+)
+
+// ProtocolShare is one protocol of the client's leg and its share of the
+// requests, above 0; all of a load add up to 1.
+type ProtocolShare struct {
+	Protocol Protocol
+	Share    float64
+}
+
+// DefaultStreams is how many requests share an HTTP/2 connection where the
+// scenario sets no limit, which is what most servers allow.
+const DefaultStreams = 100
 
 // Segment of the offered rate: from From to To requests per second, linearly,
 // over For. The last one is constant and has For 0: it lasts until the end.

@@ -99,7 +99,7 @@ func TestSchemaRefuses(t *testing.T) {
 		{"a kind that this version doesn't have", "kind: optimizer", "kind: nginx"},
 		{"a gate on nothing", "- p95_latency < 10ms", "- p95_latencies < 10ms"},
 		{"a gate in the wrong unit", "- p95_latency < 10ms", "- p95_latency < 10MB"},
-		{"a protocol of a later version", "rate: 100/s", "rate: 100/s\n  protocol: h2"},
+		{"a protocol that nobody speaks", "rate: 100/s", "rate: 100/s\n  protocol: h3"},
 		{"a profile that isn't one", "quick:", "fast:"},
 	} {
 		src := strings.Replace(valid, tt.from, tt.to, 1)

@@ -150,6 +150,15 @@ type Mark struct {
 	To   float64 `json:"to"`
 }
 
+// Spoken is what one arm was sent over one protocol: the one that was spoken,
+// whatever the scenario asks for.
+type Spoken struct {
+	System      string `json:"system"`
+	Protocol    string `json:"protocol"`    // "http/1.0", "http/1.1", "h2" or "h2c"
+	Requests    int64  `json:"requests"`    // with a complete response
+	Connections int64  `json:"connections"` // opened
+}
+
 // Load is what the load generator says of itself.
 type Load struct {
 	Source        string           `json:"source"`       // one line: "zipf(1.1) over 5,000 keys", "access log FILE, 10,000 requests"
@@ -159,8 +168,10 @@ type Load struct {
 	LagP50        *float64         `json:"schedule_lag_p50"` // send − due while a connection was free
 	LagP99        *float64         `json:"schedule_lag_p99"`
 	LagMax        *float64         `json:"schedule_lag_max"`
-	Connections   map[string]int   `json:"connections"` // opened, by arm
-	CPU           float64          `json:"cpu"`         // CPU seconds of the harness process over the run
+	ClosedLoop    bool             `json:"closed_loop,omitempty"` // no schedule: as many requests as the clients could make
+	Connections   map[string]int   `json:"connections"`           // opened, by arm
+	Spoken        []Spoken         `json:"spoken,omitempty"`      // by arm and protocol, as it was on the wire
+	CPU           float64          `json:"cpu"`                   // CPU seconds of the harness process over the run
 	Prewarmed     int64            `json:"prewarmed"`
 	Stolen        float64          `json:"stolen"`                // share of the machine's CPU time that went to others on its host, in the steady state
 	PrewarmFailed int64            `json:"prewarm_failed"`        // of these, without a usable answer

@@ -92,6 +92,7 @@ func base() *result.Result {
 		Load: &result.Load{
 			Source: "zipf(1.1) over 5,000 keys", OfferedRate: 2400, SentRate: 2400, Completed: 2399.1,
 			LagP50: P(80e-6), LagP99: P(210e-6), LagMax: P(1.9e-3), Connections: map[string]int{"old": 1587, "new": 12}, CPU: 61.2, Prewarmed: 4000,
+			Spoken: []result.Spoken{{System: "old", Protocol: "http/1.1", Requests: 148200, Connections: 1587}, {System: "new", Protocol: "h2c", Requests: 7800, Connections: 12}},
 		},
 		Systems: map[string]result.System{},
 	}
@@ -182,7 +183,7 @@ func run(r *result.Result, warmup, steady, step float64, m model) {
 		h := all[arm]
 		q := func(p float64) *float64 { return P(float64(h.ValueAtQuantile(p)) / 1e6) }
 		s := result.System{
-			Kind: "direct", URL: "http://127.0.0.1:9000", Requests: int64(2280 * steady), Histogram: encoded,
+			Kind: "direct", URL: "http://127.0.0.1:9000", Requests: int64(2280 * steady), Histogram: encoded, ServiceHistogram: encoded,
 			Metrics: map[string]*float64{
 				"p50_latency": q(50), "p95_latency": q(95), "p99_latency": q(99), "p999_latency": q(99.9), "mean_latency": P(h.Mean() / 1e6), "max_latency": P(float64(h.Max()) / 1e6),
 				"throughput": P(2280), "error_rate": P(0), "availability": P(1), "wrong_responses": P(0),

@@ -1,0 +1,86 @@
+package load
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"phasegate/harness/scenario"
+)
+
+// loop is a run without a schedule: every client sends its next request when
+// its last has ended, until the time is up. There are as many clients as an arm
+// may have connections. Positions are taken in order by whoever is free, so
+// that arms get their shares of the requests; of the protocols, each has its
+// share of the clients.
+type loop struct {
+	*running
+	ctx     context.Context
+	sockets sockets
+	next    atomic.Uint64
+	mu      sync.Mutex // of what the dispatcher counts, in an open loop
+}
+
+func (l *loop) run() {
+	clients := l.g.arms[0].Connections
+	for _, a := range l.g.arms {
+		clients = min(clients, a.Connections)
+	}
+	stop := context.AfterFunc(l.ctx, l.sockets.cut)
+	defer stop()
+	var busy sync.WaitGroup
+	leg := 0
+	for k := range clients {
+		for leg < len(l.g.protocols)-1 && float64(k) >= l.g.leg.upTo[leg]*float64(clients) {
+			leg++
+		}
+		protocol := l.g.protocols[leg]
+		busy.Go(func() { l.client(protocol) })
+	}
+	busy.Wait()
+	l.ended = l.ctx.Err() == nil
+}
+
+// client is one of them, with a connection to each arm.
+func (l *loop) client(protocol scenario.Protocol) {
+	g := l.g
+	connections := make([]performer, len(g.arms))
+	for i, a := range g.arms {
+		connections[i] = g.newPerformer(side{g: g, arm: a, source: g.source, base: l.base, open: &l.sockets}, protocol)
+		defer connections[i].hangUp()
+	}
+	var x exchange
+	for l.ctx.Err() == nil {
+		due := time.Since(l.base)
+		if due >= g.length {
+			return
+		}
+		i := l.next.Add(1) - 1
+		j := job{request: g.source.at(i), due: due, seq: i}
+		at := g.split.at(i)
+		a := g.arms[at]
+		g.sink.Offer(at, due)
+		l.mu.Lock()
+		a.offer(j.request, due >= g.warmup, true)
+		l.mu.Unlock()
+		l.pending.Add(1)
+		x = connections[at].perform(l.ctx, j, false)
+		if l.ctx.Err() != nil && !x.complete {
+			l.lose()
+			return
+		}
+		l.record(a, j, &x)
+		if !x.sent {
+			l.pause()
+		}
+	}
+}
+
+// pause keeps a client from doing nothing but try to connect.
+func (l *loop) pause() {
+	select {
+	case <-time.After(10 * time.Millisecond):
+	case <-l.ctx.Done():
+	}
+}

@@ -1,0 +1,149 @@
+package load
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+// dialTo opens a connection to an arm's server, known to open until it is
+// closed. Over TLS the connection is a *tls.Conn around the socket, with
+// protocol negotiated by ALPN (RFC 7301).
+func (g *Generator) dialTo(ctx context.Context, a *arm, open *sockets, protocol string) (net.Conn, *socket, error) {
+	raw, err := g.dial(ctx, "tcp", a.address)
+	if err != nil {
+		return nil, nil, err
+	}
+	s := &socket{Conn: raw, open: open}
+	if !open.add(raw) {
+		raw.Close()
+		return nil, nil, net.ErrClosed
+	}
+	if a.tls == nil {
+		return s, s, nil
+	}
+	config := a.tls.Clone()
+	config.NextProtos = []string{protocol}
+	secured := tls.Client(s, config)
+	if err := secured.HandshakeContext(ctx); err != nil {
+		s.Close()
+		return nil, nil, fmt.Errorf("TLS handshake with %s: %w", a.address, err)
+	}
+	return secured, s, nil
+}
+
+// socket is one open connection. Its deadline moves with every request, but
+// the connection's own timers are set about once in a timeout: they are set to
+// the deadline when they would fire in less than half the time left, and a
+// timer that fires before the deadline, which has moved on, is set anew. Set for
+// every request and taken away after it, they were four changes of timers, and
+// where the new one was the first of all, a call to wake the thread that waits
+// for it.
+type socket struct {
+	net.Conn
+	open *sockets
+
+	mu    sync.Mutex
+	until time.Time // deadline of the request under way; zero at rest
+	set   time.Time // what the connection was told; zero for none
+}
+
+// expect sets the deadline of a request.
+func (s *socket) expect(until, now time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.until = until
+	if !s.set.IsZero() && !s.set.After(until) && s.set.Sub(now) > until.Sub(now)/2 {
+		return nil
+	}
+	s.set = until
+	return s.Conn.SetDeadline(until)
+}
+
+// rest takes the deadline away.
+func (s *socket) rest() {
+	s.mu.Lock()
+	s.until = time.Time{}
+	s.mu.Unlock()
+}
+
+// early reports whether a timer fired for a deadline that has moved on, and
+// sets it to where that is now.
+func (s *socket) early(err error) bool {
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.set.IsZero() || !s.until.IsZero() && !time.Now().Before(s.until) {
+		return false // not set by us, or not early
+	}
+	s.set = s.until
+	return s.Conn.SetDeadline(s.until) == nil
+}
+
+func (s *socket) Read(b []byte) (int, error) {
+	for {
+		n, err := s.Conn.Read(b)
+		if n > 0 || err == nil || !s.early(err) {
+			return n, err
+		}
+	}
+}
+
+func (s *socket) Write(b []byte) (int, error) {
+	for sent := 0; ; {
+		n, err := s.Conn.Write(b[sent:])
+		if sent += n; err == nil || !s.early(err) {
+			return sent, err
+		}
+	}
+}
+
+// Close closes the connection, which is then no longer known.
+func (s *socket) Close() error {
+	s.open.forget(s.Conn)
+	return s.Conn.Close()
+}
+
+// sockets is the set of open connections, so that all can be cut off at once.
+type sockets struct {
+	mu     sync.Mutex
+	closed bool
+	all    map[net.Conn]struct{}
+}
+
+// add reports false, and doesn't take nc, once everything is cut off.
+func (s *sockets) add(nc net.Conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	if s.all == nil {
+		s.all = map[net.Conn]struct{}{}
+	}
+	s.all[nc] = struct{}{}
+	return true
+}
+
+func (s *sockets) forget(nc net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.all, nc)
+}
+
+// cut closes all, and everything that would be added from now on.
+func (s *sockets) cut() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	for nc := range s.all {
+		nc.Close()
+	}
+}

@@ -59,6 +59,7 @@ type evidence struct {
 	started time.Time
 	journal *output
 	logs    map[string]*systemLogs // by system, from its first part on
+	lines   int                    // of the journal
 	err     error
 }
 
@@ -142,6 +143,7 @@ func (e *evidence) write(line entry) {
 		return
 	}
 	_, e.err = e.journal.Write(append(text, '\n'))
+	e.lines++
 }
 
 func (e *evidence) systemLogs(system string) (*systemLogs, error) {
@@ -274,11 +276,8 @@ func readJournal(journal io.Reader, source []byte, open func(name string) (io.Re
 		if err == nil && len(line) > maxLine {
 			err = fmt.Errorf("%d bytes; allowed: %d", len(line), maxLine)
 		}
-		if err == nil && number > 1 && j.record == nil {
-			return nil, j.head, false, nil
-		}
 		if err == nil {
-			err = j.take(line, source)
+			err = j.take(line, number, source)
 		}
 		if err != nil {
 			return j.record, j.head, false, fmt.Errorf("%s, line %d: %w", journalFile, number, err)
@@ -296,7 +295,7 @@ type journalReader struct {
 	ended   bool
 }
 
-func (j *journalReader) take(line, source []byte) error {
+func (j *journalReader) take(line []byte, number int, source []byte) error {
 	var e entry
 	decoder := json.NewDecoder(bytes.NewReader(line))
 	decoder.DisallowUnknownFields() // what isn't understood can't be verified
@@ -319,6 +318,9 @@ func (j *journalReader) take(line, source []byte) error {
 			return err
 		}
 	case e.Ended != nil:
+		if before := number - 1; e.Ended.Lines != before {
+			return fmt.Errorf("%d lines before the end; %d were written", before, e.Ended.Lines)
+		}
 		if err := j.lags(&e.Ended.Report); err != nil {
 			return err
 		}

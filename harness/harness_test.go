@@ -40,7 +40,7 @@ func TestConclude(t *testing.T) {
 		{"what has failed by then has failed", interrupted, context.Canceled, []result.Verdict{result.Pass, result.Fail}, nil, result.Fail, false},
 		{"a broken environment judges nobody", t.Context(), errors.New("port taken"), []result.Verdict{result.Fail}, nil, result.EnvError, false},
 	} {
-		r := &run{record: &record{res: &result.Result{Triggers: []result.Trigger{{FiredAt: tt.fired}}}}}
+		r := &run{evidence: &evidence{}, record: &record{res: &result.Result{Triggers: []result.Trigger{{FiredAt: tt.fired}}}}}
 		for _, v := range tt.gates {
 			r.res.Gates = append(r.res.Gates, result.Gate{Verdict: v})
 		}
@@ -60,7 +60,7 @@ func TestConclude(t *testing.T) {
 // The log of a system that never came up is in the result, where people look.
 func TestConcludeKeepsTheLastWords(t *testing.T) {
 	t.Parallel()
-	r := &run{record: &record{res: &result.Result{}}}
+	r := &run{evidence: &evidence{}, record: &record{res: &result.Result{}}}
 	r.ended = *r.end(t.Context(), &environment.Error{Op: "start it", System: "new", Err: errors.New("it ended"), Log: []string{"no licence"}}, 0)
 	r.conclude()
 	if !strings.Contains(r.res.Error, "no licence") {

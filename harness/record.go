@@ -117,6 +117,7 @@ type ended struct {
 	Interrupted bool                   `json:"interrupted,omitempty"`
 	Failure     string                 `json:"failure,omitempty"` // of the environment
 	Duration    float64                `json:"duration"`          // seconds, of everything
+	Lines       int                    `json:"lines"`             // of the journal before this one
 }
 
 type endedSystem struct {
@@ -153,6 +154,9 @@ func (r *record) apply(e entry) error {
 			r.improvement(e.Sequence.Direct, e.Sequence.Hits)
 		}
 	case e.Ended != nil:
+		if n := e.Ended.Looked; n < 0 || n > r.stages.looks {
+			return fmt.Errorf("%d looks taken of %d", n, r.stages.looks)
+		}
 		r.ended, r.report = *e.Ended, e.Ended.Report
 		r.stages.looked = e.Ended.Looked
 	}
@@ -164,11 +168,15 @@ func (r *record) begin(b *begun) error {
 	if r.begun != nil {
 		return errors.New("the systems ran already")
 	}
+	p := r.plan
+	switch {
+	case len(b.Systems) != len(p.Systems):
+		return fmt.Errorf("%d systems; the scenario has %d", len(b.Systems), len(p.Systems))
+	case b.Warmup < 0 || b.Warmup > p.Warmup || b.Steady < 0 || b.Steady > p.Warmup+p.Steady || b.Looks < 1 || b.Looks > 1+p.Extensions:
+		return fmt.Errorf("a warm-up of %s and %d looks of %s; the scenario allows %s and %d of %s", b.Warmup, b.Looks, b.Steady, p.Warmup, 1+p.Extensions, p.Steady)
+	}
 	r.begun = b
 	r.stages = stages{warmup: b.Warmup, steady: b.Steady, looks: b.Looks}
-	if len(b.Systems) != len(r.plan.Systems) || b.Warmup < 0 || b.Steady <= 0 || b.Looks < 1 {
-		return fmt.Errorf("%d systems, %s of warm-up and %d looks of %s; the scenario has %d systems", len(b.Systems), b.Warmup, b.Looks, b.Steady, len(r.plan.Systems))
-	}
 	for _, t := range r.plan.Triggers {
 		r.triggers = append(r.triggers, gate.NewTrigger(t, r.plan.TimeScale))
 	}
@@ -317,7 +325,7 @@ func (r *run) end(ctx context.Context, err error, took time.Duration) *ended {
 	e := &ended{
 		Report: r.report, Looked: r.stages.looked,
 		Systems: map[string]endedSystem{}, CPU: probe.SelfCPU().Seconds(), Duration: took.Seconds(),
-		Interrupted: ctx.Err() != nil,
+		Interrupted: ctx.Err() != nil, Lines: r.evidence.lines,
 	}
 	var environmentErr *environment.Error
 	switch {

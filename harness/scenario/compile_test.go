@@ -215,7 +215,7 @@ func TestCompileFillsInDefaults(t *testing.T) {
 		Triggers: []scenario.Trigger{{Condition: mustParse(t, "error_rate > 2%"), System: "new", For: 3 * time.Minute, Action: "immediate"}},
 		Notices:  []string{"time scale 60: the triggers' times and windows are divided by it"},
 	}
-	if diff := cmp.Diff(want, plan, cmpopts.IgnoreFields(Plan{}, "Origin")); diff != "" {
+	if diff := cmp.Diff(want, plan, cmpopts.IgnoreFields(scenario.Plan{}, "Origin")); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

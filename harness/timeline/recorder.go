@@ -254,9 +254,7 @@ func (r *Recorder) fold() {
 	for system, o := range r.open {
 		o.mu.Lock()
 		parts := o.parts
-		if len(parts) > 0 {
-			o.parts = make(map[int]*fresh, len(parts))
-		}
+		o.parts = map[int]*fresh{} // from here on parts is ours alone
 		o.mu.Unlock()
 		for _, i := range slices.Sorted(maps.Keys(parts)) {
 			f := parts[i]

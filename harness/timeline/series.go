@@ -235,7 +235,7 @@ func (s *Series) ledger(l *Ledger) error {
 
 // maxGap is the longest time between two readings of a ledger that a rise is
 // spread over. After a longer one the reading is a new zero line.
-const maxGap = 24 * time.Hour
+const maxGap = time.Hour
 
 // tally is what counts interval i: its own bin, or the row that it is in; last
 // tells whether that ends with it.

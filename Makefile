@@ -25,8 +25,10 @@ $(PHASES:%=validate-%): validate-%: build
 validate: ## the four phases in order; stops at the first that does not pass
 	@for phase in $(PHASES); do $(MAKE) --no-print-directory validate-$$phase || exit; done
 
+# gotestsum prints what go test does, and at the end each skipped test with its
+# reason, which go test says only with -v.
 test: ## every test; TESTFLAGS=-race for the race detector (needs a C compiler)
-	go test $(TESTFLAGS) ./...
+	go tool -modfile=ci/tools/go.mod gotestsum --format standard-quiet -- $(TESTFLAGS) ./...
 
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \

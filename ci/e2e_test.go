@@ -303,6 +303,36 @@ func TestForeignURLOffersNoLedger(t *testing.T) {
 	}
 }
 
+// A server that stands before another run's upstream answers with proof, but
+// with none of ours: its empty ledger here is no hit ratio either.
+func TestAnotherRunsUpstreamOffersNoLedger(t *testing.T) {
+	t.Parallel()
+	other := exec.Command(filepath.Join(bin, "phasegate"), "upstream", "--config", "-")
+	other.Stdin = strings.NewReader(`{"run":"another","arms":[{"name":"new"}],"latency":{"fixed":20000000},"body":{"min":10,"max":10},"cache_control":"no-store"}`)
+	stdout, err := other.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = other.Process.Kill(); _ = other.Wait() })
+	var ready struct {
+		Arms map[string]struct{ URL string }
+	}
+	if err := json.NewDecoder(stdout).Decode(&ready); err != nil {
+		t.Fatal(err)
+	}
+	p := phasegate(t, "run", tiny, "--system", ready.Arms["new"].URL)
+	p.run(3)
+	p.want("cache_hit_ratio", result.Inconclusive, "self-description")
+	for _, metric := range []string{"cache_hit_ratio", "hit_latency_improvement"} {
+		if v := p.result().Systems["new"].Metrics[metric]; v != nil {
+			t.Errorf("%s of another run's upstream: %v", metric, *v)
+		}
+	}
+}
+
 // freePort is an address that nothing listens on now.
 func freePort(t *testing.T) string {
 	t.Helper()
@@ -476,7 +506,7 @@ func TestBadInput(t *testing.T) {
 		{"a metric with a typing error names the nearest", 2, []string{"run", edited("metric.yaml", "cache_hit_ratio", "cache_hit_ration")}, []string{"metric.yaml:", "cache_hit_ration", "cache_hit_ratio"}},
 		{"an impossible share", 2, []string{"run", edited("share.yaml", "new: 50%", "new: 150%")}, []string{"share.yaml:", "150%"}},
 		{"a --set that fits nowhere", 2, []string{"run", tiny, "--set", "load.speed=1"}, []string{"load.speed"}},
-		{"the optimizer's own keys are checked too", 2, []string{"run", edited("config.yaml", "max_memory_mb", "max_memry_mb")}, []string{"config.yaml: systems.new.config", "max_memry_mb"}},
+		{"the optimizer's own keys are checked too", 2, []string{"run", edited("config.yaml", "max_memory_mb", "max_memry_mb")}, []string{"config.yaml:12:34: systems.new.config: unknown field", "max_memry_mb"}},
 		{"a log without one usable line", 2, []string{"run", tiny, "--set", "load.keys.access_log=" + write("bad.log", "hello\nworld\n")}, []string{"bad.log"}},
 		{"a folder that isn't a run", 2, []string{"verify", dir}, []string{"not a finished run", "result.json"}},
 		{"a port that is taken", 4, []string{"run", tiny, "--set", "upstream.listen=" + taken.Addr().String()}, []string{taken.Addr().String(), "in use"}},

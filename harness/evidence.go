@@ -25,7 +25,7 @@ import (
 //   - scenario.yaml: the source that was compiled.
 //   - journal.jsonl: one JSON object a line with one field that says what the
 //     line is, in the order in which it became known: "run" (how the run came
-//     about), "notice", "begun" (the systems), "started" (the schedule),
+//     about), "notice", "begun" (the systems), "foreign" (one before another upstream), "started" (the schedule),
 //     "requests" (counts of what ended of one interval since the last line of
 //     the same one), "resources", "ledger", "machine" (CPU time, and what was
 //     stolen), "evaluate_ns" (the triggers were), "sequence" and "ended". Times
@@ -53,7 +53,8 @@ func serviceFile(system string) string { return "service-" + system + ".hlog" }
 const format = 1
 
 // evidence is the evidence of a run that is being written. After a failure it
-// writes no more: err says why, and close returns it.
+// writes no more: err says why, and close returns it. A nil one takes entries and
+// writes nothing: a rehearsal leaves no evidence.
 type evidence struct {
 	dir     string
 	started time.Time
@@ -122,7 +123,7 @@ func (e *evidence) wrapped() error {
 
 // write appends one entry.
 func (e *evidence) write(line entry) {
-	if e.err != nil {
+	if e == nil || e.err != nil {
 		return
 	}
 	if line.Started != nil {

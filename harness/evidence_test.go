@@ -25,7 +25,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-const small = `name: small
+const smallRun = `name: small
 upstream:
   latency: {fixed: 100ms}
   cache_control: public, max-age=600
@@ -96,7 +96,7 @@ var runs = struct {
 func simulate(t testing.TB, stall time.Duration) (out string) {
 	t.Helper()
 	out = t.TempDir()
-	plan, err := scenario.Compile([]byte(small), "small.yaml", scenario.Options{Set: []string{"sequential.hits=30"}})
+	plan, err := scenario.Compile([]byte(smallRun), "small.yaml", scenario.Options{Set: []string{"sequential.hits=30"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -420,7 +420,7 @@ func TestManifestIsSha256sum(t *testing.T) {
 // stays.
 func TestMachineReadingsAreThinned(t *testing.T) {
 	t.Parallel()
-	plan, err := scenario.Compile([]byte(small), "small.yaml", scenario.Options{Set: []string{"profiles.quick={warmup: 10m, steady: 24h, extensions: 1}"}})
+	plan, err := scenario.Compile([]byte(smallRun), "small.yaml", scenario.Options{Set: []string{"profiles.quick={warmup: 10m, steady: 24h, extensions: 1}"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -487,7 +487,7 @@ func FuzzReadJournal(f *testing.F) {
 	f.Add(append(bytes.Join(lines[:4], nil), lines[len(lines)-2]...), log[:500])
 	f.Add([]byte(`{"run":{"format":1,"file":"a.yaml","options":{"profile":""}}}`+"\n"), []byte("0.0,1.0,1.0,HIST\n"))
 	f.Fuzz(func(t *testing.T, journal, log []byte) {
-		r, _, _, _ := readJournal(bytes.NewReader(journal), []byte(small), func(string) (io.Reader, error) { return bytes.NewReader(log), nil })
+		r, _, _, _ := readJournal(bytes.NewReader(journal), []byte(smallRun), func(string) (io.Reader, error) { return bytes.NewReader(log), nil })
 		if r == nil {
 			return
 		}

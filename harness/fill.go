@@ -127,13 +127,16 @@ func (r *record) measured(name string) {
 			s.Examples = append(s.Examples, f.Examples...)
 		}
 	}
+	s.Growth = r.growth(name)
 	r.res.Systems[name] = s
 
 	if n := w.Class[timeline.Unproven]; n > 0 {
 		r.notice("%d answers of the %s system carried no self-description of the mock upstream, so they count as errors: a proxy has to pass the field %s on (load.verify: off judges by status alone, and offers nothing that rests on proof)", n, name, wire.Header)
 	}
 	claimed, hits := s.Metrics["claimed_hit_ratio"], s.Metrics["cache_hit_ratio"]
-	if claimed != nil && hits != nil && w.Errors() == 0 && math.Abs(*claimed-*hits) > 0.02 {
+	// A failed request is no hit, and claims nothing.
+	slack := 0.02 + float64(w.Errors())/float64(max(w.Requests, 1))
+	if claimed != nil && hits != nil && math.Abs(*claimed-*hits) > slack {
 		text := fmt.Sprintf("the %s system claims a hit ratio of %.1f %% in its headers; the upstream's ledger says %.1f %%", name, 100**claimed, 100**hits)
 		if *claimed < *hits {
 			text += " (a request that waits for another's fetch is a miss to its client and nothing to the upstream)"
@@ -176,15 +179,14 @@ func (r *record) fillTriggers() {
 	for i, t := range r.plan.Triggers {
 		s := r.triggers[i].Status()
 		out := result.Trigger{
-			Condition: t.Text, System: t.System, For: s.For.Seconds(), Action: t.Action,
+			Condition: t.Text, System: t.System, For: t.For.Seconds(), Action: t.Action,
 			State: string(s.State), Reason: s.Reason, Worst: s.Worst,
 			PendingAt: seconds(s.PendingAt), FiredAt: seconds(s.FiredAt),
 			Threshold: t.Threshold, Unit: string(t.Metric.Unit),
 		}
 		if s.FiredAt != nil {
 			out.Reason = ""
-		}
-		if reason, ok := r.data.Missing[t.System][t.Metric.Name]; ok {
+		} else if reason, ok := r.data.Missing[t.System][t.Metric.Name]; ok {
 			out.State, out.Reason, out.Worst = "unknown", reason, nil
 		} else if s.Worst == nil {
 			out.State = "unknown"

@@ -2,6 +2,7 @@ package harness
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -51,7 +52,6 @@ type run struct {
 	recorder  *timeline.Recorder
 	generator *load.Generator
 	watch     *watch
-	foreign   bool // the new system doesn't stand before our upstream
 }
 
 // stages are the times of the load on the timeline's clock, which starts with
@@ -163,8 +163,10 @@ func (e *InputError) Unwrap() error { return e.Err }
 // start brings the environment up and builds the load on top of it.
 func (r *run) start(ctx context.Context) error {
 	r.opts.Progress(Progress{Stage: "start", Text: "starting the mock upstream and the systems"})
+	run := rand.Text()[:10]
 	env, err := environment.Start(ctx, environment.Config{
 		Plan:      r.plan,
+		Run:       run,
 		LogDir:    filepath.Join(r.opts.Out, "logs"),
 		Self:      r.opts.Self,
 		Optimizer: r.opts.Optimizer,
@@ -194,9 +196,13 @@ func (r *run) start(ctx context.Context) error {
 		Log:    r.log,
 		Length: r.stages.end(r.stages.looks),
 		Warmup: r.stages.warmup,
+		Run:    run,
 		Seed:   r.plan.Seed,
 		Sink:   r.recorder,
 		Begin:  r.watch.begin,
+	}
+	if r.plan.Upstream != nil {
+		config.Vary = r.plan.Upstream.Vary
 	}
 	if r.log != nil {
 		config.Catalog = r.log.Catalog()
@@ -225,8 +231,8 @@ func (r *run) recognize(ctx context.Context) error {
 			return err
 		}
 		if !proven {
-			r.foreign = true
-			r.notice("the answers of %s don't carry the mock upstream's self-description: they are judged by their status alone, and nothing that rests on proof or on the upstream's ledger is offered", s.URL)
+			r.note(entry{Foreign: &s.Name})
+			r.notice("a probe through %s got no self-description of this run's mock upstream: the answers are judged by their status alone, and nothing that rests on proof or on the upstream's ledger is offered", s.URL)
 		}
 	}
 	return nil
@@ -306,16 +312,22 @@ func (r *run) sizeArms() []load.Arm {
 	systems := r.env.Systems()
 	arms := make([]load.Arm, len(r.plan.Systems))
 	for i, s := range r.plan.Systems {
-		arms[i] = load.Arm{Name: s.Name, URL: systems[s.Name].URL, Share: s.Share, Connections: r.plan.Load.Connections}
-		if arms[i].Connections == 0 {
-			latency := r.plan.Load.Timeout
-			if r.plan.Upstream != nil {
-				latency = r.plan.Upstream.Latency.Typical()
-			}
-			arms[i].Connections = load.Connections(r.peak()*s.Share, latency)
-		}
+		arms[i] = load.Arm{Name: s.Name, URL: systems[s.Name].URL, Share: s.Share, Connections: r.connections(s)}
 	}
 	return arms
+}
+
+// connections is the size of a system's pool: the scenario's, or by Little's
+// law from the rate it is offered and the upstream's latency.
+func (r *run) connections(s scenario.System) int {
+	if r.plan.Load.Connections > 0 {
+		return r.plan.Load.Connections
+	}
+	latency := r.plan.Load.Timeout
+	if r.plan.Upstream != nil {
+		latency = r.plan.Upstream.Latency.Typical()
+	}
+	return load.Connections(r.peak()*s.Share, latency)
 }
 
 // offered is what an arm is offered, in requests per second: the mean of a log

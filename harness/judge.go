@@ -69,16 +69,15 @@ func (r *record) missing(name string, w timeline.Window) map[string]string {
 	case !system.Sampled:
 		because(scenario.FromResources, fmt.Sprintf("the process behind %s is not ours to sample", system.URL))
 	}
-	unproven := w.Class[timeline.Unproven]
 	switch {
 	case !r.begun.Ledger:
 		because(scenario.FromLedger, "the scenario has no mock upstream whose ledger would count")
 	case w.Usable() == 0:
 		because(scenario.FromLedger, fmt.Sprintf("no request to %s got an answer, so its silence towards the upstream means nothing", system.URL))
+	case r.foreign && system.Kind == string(scenario.KindURL):
+		because(scenario.FromLedger, fmt.Sprintf("a probe through %s got no self-description of this run's mock upstream, so the upstream's ledger says nothing about it", system.URL))
 	case w.Proven == 0:
 		because(scenario.FromLedger, fmt.Sprintf("no answer of %s carried the mock upstream's self-description, so the upstream's ledger says nothing about it", system.URL))
-	case unproven > 0:
-		because(scenario.FromLedger, fmt.Sprintf("%d answers of %s carried no self-description of the mock upstream, so its ledger doesn't cover them", unproven, system.URL))
 	}
 	return missing
 }

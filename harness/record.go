@@ -37,6 +37,7 @@ type record struct {
 
 	values     map[string]gate.Measured // of the sequential stage, by metric
 	noSequence string                   // why there are none
+	foreign    bool                     // the new system doesn't stand before our upstream
 }
 
 // entry is one line of the journal: exactly one of its fields is set. Times on
@@ -46,6 +47,7 @@ type entry struct {
 	timeline.Entry
 	Notice   *string        `json:"notice,omitempty"`
 	Begun    *begun         `json:"begun,omitempty"`
+	Foreign  *string        `json:"foreign,omitempty"` // this system doesn't stand before our upstream
 	Started  *time.Time     `json:"started,omitempty"` // the schedule: where the timeline's clock is 0
 	Machine  *machineCPU    `json:"machine,omitempty"`
 	Evaluate *time.Duration `json:"evaluate_ns,omitempty"` // the triggers, at this time
@@ -145,6 +147,8 @@ func (r *record) apply(e entry) error {
 		r.notice("%s", *e.Notice)
 	case e.Begun != nil:
 		return r.begin(e.Begun)
+	case e.Foreign != nil:
+		r.foreign = true
 	case e.Machine != nil:
 		r.readMachine(*e.Machine)
 	case e.Evaluate != nil:

@@ -31,6 +31,10 @@ func (r *run) sequential(ctx context.Context) error {
 		r.noSequential("the old system isn't the upstream itself, to compare hits with")
 		return nil
 	}
+	if !r.plan.Load.Verify {
+		r.noSequential("verification is off, so nothing proves that its answers are hits")
+		return nil
+	}
 	if r.foreign {
 		r.noSequential("its answers don't come from the upstream that the old system is, and nothing proves that they are hits")
 		return nil

@@ -17,6 +17,7 @@ import (
 type watch struct {
 	r        *run
 	samplers []*probe.Sampler // by arm; nil where the process isn't ours
+	claims   []*claims        // by arm; nil where the system says nothing of its memory
 	began    chan time.Time
 	base     time.Time // when the schedule started
 }
@@ -29,6 +30,7 @@ func newWatch(r *run) *watch {
 			s = probe.Below(system.Supervisor)
 		}
 		w.samplers = append(w.samplers, s)
+		w.claims = append(w.claims, newClaims(r.env.Systems()[arm.Name].Metrics))
 	}
 	return w
 }
@@ -53,6 +55,11 @@ func (w *watch) run(ctx context.Context, cancel context.CancelCauseFunc) {
 	for _, s := range w.samplers {
 		if s != nil {
 			_, _ = s.Sample() // the CPU share of the first interval counts from here
+		}
+	}
+	for _, c := range w.claims {
+		if c != nil {
+			defer c.start(ctx, func() time.Duration { return time.Since(w.base) })()
 		}
 	}
 	w.ledgers(ctx) // their zero
@@ -104,7 +111,11 @@ func (w *watch) sample(ctx context.Context, at time.Duration) {
 		case errors.Is(err, probe.ErrGone):
 			w.samplers[i] = nil
 		case err == nil:
-			w.r.recorder.Resources(i, at, timeline.Usage(usage))
+			claimed := w.claims[i].at(at)
+			w.r.recorder.Resources(i, at, timeline.Usage{
+				Resident: usage.Resident, Peak: usage.Peak, CPU: usage.CPU,
+				LiveHeap: claimed.LiveHeap, CachePayload: claimed.CachePayload,
+			})
 		}
 	}
 	w.ledgers(ctx)
@@ -146,7 +157,7 @@ func (w *watch) progress(now time.Duration) {
 	if last.Requests > 0 {
 		p95 := time.Duration(last.Latency.ValueAtQuantile(95)) * time.Microsecond
 		p.Text = fmt.Sprintf("%s: %d requests/s, p95 %s, %d errors", w.r.plan.Systems[arm].Name,
-			last.Requests, p95.Round(10*time.Microsecond), last.Errors())
+			last.Offered, p95.Round(10*time.Microsecond), last.Errors())
 	}
 	w.r.opts.Progress(p)
 }

@@ -332,7 +332,7 @@ func (h *handler) refresh(x *exchange, o *object) {
 		o.refreshAt.Store(now + int64(refreshRetry))
 		return
 	}
-	f := h.newFetch(x, o)
+	f := h.newFetch(x, http.MethodGet, o)                // after a HEAD too: a HEAD's answer can't be stored
 	f.request.Directives = httpcache.NoRequestDirectives // the client's wishes were met; this is the cache's own
 	t, _, leader := h.store.begin(x.key, x.variant, true)
 	if !leader {

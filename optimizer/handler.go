@@ -199,7 +199,7 @@ func (h *handler) miss(x *exchange, stale *object) telemetry.Result {
 	if x.directives.OnlyIfCached {
 		return x.refused(http.StatusGatewayTimeout, "")
 	}
-	f := h.newFetch(x, stale)
+	f := h.newFetch(x, string(x.ctx.Method()), stale)
 	if !f.store {
 		return h.forward(x, f, "; fwd=miss", telemetry.Miss)
 	}
@@ -270,7 +270,7 @@ func (h *handler) conclude(x *exchange, f *fetch, out outcome) telemetry.Result 
 // pass sends a request up whose answer the cache has no part in, and invalidates
 // what its success makes obsolete.
 func (h *handler) pass(x *exchange, why string) telemetry.Result {
-	return h.forward(x, h.newFetch(x, nil).unstored(), why, telemetry.Bypass)
+	return h.forward(x, h.newFetch(x, string(x.ctx.Method()), nil).unstored(), why, telemetry.Bypass)
 }
 
 // forward sends the request up and passes the answer on as it comes.
@@ -307,7 +307,7 @@ func (h *handler) forward(x *exchange, f *fetch, why string, result telemetry.Re
 }
 
 // newFetch copies what the upstream is to see of the request.
-func (h *handler) newFetch(x *exchange, stale *object) *fetch {
+func (h *handler) newFetch(x *exchange, method string, stale *object) *fetch {
 	request := &x.ctx.Request.Header
 	header := make(http.Header, 16)
 	for key, value := range request.AllInOrder() {
@@ -315,7 +315,7 @@ func (h *handler) newFetch(x *exchange, stale *object) *fetch {
 		header[name] = append(header[name], string(value))
 	}
 	httpcache.StripHopByHop(header)
-	f := &fetch{method: string(request.Method()), header: header, stale: stale}
+	f := &fetch{method: method, header: header, stale: stale}
 	f.request = httpcache.Request{
 		Method: f.method, Authorization: len(header["Authorization"]) > 0, Cookie: len(header["Cookie"]) > 0, Directives: x.directives,
 	}

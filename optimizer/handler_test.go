@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -447,6 +448,35 @@ func TestStaleWhileRevalidate(t *testing.T) {
 		t.Errorf("stale: %q by %q", a.body, a.cache())
 	}
 	eventually(t, "the new response is served", func() bool { return p.get("/s").body != first.body })
+}
+
+// A HEAD may be what finds an answer stale; what is fetched then is the whole,
+// by a GET that validates what is stored.
+func TestHeadRefreshesByGet(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	var asked []string
+	p := start(t, func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		asked = append(asked, r.Method+" "+r.Header.Get("If-None-Match"))
+		mu.Unlock()
+		w.Header().Set("Cache-Control", "max-age=60, stale-while-revalidate=60")
+		w.Header().Set("ETag", `"1"`)
+		if r.Header.Get("If-None-Match") == `"1"` {
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
+		w.Header().Set("Age", "60")
+		io.WriteString(w, "whole")
+	})
+	p.get("/s")
+	p.do("HEAD", "/s", "")
+	eventually(t, "the stored answer is fresh again", func() bool { return p.do("HEAD", "/s", "").cache() == "optimizer; hit" })
+	mu.Lock()
+	defer mu.Unlock()
+	if want := []string{"GET ", `GET "1"`}; !slices.Equal(asked, want) {
+		t.Errorf("the upstream was asked %q, want %q", asked, want)
+	}
 }
 
 func TestStaleIfErrorAndBreaker(t *testing.T) {

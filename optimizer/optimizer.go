@@ -30,7 +30,8 @@
 //
 // TLS and HTTP/2 for clients, JWT, several upstreams with health checks, reload,
 // tags, 103 Early Hints, trailers, a list of the request fields that may reach the
-// upstream, write deadlines for clients that don't read.
+// upstream, write deadlines for clients that don't read, a breaker that opens on
+// slow calls, and one that guards the cache itself.
 package optimizer
 
 import (

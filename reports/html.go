@@ -73,6 +73,7 @@ type figureView struct {
 	ID, Title, Caption string
 	Empty              bool
 	Wide, Narrow       template.HTML
+	Growth             []growthView // of memory, beside its plot
 }
 
 type armView struct {
@@ -117,6 +118,9 @@ func page(w io.Writer, r *result.Result, figures []plots.Figure) error {
 		f, err := newFigureView(&figures[i])
 		if err != nil {
 			return fmt.Errorf("make report: %w", err)
+		}
+		if f.ID == "resources" {
+			f.Growth = growthTables(r)
 		}
 		v.Figures = append(v.Figures, f)
 	}

@@ -71,6 +71,26 @@ func Write(dir string, r *result.Result) error {
 	return nil
 }
 
+// Clear removes what [Write] made of an earlier run in the folder dir, so that
+// nobody takes its verdict for that of a run which comes to none. What is
+// missing is no error, and other files are left alone.
+func Clear(dir string) error {
+	names := []string{result.FileName, PageFile, JUnitFile, SummaryFile, TimelineFile, PercentilesFile("old"), PercentilesFile("new")}
+	for _, figure := range plots.All(&result.Result{}) {
+		names = append(names, figure.Name+".png")
+	}
+	var errs []error
+	for _, name := range names {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("clear the folder of an earlier run's reports: %w", err)
+	}
+	return nil
+}
+
 // PercentilesFile is the name of the file with a system's latency percentiles.
 func PercentilesFile(system string) string { return "latency-" + system + ".hgrm" }
 

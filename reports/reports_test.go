@@ -126,6 +126,25 @@ func TestWriteIntoAUsedFolder(t *testing.T) {
 	}
 }
 
+// A run that comes to no end must not stand beside the figures of an older one,
+// and a folder may hold more than reports.
+func TestClear(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := reports.Write(dir, resulttest.New("inconclusive")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "notes.png"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := reports.Clear(dir); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"notes.png"}, files(t, dir)); diff != "" {
+		t.Errorf("files (-want +got):\n%s", diff)
+	}
+}
+
 func TestWriteRefusesAnInvalidResult(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "out")

@@ -47,6 +47,9 @@ func Summary(w io.Writer, r *result.Result, dir string) error {
 		}
 	}
 	for _, name := range arms(r) {
+		if text := growthLine(name, r.Systems[name].Growth); text != "" {
+			fmt.Fprintf(b, "\n%s.\n", markdown(upper(text)))
+		}
 		if s := r.Systems[name]; s.Exit != "" {
 			fmt.Fprintf(b, "\nSystem **%s** ended by itself: %s.\n", markdown(name), markdown(s.Exit))
 		}

@@ -84,6 +84,9 @@ func Text(w io.Writer, r *result.Result, color bool) error {
 	dead := false
 	for _, name := range arms(r) {
 		s := r.Systems[name]
+		if text := growthLine(name, s.Growth); text != "" {
+			line("MEMORY  ", clean(text))
+		}
 		if s.Exit == "" && len(s.LogTail) == 0 {
 			continue
 		}

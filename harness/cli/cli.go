@@ -32,6 +32,7 @@ type Streams struct {
 // grammar is the command line; the text of `phasegate --help`.
 type grammar struct {
 	Run      runCommand      `cmd:"" help:"Run a scenario and judge its gates."`
+	Plan     planCommand     `cmd:"" help:"Say what a run could decide, without running it."`
 	Report   reportCommand   `cmd:"" help:"Make the reports of a finished run again from its result.json."`
 	Verify   verifyCommand   `cmd:"" help:"Recompute every number and verdict of a finished run from its evidence."`
 	List     listCommand     `cmd:"" help:"List the embedded scenarios."`

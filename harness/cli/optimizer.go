@@ -1,13 +1,13 @@
 package cli
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/goccy/go-yaml"
@@ -80,10 +80,12 @@ func checkConfig(ctx context.Context, optimizer string, plan *scenario.Plan, dir
 		check := exec.CommandContext(ctx, optimizer, "--check", "--upstream", "http://127.0.0.1:1", "--listen", "127.0.0.1:0", "--config", path)
 		out, err := check.CombinedOutput()
 		if err != nil && ctx.Err() == nil {
-			place := cmp.Or(plan.Source, plan.Name) + ": systems." + s.Name + ".config"
-			said := strings.ReplaceAll(strings.TrimPrefix(strings.TrimSpace(string(out)), "optimizer: "), path, place)
-			return &failure{exitUsage, errors.New(said), "The configuration was, with its lines:\n" + strings.TrimSpace(string(text)) +
-				"\n`optimizer --check` prints every key that the optimizer knows."}
+			said := strings.TrimPrefix(strings.TrimSpace(string(out)), "optimizer: ")
+			// Lines of the file that it was given are not those of the scenario.
+			said = regexp.MustCompile(regexp.QuoteMeta(path)+`(:\d+)*: `).ReplaceAllString(said, "")
+			said = fmt.Sprintf("%s: systems.%s.config: %s", s.ConfigAt, s.Name, said)
+			return &failure{exitUsage, errors.New(said), "The optimizer got:\n" + strings.TrimSpace(string(text)) +
+				"\nAllowed are the keys that `optimizer --check` prints."}
 		}
 	}
 	return ctx.Err()

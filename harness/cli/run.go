@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -28,13 +27,16 @@ type runCommand struct {
 
 // Run implements the command.
 func (c *runCommand) Run(ctx context.Context, std Streams) error {
-	plan, err := scenario.Open(c.Scenario, os.ReadFile, scenario.Options{Profile: c.Profile, Set: c.Set, Seed: c.Seed, System: c.System})
+	plan, err := c.choice().open()
 	if err != nil {
-		return &failure{exitUsage, err, ""}
+		return err
 	}
 	if c.Upstream == "container" {
 		return &failure{exitEnvironment, errors.New("start the mock upstream in a container: this version has processes only"),
 			"Leave --upstream out, or say --upstream process."}
+	}
+	if err := forewarn(std, plan, c.choice()); err != nil {
+		return err
 	}
 	out := c.Out
 	if out == "" {
@@ -43,8 +45,8 @@ func (c *runCommand) Run(ctx context.Context, std Streams) error {
 	if err := openFolder(out); err != nil {
 		return err
 	}
-	if err := clearFolder(out); err != nil {
-		return err
+	if err := reports.Clear(out); err != nil {
+		return &failure{exitEnvironment, err, "Name another folder with --out DIR."}
 	}
 	opts := harness.Options{
 		Out:      out,
@@ -75,6 +77,10 @@ func (c *runCommand) Run(ctx context.Context, std Streams) error {
 	res, err := harness.Run(ctx, plan, opts)
 	done()
 	return conclude(ctx, std, out, res, err)
+}
+
+func (c *runCommand) choice() choice {
+	return choice{c.Scenario, scenario.Options{Profile: c.Profile, Set: c.Set, Seed: c.Seed, System: c.System}}
 }
 
 // conclude writes the reports of a run, prints its verdicts, and turns them
@@ -122,17 +128,6 @@ func openFolder(dir string) error {
 	}
 	probe.Close()
 	return os.Remove(probe.Name())
-}
-
-// clearFolder removes what an earlier run concluded, so that nobody takes its
-// verdict for that of a run which comes to none.
-func clearFolder(dir string) error {
-	for _, name := range []string{result.FileName, reports.PageFile, reports.JUnitFile, reports.SummaryFile} {
-		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return &failure{exitEnvironment, fmt.Errorf("clear the output folder: %w", err), "Name another folder with --out DIR."}
-		}
-	}
-	return nil
 }
 
 func needsOptimizer(plan *scenario.Plan) bool {

@@ -27,6 +27,7 @@ const reachTime = 5 * time.Second
 type Config struct {
 	Plan   *scenario.Plan
 	LogDir string // folder of the logs, made if missing: NAME.log for each process
+	Run    string // by which the mock upstream's answers name this run
 
 	// Self is the argument vector that starts this program again; with
 	// "supervise" or "upstream" after it, it must call [Supervise] or be the
@@ -58,6 +59,7 @@ func (c Config) Validate() error {
 // Environment is everything that runs for a plan.
 type Environment struct {
 	plan     *scenario.Plan
+	run      string
 	spawner  spawner
 	health   time.Duration
 	binary   string // the optimizer's
@@ -88,6 +90,7 @@ func Start(ctx context.Context, c Config) (*Environment, error) {
 	}
 	e := &Environment{
 		plan:    c.Plan,
+		run:     c.Run,
 		health:  c.Health,
 		binary:  c.Optimizer,
 		prober:  newProber(),

@@ -68,8 +68,8 @@ func TestStartAndStop(t *testing.T) {
 	if old.PID != 0 || old.Died() != nil || old.Exit() != "" || old.LogTail(5) != nil || old.URL.String() != e.ready.Arms[scenario.Old].URL {
 		t.Errorf("direct is %+v; want the upstream's arm and no process", old)
 	}
-	if system.Admin.String() != "http://127.0.0.1:1" || system.URL.Scheme != "http" {
-		t.Errorf("load to %v, admin at %v", system.URL, system.Admin)
+	if system.Admin.String() != "http://127.0.0.1:1" || system.Metrics.String() != "http://127.0.0.1:1/metrics" || system.URL.Scheme != "http" {
+		t.Errorf("load to %v, admin at %v, metrics at %v", system.URL, system.Admin, system.Metrics)
 	}
 	if got := descendants(system.Supervisor); !slices.Equal(got, []int{system.PID}) {
 		t.Errorf("under supervisor %d run %v; want the system's process %d", system.Supervisor, got, system.PID)
@@ -110,10 +110,15 @@ func TestStartAndStop(t *testing.T) {
 
 func TestCommand(t *testing.T) {
 	t.Parallel()
-	e := startPlan(t, plan(command(executable(), "proxy", "{listen}", "{upstream}", "tls={upstream_tls}", "{ca}", "{other}")))
+	c := command(executable(), "proxy", "{listen}", "{upstream}", "tls={upstream_tls}", "{ca}", "{other}", "{admin}")
+	c.Metrics = "http://{admin}/metrics"
+	e := startPlan(t, plan(c))
 	system := e.Systems()[scenario.New]
 	arm := e.ready.Arms[scenario.New]
-	if want := []string{executable(), "proxy", system.URL.Host, arm.URL, "tls=" + arm.TLSURL, filepath.Join(e.spawner.temp, "ca.pem"), "{other}"}; !slices.Equal(system.Command, want) {
+	if system.Metrics == nil || system.Metrics.Host == system.URL.Host || system.Metrics.Path != "/metrics" {
+		t.Fatalf("metrics at %v, load at %v", system.Metrics, system.URL)
+	}
+	if want := []string{executable(), "proxy", system.URL.Host, arm.URL, "tls=" + arm.TLSURL, filepath.Join(e.spawner.temp, "ca.pem"), "{other}", system.Metrics.Host}; !slices.Equal(system.Command, want) {
 		t.Errorf("command %q; want %q", system.Command, want)
 	}
 	ledger, err := e.Control().Ledger(t.Context(), scenario.New, false)
@@ -301,6 +306,8 @@ func TestFixedAddress(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// On an address of its own, where no other test's connection ends.
+	free = strings.Replace(free, "127.0.0.1:", "127.0.77.1:", 1)
 	e := startPlan(t, fixedTo(plan(), free))
 	if got := e.Systems()[scenario.New].URL.Host; got != free {
 		t.Errorf("the new system's upstream is at %s; want %s", got, free)

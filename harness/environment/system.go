@@ -26,6 +26,7 @@ type System struct {
 	Kind       scenario.Kind // "" for the mock upstream
 	URL        *url.URL      // where load is sent
 	Admin      *url.URL      // the optimizer's own listener for metrics and health; nil otherwise
+	Metrics    *url.URL      // its metrics in the Prometheus text format; nil where it offers none
 	PID        int           // root of its process tree, 0 if it isn't ours
 	Supervisor int           // all descendants of this process are the system's, daemonised ones too; 0 if it isn't ours
 	Command    []string      // as executed, after substitution; nil if it isn't ours
@@ -112,21 +113,40 @@ func (e *Environment) startCommand(ctx context.Context, s *scenario.System) (*Sy
 	if err != nil {
 		return nil, &Error{Op: "find a free port", System: s.Name, Err: err}
 	}
-	command, err := e.substitute(s, listen)
+	admin := listen
+	for admin == listen { // a port that was free a moment ago may be offered again
+		if admin, err = freeAddress(); err != nil {
+			return nil, &Error{Op: "find a free port", System: s.Name, Err: err}
+		}
+	}
+	command, err := e.substitute(s, listen, admin)
 	if err != nil {
 		return nil, &Error{Op: op, System: s.Name, Err: err}
+	}
+	metrics, err := metricsURL(s.Metrics, listen, admin)
+	if err != nil {
+		return nil, &Error{Op: "find its metrics", System: s.Name, Err: err}
 	}
 	p, err := e.spawn(ctx, s.Name, command)
 	if err != nil {
 		return nil, err
 	}
 	system := e.system(s, p, &url.URL{Scheme: "http", Host: listen})
+	system.Metrics = metrics
 	return system, e.waitHealthy(ctx, system,
 		"The command must listen on "+listen+", which stands in place of {listen}, and stay in the foreground.")
 }
 
+// metricsURL fills in the addresses; nil where the system has no metrics.
+func metricsURL(text, listen, admin string) (*url.URL, error) {
+	if text == "" {
+		return nil, nil
+	}
+	return url.Parse(strings.NewReplacer("{listen}", listen, "{admin}", admin).Replace(text))
+}
+
 // substitute fills in the addresses.
-func (e *Environment) substitute(s *scenario.System, listen string) ([]string, error) {
+func (e *Environment) substitute(s *scenario.System, listen, admin string) ([]string, error) {
 	if len(s.Command) == 0 {
 		return nil, errors.New("the command is empty")
 	}
@@ -138,7 +158,7 @@ func (e *Environment) substitute(s *scenario.System, listen string) ([]string, e
 		return nil, fmt.Errorf("the command %q names the upstream, but %w", s.Command, errNoUpstream)
 	}
 	arm := e.ready.Arms[s.Name]
-	values := strings.NewReplacer("{listen}", listen, "{upstream}", arm.URL, "{upstream_tls}", arm.TLSURL, "{ca}", e.ready.CAFile)
+	values := strings.NewReplacer("{listen}", listen, "{upstream}", arm.URL, "{upstream_tls}", arm.TLSURL, "{ca}", e.ready.CAFile, "{admin}", admin)
 	command := make([]string, len(s.Command))
 	for i, arg := range s.Command {
 		command[i] = values.Replace(arg)
@@ -188,7 +208,7 @@ func (e *Environment) startOptimizer(ctx context.Context, s *scenario.System) (*
 		return nil, p.failed(s.Name, wait, err, "Check that "+e.binary+" is the optimizer.")
 	}
 	system := e.system(s, p, listen)
-	system.Admin = admin
+	system.Admin, system.Metrics = admin, admin.JoinPath("metrics")
 	return system, e.waitHealthy(ctx, system, "")
 }
 

@@ -28,7 +28,7 @@ func (e *Environment) startUpstream(ctx context.Context) error {
 	if err := checkFree(e.plan.Upstream.Listen); err != nil {
 		return err
 	}
-	config, err := json.Marshal(upstreamConfig(e.plan, e.spawner.temp))
+	config, err := json.Marshal(upstreamConfig(e.plan, e.run, e.spawner.temp))
 	if err != nil {
 		return &Error{Op: "write its configuration", System: upstreamName, Err: err}
 	}
@@ -57,10 +57,11 @@ func (e *Environment) startUpstream(ctx context.Context) error {
 }
 
 // upstreamConfig is what the plan says of the upstream, with files in temp.
-func upstreamConfig(plan *scenario.Plan, temp string) wire.Config {
+func upstreamConfig(plan *scenario.Plan, run, temp string) wire.Config {
 	u := plan.Upstream
 	c := wire.Config{
 		Control:      "unix:" + filepath.Join(temp, controlSocket),
+		Run:          run,
 		Seed:         plan.Seed,
 		Latency:      wire.Latency{Fixed: u.Latency.Fixed, Mean: u.Latency.Mean, P95: u.Latency.P95},
 		Body:         wire.Body{Min: u.BodyMin, Max: u.BodyMax},

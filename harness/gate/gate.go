@@ -282,8 +282,8 @@ func point(m scenario.Metric, d Data, w timeline.Window) (value float64, missing
 		v, _, missing := peakOf(m, &w)
 		return v, missing
 	case scenario.BySlope:
-		e, _, missing := slopeOf(m, &w, 0.95)
-		return e.Value, missing
+		f, missing := slopeOf(m, &w, 0.95)
+		return f.Slope.Value, missing
 	default:
 		return 0, notMeasured(m)
 	}

@@ -285,29 +285,6 @@ func (c claim) peak() Judgement {
 	return j
 }
 
-func (c claim) slope() Judgement {
-	e, troughs, missing := slopeOf(c.Metric, &c.window, c.level)
-	if missing != "" {
-		return inconclusive(missing)
-	}
-	j := Judgement{Value: &e.Value, Samples: int64(troughs), Verdict: Inconclusive}
-	if troughs < minTroughs || !e.Bounded {
-		first, last := c.window.Resources[0].At, c.window.Resources[len(c.window.Resources)-1].At
-		need := minTroughs * troughWidth
-		j.Reason = fmt.Sprintf("memory was sampled for %s, and a slope can be bounded from %s on; need %s more", formatSeconds((last - first).Seconds()),
-			formatSeconds(need.Seconds()), formatLong(max((need-(last-first)).Seconds(), troughWidth.Seconds())))
-		return j
-	}
-	j.Low, j.High = &e.Low, &e.High
-	j.Verdict = decide(c.Condition, e.Low, e.High)
-	c.explainBounds(&j, func(factor float64) string {
-		// The error of a slope falls with the power 3/2 of its duration.
-		have := c.window.Resources[len(c.window.Resources)-1].At - c.window.Resources[0].At
-		return "need " + formatLong(have.Seconds()*(math.Pow(factor, 2./3)-1)) + " more at the present slope"
-	})
-	return j
-}
-
 // judgeMeasured judges a value that comes with its bounds, or is exact.
 func judgeMeasured(c scenario.Condition, v Measured, level float64) Judgement {
 	if v.Value == nil || math.IsNaN(*v.Value) {

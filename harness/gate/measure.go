@@ -3,7 +3,6 @@ package gate
 import (
 	"fmt"
 	"math"
-	"time"
 
 	"phasegate/harness/scenario"
 	"phasegate/harness/stat"
@@ -245,34 +244,4 @@ func peakOf(m scenario.Metric, w *timeline.Window) (v float64, samples int64, mi
 	default:
 		return 0, 0, notMeasured(m)
 	}
-}
-
-// Resident memory of a garbage-collected process falls every few seconds at
-// most; troughs this far apart are taken as independent of each other. A long
-// run is thinned to 200 of them.
-const (
-	troughWidth = 10 * time.Second
-	minTroughs  = 10
-	maxTroughs  = 200
-)
-
-// slopeOf is the growth of resident memory in bytes per hour.
-func slopeOf(m scenario.Metric, w *timeline.Window, level float64) (e stat.Estimate, troughs int, missing string) {
-	if m.Name != "memory_growth_rate" {
-		return e, 0, notMeasured(m)
-	}
-	var points []stat.Point
-	for _, r := range w.Resources {
-		points = append(points, stat.Point{X: r.At.Hours(), Y: float64(r.Resident)})
-	}
-	if len(points) == 0 {
-		return e, 0, "the system's memory was not sampled"
-	}
-	length := points[len(points)-1].X - points[0].X
-	low := stat.Troughs(points, max(troughWidth.Hours(), length/maxTroughs))
-	e, ok := stat.Slope(low, level)
-	if !ok {
-		return e, len(low), fmt.Sprintf("memory was sampled for %s, too short for a slope", formatSeconds(length*3600))
-	}
-	return e, len(low), ""
 }

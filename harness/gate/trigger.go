@@ -148,14 +148,14 @@ func see(c scenario.Condition, w *timeline.Window, at time.Duration, stolen floa
 		// The peak never falls again; a trigger resolves when memory does.
 		s.value = float64(w.Resources[len(w.Resources)-1].Resident)
 	case m.Estimator == scenario.BySlope:
-		e, troughs, missing := slopeOf(m, w, 0.95)
+		f, missing := slopeOf(m, w, 0.95)
 		if missing != "" {
 			return s, missing
 		}
-		if troughs < minTroughs {
-			return s, fmt.Sprintf("a slope needs a window of %s", formatSeconds((minTroughs * troughWidth).Seconds()))
+		if f.span < leastSpan {
+			return s, "a slope needs a window of " + formatSeconds(leastSpan.Seconds())
 		}
-		s.value = e.Value
+		s.value = f.Slope.Value
 	case m.Estimator == scenario.ByShare:
 		t, missing := tallyOf(m, w)
 		if missing == "" {

@@ -160,7 +160,7 @@ func TestTriggerMetrics(t *testing.T) {
 		{"CPU is the mean", "cpu > 50%", cache, false, ""},              // 0 to 98 %, 49 % on average
 		{"CPU is the mean, seen from below", "cpu > 48%", cache, true, ""},
 		{"memory that isn't ours", "memory > 65MB", direct, false, "not sampled"},
-		{"a minute is too short for a slope", "memory_growth_rate > 10MB/hour", cache, false, "a slope needs a window of 100s"},
+		{"a minute is too short for a slope", "memory_growth_rate > 10MB/hour", cache, false, "a slope needs a window of 300s"},
 		{"throughput", "throughput < 95/s", sick, true, ""},
 		{"mean", "mean_latency > 400ms", direct, true, ""},
 		{"max", "max_latency > 1s", direct, false, ""},

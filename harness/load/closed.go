@@ -126,7 +126,7 @@ type Turn struct {
 // sent when the answer before it has ended. With targets it asks for those in turn,
 // after asking for each once, untimed, so that a cache holds them; without, it
 // follows the schedule's own reads from the first position on. Nothing goes to
-// the sink. At the first failed request it gives up and returns the turns until
+// the sink. At the first request without a right answer it gives up and returns the turns until
 // then.
 func (g *Generator) Sequential(ctx context.Context, arm, n int, targets ...string) ([]Turn, error) {
 	ctx, leave, err := g.enter(ctx)
@@ -164,7 +164,7 @@ func (g *Generator) Sequential(ctx context.Context, arm, n int, targets ...strin
 		if ctx.Err() != nil {
 			return turns, ctx.Err()
 		}
-		if !usable(&x) {
+		if x.Class != timeline.OK {
 			return turns, fmt.Errorf("request %d of %d: %s %s: %w", i+1, warm+n, r.method, from.appendTarget(nil, r.target), x.why)
 		}
 		if i >= warm {

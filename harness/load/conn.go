@@ -231,8 +231,8 @@ func (c *conn) finish(x *exchange, j job, a *answer) {
 	sent := c.sent.Sub(c.base)
 	x.Latency, x.Wait, x.Service = end-j.due, sent-j.due, end-sent
 	f := judge(expectation{
-		method: j.method, target: c.out[c.target[0]:c.target[1]], sent: c.sent,
-		version: c.known, verify: c.arm.verify, catalog: c.g.catalog,
+		method: j.method, target: c.out[c.target[0]:c.target[1]], variant: c.g.variant(j.request), sent: c.sent,
+		from: c.arm.from, since: c.g.since, version: c.known, verify: c.arm.verify, catalog: c.g.catalog,
 	}, a)
 	x.Class, x.why, x.version = f.class, f.why, f.version
 	x.Stale, x.Blocking, x.Proven = f.stale, f.blocking, f.proven

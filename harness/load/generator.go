@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"strings"
 	"sync"
 	"time"
 
@@ -38,6 +39,8 @@ type Config struct {
 	Load    scenario.Load // Timeout 0 is DefaultTimeout; Protocol "" is http/1.1
 	Log     *Log          // replayed; nil where the load is generated
 	Catalog wire.Catalog  // statuses to expect besides 2xx, by request target
+	Run     string        // of the mock upstream, as its answers name it
+	Vary    []string      // request fields by which the mock upstream selects a variant
 	Length  time.Duration // of the schedule: requests are due before this
 	// Warmup is how much of the schedule comes before the steady state. It
 	// only matters for the parts of the report that leave it out.
@@ -58,6 +61,8 @@ type Generator struct {
 	sink    Sink
 	begin   func(time.Time)
 	catalog wire.Catalog
+	vary    []string
+	since   time.Time // answers made later than this are of this run
 	timeout time.Duration
 	length  time.Duration
 	warmup  time.Duration
@@ -99,6 +104,8 @@ func New(config Config) (*Generator, error) {
 		sink:    config.Sink,
 		begin:   config.Begin,
 		catalog: config.Catalog,
+		vary:    config.Vary,
+		since:   time.Now(),
 		timeout: config.Load.Timeout,
 		length:  config.Length,
 		warmup:  config.Warmup,
@@ -184,6 +191,9 @@ func (g *Generator) prepareArms(config Config) error {
 	for _, described := range config.Arms {
 		shares = append(shares, described.Share)
 		a := &arm{Arm: described, index: len(g.arms), verify: config.Load.Verify}
+		if config.Run != "" {
+			a.from = wire.Mark(config.Run, a.Name)
+		}
 		a.methods = map[string]uint64{}
 		if err := a.prepare(config.TLS); err != nil {
 			faults = append(faults, fmt.Errorf("arm %s: %w", described.Name, err))
@@ -216,7 +226,7 @@ func (a *arm) prepare(secured *tls.Config) error {
 		port = u.Port()
 	}
 	a.address = net.JoinHostPort(u.Hostname(), port)
-	a.head = []byte(" HTTP/1.1\r\nHost: " + u.Host + "\r\nUser-Agent: phasegate\r\n")
+	a.head = []byte(" HTTP/1.1\r\nHost: " + u.Host + "\r\nUser-Agent: " + userAgent + "\r\n")
 	if u.Scheme == "https" {
 		a.tls = &tls.Config{}
 		if secured != nil {
@@ -226,6 +236,27 @@ func (a *arm) prepare(secured *tls.Config) error {
 		a.tls.NextProtos = []string{"http/1.1"}
 	}
 	return nil
+}
+
+// userAgent is the User-Agent of every request.
+const userAgent = "phasegate"
+
+// variant is the one that the mock upstream selects for a request.
+func (g *Generator) variant(r request) string {
+	return wire.Variant(g.vary, func(name string) string {
+		var values []string
+		if strings.EqualFold(name, "User-Agent") {
+			values = append(values, userAgent)
+		}
+		if r.extra != nil {
+			for _, f := range r.extra.header {
+				if strings.EqualFold(f[0], name) {
+					values = append(values, f[1])
+				}
+			}
+		}
+		return strings.Join(values, ", ")
+	})
 }
 
 // Request is one position of a request sequence.

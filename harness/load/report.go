@@ -126,8 +126,9 @@ const (
 // arm is an Arm at work.
 type arm struct {
 	Arm
-	index  int  // in Config.Arms
-	verify bool // answers against their self-description; only changed between stages
+	index  int    // in Config.Arms
+	from   string // what the mock upstream's answers to this arm are marked with
+	verify bool   // answers against their self-description; only changed between stages
 	armSide
 	armTally
 	written versions

@@ -56,6 +56,9 @@ func readProof(h *fasthttp.ResponseHeader) proof {
 type expectation struct {
 	method  string
 	target  []byte
+	from    string    // the arm of the run whose upstream must have made it …
+	since   time.Time // … if it was made since the run began
+	variant string    // that the request selects
 	sent    time.Time // by the wall clock that the mock upstream's births are from
 	version uint64    // a write of ours that had ended before the send made this one; 0 for none
 	verify  bool
@@ -75,11 +78,16 @@ type finding struct {
 // judge holds a complete answer against what was asked for. In this order:
 //
 //   - 5xx is a server error, whoever made it;
+//   - a self-description made during this run, but by another run's upstream or
+//     for the other arm, is none: our ledger for this arm doesn't know of it.
+//     One from before the run is that of a cache that was warm already;
 //   - a self-description that is damaged, or that is of another key, another
-//     status or another body, makes the answer wrong;
+//     variant, another status or another body, makes the answer wrong;
 //   - a status other than 2xx that the replayed log doesn't have for this path
 //     is a wrong status;
 //   - without a self-description, the answer is unproven, if verifying;
+//   - an answer to a write that was made before the write was sent is another
+//     one's, and wrong: this write may never have arrived;
 //   - anything else is right, and may still be stale: older, when it was asked
 //     for, than its lifetime and its allowance together, or of a version that
 //     a write of ours had replaced. Caches count ages in whole seconds (RFC
@@ -91,12 +99,13 @@ type finding struct {
 func judge(e expectation, a *answer) finding {
 	var f finding
 	p := &a.proof
-	f.proven = p.present && p.fault == nil
+	foreign := p.present && p.fault == nil && p.d.From != e.from && !p.d.Birth.Before(e.since)
+	f.proven = p.present && p.fault == nil && !foreign
 	if a.status >= 500 {
 		f.class, f.why = timeline.ServerError, fmt.Errorf("status %d", a.status)
 		return f
 	}
-	if e.verify && p.present {
+	if e.verify && p.present && !foreign {
 		if err := compare(e, a); err != nil {
 			f.class, f.why = timeline.Wrong, err
 			return f
@@ -115,17 +124,25 @@ func judge(e expectation, a *answer) finding {
 		f.class, f.why = timeline.Unproven, errors.New("the answer has no "+wire.Header+" field: it didn't come from the mock upstream, or lost the field on its way")
 		return f
 	}
+	if foreign {
+		f.class, f.why = timeline.Unproven, fmt.Errorf("the answer was made by %.80q; expected is %q: the system stands before another upstream than the one that this run has for it", p.d.From, e.from)
+		return f
+	}
 	f.version = p.d.Version
 	sent := e.sent.Truncate(time.Microsecond)
 	age := sent.Sub(p.d.Birth)
 	f.blocking = age <= 0
 	cacheable := request{method: e.method}.cacheable()
+	if !cacheable && age > ageResolution { // the clocks of two processes may be set in between
+		f.class, f.why = timeline.Wrong, fmt.Errorf("a receipt made %s before the %s was sent: another request's", age, e.method)
+		return f
+	}
 	allowed := p.d.Fresh + p.d.Grace
 	if allowed > 0 {
 		allowed += ageResolution
 	}
 	switch {
-	case !cacheable: // nobody may store it, and nobody could
+	case !cacheable:
 	case age > allowed:
 		f.stale, f.why = true, fmt.Errorf("%s old when it was asked for; allowed are %s of freshness and %s beyond", age, p.d.Fresh, p.d.Grace)
 	case p.d.Version < e.version:
@@ -144,6 +161,10 @@ func compare(e expectation, a *answer) error {
 	d := &p.d
 	if d.Key != string(e.target) {
 		return fmt.Errorf("the answer is for %.100q", d.Key)
+	}
+	// 412 is the upstream's answer to a condition, whatever the variant.
+	if cacheable := (request{method: e.method}).cacheable(); cacheable && d.Variant != e.variant && a.status != http.StatusPreconditionFailed {
+		return fmt.Errorf("the answer is of the variant %.100q; the request selects %.100q", d.Variant, e.variant)
 	}
 	if d.Status != a.status {
 		return fmt.Errorf("status %d, but the upstream had answered %d", a.status, d.Status)

@@ -62,9 +62,14 @@ func TestJudge(t *testing.T) {
 			h.Set(wire.Header, other.Seal([]byte("ydob")))
 		}, expectation{}, timeline.Wrong, proven, "checksum"},
 		{"an error page made into a success", with(func(d *wire.Description) { d.Status = 404 }), func(h *fasthttp.ResponseHeader, _ *string) { h.SetStatusCode(200) }, expectation{}, timeline.Wrong, proven, "had answered 404"},
-		{"a description that was tampered with", right, func(h *fasthttp.ResponseHeader, _ *string) { h.Set(wire.Header, "1 key=/items/k1") }, expectation{}, timeline.Wrong, 0, ""},
-		{"two answers in one", right, func(h *fasthttp.ResponseHeader, _ *string) { h.Add(wire.Header, "1 key=x") }, expectation{}, timeline.Wrong, 0, "2 self-descriptions"},
+		{"a description that was tampered with", right, func(h *fasthttp.ResponseHeader, _ *string) { h.Set(wire.Header, "2 from= key=/items/k1") }, expectation{}, timeline.Wrong, 0, ""},
+		{"two answers in one", right, func(h *fasthttp.ResponseHeader, _ *string) { h.Add(wire.Header, "2 from= key=x") }, expectation{}, timeline.Wrong, 0, "2 self-descriptions"},
 		{"no description", right, bare(200), expectation{}, timeline.Unproven, 0, "no Phasegate-Upstream field"},
+		{"another run's upstream", with(func(d *wire.Description) { d.From, d.Birth = "r2/new", ago(-time.Millisecond) }), nil, expectation{from: "r1/new"}, timeline.Unproven, 0, `made by "r2/new"; expected is "r1/new"`},
+		{"the other arm's, whose requests this arm's ledger doesn't see", with(func(d *wire.Description) { d.From = "r1/old" }), nil, expectation{from: "r1/new"}, timeline.Unproven, 0, `"r1/old"`},
+		{"a cache that an earlier run has warmed", with(func(d *wire.Description) { d.From = "r0/new" }), nil, expectation{from: "r1/new", since: ago(time.Second)}, timeline.OK, proven, ""},
+		{"another variant", with(func(d *wire.Description) { d.Variant = "accept-language=de" }), nil, expectation{}, timeline.Wrong, proven, "accept-language=de"},
+		{"the variant that was asked for", with(func(d *wire.Description) { d.Variant = "accept-language=de" }), nil, expectation{variant: "accept-language=de"}, timeline.OK, proven, ""},
 		{"the system's own 429", right, bare(429), expectation{}, timeline.Status, 0, "status 429; expected is 2xx"},
 		{"the system's own 404 for a path logged as 404 isn't the upstream's", right, bare(404), expectation{catalog: wire.Catalog{"/items/k1": {Status: 404}}}, timeline.Unproven, 0, ""},
 		{"the upstream's", with(func(d *wire.Description) { d.Status = 404 }), nil, expectation{catalog: wire.Catalog{"/items/k1": {Status: 404}}}, timeline.OK, proven, ""},
@@ -82,7 +87,8 @@ func TestJudge(t *testing.T) {
 		{"made in the very microsecond of the send", with(func(d *wire.Description) { d.Birth, d.Fresh, d.Grace = ago(0), 0, 0 }), nil, expectation{}, timeline.OK, proven | blocking, ""},
 		{"the version before a write of ours", right, nil, expectation{version: 4}, timeline.OK, proven | stale, "version 3, though a write"},
 		{"the version of it", right, nil, expectation{version: 3}, timeline.OK, proven, ""},
-		{"a receipt for a write isn't cached", with(func(d *wire.Description) { d.Birth, d.Fresh, d.Grace = ago(time.Hour), 0, 0 }), nil, expectation{method: "POST"}, timeline.OK, proven, ""},
+		{"a receipt for a write", with(func(d *wire.Description) { d.Birth, d.Fresh, d.Grace = ago(-time.Millisecond), 0, 0 }), nil, expectation{method: "POST"}, timeline.OK, proven | blocking, ""},
+		{"a receipt from before the write", with(func(d *wire.Description) { d.Birth, d.Fresh, d.Grace = ago(2*time.Second), 0, 0 }), nil, expectation{method: "POST"}, timeline.Wrong, proven, "another request's"},
 	} {
 		e := tt.e
 		if e.method == "" {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"phasegate/fixtures/upstream/wire"
 	"phasegate/scenarios"
 )
 
@@ -185,7 +186,7 @@ func written(v *value) []string {
 // placeholder is what looks like one in commands and paths.
 var placeholder = regexp.MustCompile(`\{[A-Za-z0-9_.-]+\}`)
 
-var placeholders = []string{"{listen}", "{upstream}", "{upstream_tls}", "{ca}"}
+var placeholders = []string{"{listen}", "{upstream}", "{upstream_tls}", "{ca}", "{admin}"}
 
 func (c *compiler) systems(root *value) {
 	systems := root.get("systems")
@@ -265,7 +266,7 @@ func (c *compiler) system(root, v *value, name string, share float64) System {
 	for _, owned := range []struct {
 		key  string
 		kind Kind
-	}{{"command", KindCommand}, {"url", KindURL}, {"upstream_tls", KindOptimizer}} {
+	}{{"command", KindCommand}, {"metrics", KindCommand}, {"url", KindURL}, {"upstream_tls", KindOptimizer}} {
 		key, kind := owned.key, owned.kind
 		x := v.get(key)
 		if x != nil && s.Kind != kind {
@@ -276,7 +277,7 @@ func (c *compiler) system(root, v *value, name string, share float64) System {
 	}
 	if config := v.get("config"); config != nil && config.form == mapping {
 		if s.Kind == KindOptimizer {
-			s.Config = config.any().(map[string]any)
+			s.Config, s.ConfigAt = config.any().(map[string]any), config.at.String()
 		} else {
 			c.notice("systems.%s.config is not applied: a system of kind %s has settings of its own", name, s.Kind)
 		}
@@ -286,6 +287,7 @@ func (c *compiler) system(root, v *value, name string, share float64) System {
 		s.UpstreamTLS = read(v, "upstream_tls", false)
 	case KindCommand:
 		s.Command = c.command(root, v.get("command"))
+		s.Metrics = c.metrics(v)
 	case KindURL:
 		s.URL = read[*url.URL](v, "url", nil)
 	}
@@ -327,6 +329,27 @@ func (c *compiler) command(root, v *value) []string {
 	return args
 }
 
+// metrics checks where a command is said to serve its metrics.
+func (c *compiler) metrics(v *value) string {
+	m := v.get("metrics")
+	if m == nil || m.form != scalar {
+		return ""
+	}
+	const allowed = "allowed: a URL such as http://{admin}/metrics, with {admin} or {listen} as its host"
+	for _, p := range placeholder.FindAllString(m.text, -1) {
+		if p != "{admin}" && p != "{listen}" {
+			c.fail(m, "%s has the unknown placeholder %s; %s", quote(m.text), p, allowed)
+			return ""
+		}
+	}
+	u, err := url.Parse(placeholder.ReplaceAllString(m.text, "127.0.0.1:1"))
+	if err != nil || u.Scheme != "http" || u.Hostname() == "" || u.User != nil {
+		c.fail(m, "%s is not the http address of metrics; %s", quote(m.text), allowed)
+		return ""
+	}
+	return m.text
+}
+
 // maxSpread is the largest ratio of 95th percentile to mean that a log-normal
 // distribution has: ln(p95/mean) = zσ − σ²/2 is at most z²/2, with z = 1.6449.
 var maxSpread = math.Exp(1.6448536269514722 * 1.6448536269514722 / 2)
@@ -360,14 +383,20 @@ func (c *compiler) upstream(root *value) {
 	}
 	if vary := v.get("vary"); vary != nil {
 		for _, item := range vary.items {
-			if !fieldName.MatchString(item.text) {
+			if item.text == "*" {
+				c.fail(item, "* matches no request, so nothing could ever be a hit; allowed: names of request fields")
+			} else if !fieldName.MatchString(item.text) {
 				c.fail(item, "%s is not the name of a request field; allowed: one such as Accept-Language", quote(item.text))
 			}
 			u.Vary = append(u.Vary, item.text)
 		}
 	}
-	if cc := v.get("cache_control"); cc != nil && strings.ContainsAny(cc.text, "\r\n\x00") {
-		c.fail(cc, "%s has a line break; allowed: one field value", quote(cc.text))
+	if cc := v.get("cache_control"); cc != nil {
+		if strings.ContainsAny(cc.text, "\r\n\x00") {
+			c.fail(cc, "%s has a line break; allowed: one field value", quote(cc.text))
+		} else if _, err := wire.ParsePolicy(cc.text); err != nil {
+			c.fail(cc, "%s; allowed: directives of RFC 9111 and RFC 5861, each once", oneLine(err.Error()))
+		}
 	}
 }
 

@@ -16,7 +16,7 @@ func (c *compiler) gates(root *value) {
 	}
 	declared := written(profilesOf(root))
 	seen := map[string]place{}
-	asked := false // for wrong responses
+	asked := false // for no wrong responses at all: a laxer gate doesn't replace the implied one
 	for _, item := range v.items {
 		g, ok := c.condition(item, "gate")
 		if !ok {
@@ -31,8 +31,11 @@ func (c *compiler) gates(root *value) {
 		if !c.judged(item, gate, declared) {
 			continue
 		}
-		asked = asked || gate.Metric.Name == "wrong_responses" && gate.System == New
+		asked = asked || gate.Metric.Name == "wrong_responses" && gate.System == New && !gate.Holds(1)
 		c.plan.Gates = append(c.plan.Gates, gate)
+	}
+	if len(c.errs) == 0 && len(c.plan.Gates) == 0 {
+		c.fail(v, "no gate for the profile %s, so nothing would be judged; allowed: at least one", c.plan.Profile)
 	}
 	if c.plan.Load.Verify && !asked {
 		implied, err := ParseCondition("wrong_responses <= 0")
@@ -40,9 +43,6 @@ func (c *compiler) gates(root *value) {
 			panic("scenario: " + err.Error()) // a fault of the catalogue, met by any test
 		}
 		c.plan.Gates = append(c.plan.Gates, Gate{Condition: implied, System: New, Implied: true})
-	}
-	if len(c.errs) == 0 && len(c.plan.Gates) == 0 {
-		c.fail(v, "no gate for the profile %s, so nothing would be judged; allowed: at least one", c.plan.Profile)
 	}
 }
 

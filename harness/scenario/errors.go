@@ -9,7 +9,7 @@ import (
 
 // Error is one fault of a scenario, at its place. Its text begins
 // "FILE:LINE:COL: ". A fault that came from the command line has File
-// "--set PATH=VALUE" (or "--system X", "--profile X") and no Line.
+// "--set PATH=VALUE" or "--system X" and no Line.
 type Error struct {
 	File string
 	Line int // from 1; 0 if the fault isn't in the file

@@ -62,7 +62,7 @@ var catalogue = []Metric{
 	{Name: "cpu", Unit: Share, Estimator: ByMean, Source: FromResources,
 		Help: "mean CPU time of the system's process tree ÷ CPUs available"},
 	{Name: "memory_growth_rate", Unit: BytesPerHour, Estimator: BySlope, Source: FromResources,
-		Help: "Theil–Sen slope of resident memory over the steady state"},
+		Help: "slope of the troughs of resident memory over the steady state"},
 	{Name: "latency_improvement", Unit: Ratio, Estimator: ByMean, Source: FromGenerator,
 		Help: "mean latency of the old system ÷ that of the new, in the steady state"},
 	{Name: "hit_latency_improvement", Unit: Ratio, Estimator: ByMean, Source: FromSequential,

@@ -77,13 +77,18 @@ type System struct {
 	Name   string // Old or New
 	Kind   Kind
 	Share  float64        // of the traffic, 0 to 1
-	Config map[string]any // KindOptimizer: the optimizer's own configuration
+	Config map[string]any // KindOptimizer: the optimizer's own configuration …
+	// … and where it is written: "FILE:LINE:COL", or the flag of the command line.
+	ConfigAt string
 	// UpstreamTLS points a KindOptimizer at the upstream's TLS port, where
 	// HTTP/2 is offered, instead of the clear-text one.
 	UpstreamTLS bool
 	// Command is the argument vector of a KindCommand before substitution of
-	// {listen}, {upstream}, {upstream_tls} and {ca}; it holds {listen}.
+	// {listen}, {upstream}, {upstream_tls}, {ca} and {admin}; it holds {listen}.
 	Command []string
+	// Metrics is where a KindCommand serves Prometheus text, before substitution
+	// of {listen} and {admin}; "" where it doesn't.
+	Metrics string
 	URL     *url.URL // KindURL: scheme and host, no path
 }
 

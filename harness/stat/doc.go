@@ -15,5 +15,7 @@
 //   - Hahn & Meeker, Statistical Intervals (1991), section 5.2
 //   - Künsch, The jackknife and the bootstrap for general stationary observations, Annals of Statistics 17 (1989)
 //   - Hesterberg, What teachers should know about the bootstrap, The American Statistician 69 (2015)
-//   - Sen, Estimates of the regression coefficient based on Kendall's tau, JASA 63 (1968)
+//   - Sun, Robust trend inference with series variance estimator and testing-optimal
+//     smoothing parameter, Journal of Econometrics 164 (2011)
+//   - Bloom, Minimum detectable effects, Evaluation Review 19 (1995)
 package stat

@@ -28,9 +28,9 @@ func ExampleQuantileRanks() {
 
 func ExampleSlope() {
 	memory := []stat.Point{{0, 61.0e6}, {10, 61.1e6}, {20, 61.0e6}, {30, 61.2e6}, {40, 61.1e6}, {50, 61.3e6}}
-	e, _ := stat.Slope(memory, 0.95)
-	fmt.Printf("%.0f bytes per second, between %.0f and %.0f\n", e.Value, e.Low, e.High)
-	// Output: 5000 bytes per second, between 0 and 10000
+	fit, _ := stat.Slope(memory, 0.95)
+	fmt.Printf("%.0f bytes per second, between %.0f and %.0f\n", fit.Slope.Value, fit.Slope.Low, fit.Slope.High)
+	// Output: 4857 bytes per second, between 2330 and 7385
 }
 
 func ExampleRatio() {

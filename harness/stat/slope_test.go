@@ -6,26 +6,36 @@ import (
 	"testing"
 )
 
-// The data of Sen's own example (1968, section 6), with slope 4. Of the 5,040
-// orders of seven values 1 + 6 + 20 + 49 have up to three inversions, 1.5 %, and
-// 98 more have four, 3.5 %; so the fourth of 21 slopes from either end bounds
-// it at 97.5 %, and the fifth at 96.5 %.
-func TestSlopeSen(t *testing.T) {
+// With as many components as residuals have degrees of freedom (five points, three
+// of them), the error is that of ordinary least squares. Longley's textbook sums for
+// y = 1, 3, 2, 5, 4 on 1 … 5: slope 0.8, residual sum of squares 3.6, so the error is
+// √(3.6/3/10) = 0.3464, and t(0.95, 3) = 2.3534.
+func TestSlopeIsLeastSquares(t *testing.T) {
 	t.Parallel()
-	points := []Point{{1, 9}, {2, 15}, {3, 19}, {4, 20}, {10, 45}, {12, 55}, {18, 78}}
-	for _, tt := range []struct{ confidence, low, high float64 }{
-		{0.975, 26. / 7, 35. / 8},
-		{0.965, 15. / 4, 46. / 11},
-	} {
-		e, ok := Slope(points, tt.confidence)
-		if !ok || !e.Bounded || e.Value != 4 || e.Low != tt.low || e.High != tt.high {
-			t.Errorf("Slope at %g = %+v, %t, want 4 in (%g, %g)", tt.confidence, e, ok, tt.low, tt.high)
-		}
+	f, ok := Slope([]Point{{1, 1}, {2, 3}, {3, 2}, {4, 5}, {5, 4}}, 0.95)
+	if !ok || !f.Slope.Bounded || !near(f.Slope.Value, 0.8) || !near(f.Error, math.Sqrt(0.12)) || f.Freedom != 3 {
+		t.Fatalf("Slope = %+v, %t", f, ok)
+	}
+	if d := f.Slope.High - f.Slope.Value; math.Abs(d-2.3534*math.Sqrt(0.12)) > 1e-4 || !near(f.Slope.Value-f.Slope.Low, d) {
+		t.Errorf("bounds at %g from the slope, want %g", d, 2.3534*math.Sqrt(0.12))
+	}
+	if f.X != 3 || f.Y != 3 || !near(f.At(5), 4.6) {
+		t.Errorf("the line goes through (%g, %g) and is %g at 5, want (3, 3) and 4.6", f.X, f.Y, f.At(5))
+	}
+	// Bloom's multiplier for one side at 95 % and 90 % power.
+	if got, want := f.Detectable(0.95, 0.9), (2.3534+1.6377)*math.Sqrt(0.12); math.Abs(got-want) > 1e-4 {
+		t.Errorf("detectable %g, want %g", got, want)
 	}
 }
 
+func near(a, b float64) bool { return math.Abs(a-b) <= 1e-9*max(math.Abs(a), math.Abs(b), 1) }
+
 func TestSlopeEdges(t *testing.T) {
 	t.Parallel()
+	var line []Point
+	for i := range 200 {
+		line = append(line, Point{1000 + float64(i)/360, 60e6 + 5e6*float64(i)/360})
+	}
 	for _, tt := range []struct {
 		why         string
 		points      []Point
@@ -35,55 +45,70 @@ func TestSlopeEdges(t *testing.T) {
 		{"nothing", nil, false, false, 0},
 		{"one point has no slope", []Point{{1, 1}}, false, false, 0},
 		{"nor have two at one time", []Point{{1, 1}, {1, 2}}, false, false, 0},
-		{"three points: P(all in order) = 1/6 > 5 %", []Point{{1, 1}, {2, 2}, {3, 3}}, true, false, 1},
-		{"four: 1/24", []Point{{1, 1}, {2, 2}, {3, 3}, {4, 4}}, true, true, 1},
-		{"flat", []Point{{1, 5}, {2, 5}, {3, 5}, {4, 5}}, true, true, 0},
-		{"one wild value moves nothing", []Point{{1, 1}, {2, 2}, {3, 1e9}, {4, 4}, {5, 5}}, true, true, 1},
+		{"two have no error", []Point{{1, 1}, {2, 3}}, true, false, 2},
+		{"four points have two residuals", []Point{{1, 1}, {2, 2}, {3, 3}, {4, 4}}, true, false, 1},
+		{"five points", []Point{{1, 1}, {2, 2}, {3, 3}, {4, 4}, {5, 5}}, true, true, 1},
+		{"flat", []Point{{1, 5}, {2, 5}, {3, 5}, {4, 5}, {5, 5}}, true, true, 0},
+		{"many points at few times", []Point{{1, 5}, {1, 6}, {2, 5}, {2, 6}, {3, 5}, {3, 6}}, true, false, 0},
+		{"late, large, and without noise", line, true, true, 5e6},
 	} {
-		e, ok := Slope(tt.points, 0.95)
-		if ok != tt.ok || e.Bounded != tt.bounded || e.Value != tt.value || e.Low > e.Value || e.High < e.Value {
-			t.Errorf("%s: %+v, %t", tt.why, e, ok)
+		f, ok := Slope(tt.points, 0.95)
+		e := f.Slope
+		if ok != tt.ok || e.Bounded != tt.bounded || !near(e.Value, tt.value) || e.Low > e.Value || e.High < e.Value {
+			t.Errorf("%s: %+v, %t", tt.why, f, ok)
+		}
+		if width := e.High - e.Low; width > 1e-6*max(1, math.Abs(tt.value)) {
+			t.Errorf("%s: no noise, and bounds %g apart", tt.why, width)
+		}
+		if d := f.Detectable(0.95, 0.9); !tt.bounded != math.IsInf(d, 1) {
+			t.Errorf("%s: detectable %g", tt.why, d)
 		}
 	}
-}
-
-func TestKendallRankMeetsNormalApproximation(t *testing.T) {
-	t.Parallel()
-	// At 60 points the exact rank and Sen's approximation are within one of
-	// each other, so that nothing jumps where one takes over from the other.
-	exact, normal := kendallRank(60, 0.05), kendallRank(61, 0.05)
-	if exact <= 0 || normal-exact < 0 || normal-exact > 40 { // 61 points have 60 slopes more
-		t.Errorf("rank %d of 1770 exactly, %d of 1830 approximately", exact, normal)
-	}
-	// Hollander & Wolfe, table A.30: P(K ≥ 23) = 0.023 and P(K ≥ 21) = 0.036,
-	// P(K ≥ 19) = 0.054 for n = 10, so 12 of 45 slopes may lie below.
-	if r := kendallRank(10, 0.05); r != 13 {
-		t.Errorf("rank for 10 points = %d, want 13", r)
+	if f, ok := Slope(line, 1); !ok || f.Slope.Bounded {
+		t.Error("bounds at a confidence of 1")
 	}
 }
 
-// The interval holds the true slope as often as it says.
+// The bounds hold the true slope as often as they say, and the slope that is
+// called detectable is detected as often as it is said: for independent points
+// and for such as forget themselves within 1/24 of the series.
 func TestSlopeCoverage(t *testing.T) {
 	t.Parallel()
-	const runs, seed = 400, 3
-	rng := rand.New(rand.NewPCG(seed, 0))
-	below, above := 0, 0
-	for range runs {
-		points := make([]Point, 24)
-		for i := range points {
-			points[i] = Point{float64(i), 2*float64(i) + 10*rng.NormFloat64()}
-		}
-		e, _ := Slope(points, 0.95)
-		if e.High < 2 {
-			below++
-		}
-		if e.Low > 2 {
-			above++
-		}
-	}
+	const runs, seed, n = 1000, 3, 96
 	limit := 0.05 + 3*math.Sqrt(0.05*0.95/runs)
-	if b, a := float64(below)/runs, float64(above)/runs; b > limit || a > limit || a+b < 0.02 {
-		t.Errorf("seed %d: bounds missed the slope in %.3f and %.3f of %d runs, want about 0.05 each", seed, b, a, runs)
+	for _, tt := range []struct {
+		why string
+		rho float64
+	}{{"independent", 0}, {"fading within 4 of 96 points", math.Exp(-1. / 4)}} {
+		rng := rand.New(rand.NewPCG(seed, 0))
+		// The true standard error, from the spread of the slopes themselves.
+		var low, high, squares, bounds, errs float64
+		for range runs {
+			points, x := make([]Point, n), rng.NormFloat64()
+			for i := range points {
+				x = tt.rho*x + math.Sqrt(1-tt.rho*tt.rho)*rng.NormFloat64()
+				points[i] = Point{float64(i) + rng.Float64()/2, 2*float64(i) + 10*x}
+			}
+			f, _ := Slope(points, 0.95)
+			if f.Slope.High < 2 {
+				high++
+			}
+			if f.Slope.Low > 2 {
+				low++
+			}
+			squares += (f.Slope.Value - 2) * (f.Slope.Value - 2)
+			errs += f.Error
+			bounds += f.Detectable(0.95, 0.9)
+		}
+		low, high = low/runs, high/runs
+		t.Logf("%-30s missed from above %.3f, from below %.3f; error %.4f, said %.4f; detectable %.4f", tt.why, low, high, math.Sqrt(squares/runs), errs/runs, bounds/runs)
+		if low > limit || high > limit || low+high < 0.01 {
+			t.Errorf("%s, seed %d: bounds missed the slope in %.3f and %.3f of %d runs, want up to 0.05 each", tt.why, seed, low, high, runs)
+		}
+		// For a known error it would be 1.645 + 1.282 = 2.93 of them.
+		if ratio := bounds / runs / math.Sqrt(squares/runs); ratio < 2.9 || ratio > 4.6 {
+			t.Errorf("%s: detectable is %.2f true errors", tt.why, ratio)
+		}
 	}
 }
 

@@ -56,6 +56,10 @@ type Usage struct {
 	Resident int64   `json:"resident"` // bytes now
 	Peak     int64   `json:"peak"`     // bytes, the highest so far where the kernel keeps it; else 0
 	CPU      float64 `json:"cpu"`      // share of the CPUs available, since the last sample
+
+	// What the system itself says of its memory, bytes; 0 where it says nothing.
+	LiveHeap     int64 `json:"live_heap,omitempty"`     // reachable at its last garbage collection
+	CachePayload int64 `json:"cache_payload,omitempty"` // held by its cache; lies on the live heap
 }
 
 // LedgerCounts are counters of the upstream's ledger: running totals when

@@ -242,9 +242,9 @@ func TestResources(t *testing.T) {
 	r.Resources(0, 1900*ms, Usage{Resident: 65, Peak: 71, CPU: 0.1})
 	r.Resources(0, 4*s, Usage{Resident: 1, Peak: 71, CPU: 0.9})
 	want := []Sample{
-		{At: s, Span: s, Usage: Usage{60, 70, 0.1}},
-		{At: 1500 * ms, Span: 500 * ms, Usage: Usage{50, 70, 0.4}},
-		{At: 1900 * ms, Span: 400 * ms, Usage: Usage{65, 71, 0.1}},
+		{At: s, Span: s, Usage: Usage{Resident: 60, Peak: 70, CPU: 0.1}},
+		{At: 1500 * ms, Span: 500 * ms, Usage: Usage{Resident: 50, Peak: 70, CPU: 0.4}},
+		{At: 1900 * ms, Span: 400 * ms, Usage: Usage{Resident: 65, Peak: 71, CPU: 0.1}},
 	}
 	if d := cmp.Diff(want, r.Window(0, s, 4*s).Resources); d != "" {
 		t.Errorf("resources (-want +got):\n%s", d)

@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"net/http"
+	"regexp"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -58,7 +59,9 @@ type Metrics struct {
 // are scraped.
 func New(cache func() lru.Stats, pool func() upstream.Stats) *Metrics {
 	m := &Metrics{registry: prometheus.NewRegistry()}
-	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	// What is live after a collection, garbage excluded: go_gc_heap_live_bytes.
+	live := collectors.WithGoCollectorRuntimeMetrics(collectors.GoRuntimeMetricsRule{Matcher: regexp.MustCompile(`^/gc/heap/live:bytes$`)})
+	m.registry.MustRegister(collectors.NewGoCollector(live), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
 	requests := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "optimizer_requests_total", Help: "Requests answered, by where the answer came from."}, []string{"result"})
 	latency := prometheus.NewHistogramVec(prometheus.HistogramOpts{

@@ -35,7 +35,7 @@ func TestMetricsAreServedUnderTheirDocumentedNames(t *testing.T) {
 		`optimizer_request_duration_seconds_count{result="hit"} 1`, `optimizer_refreshes_total{outcome="unchanged"} 1`,
 		`optimizer_cache_bytes 123`, `optimizer_cache_entries 4`, `optimizer_cache_evictions_total 5`,
 		`optimizer_upstream_requests_total 1`, `optimizer_upstream_connections 6`, `optimizer_upstream_connection_uses_total{state="reused"} 7`,
-		`optimizer_breaker_state 2`, `go_goroutines `, `optimizer_in_flight_requests 0`,
+		`optimizer_breaker_state 2`, `go_goroutines `, `go_gc_heap_live_bytes `, `optimizer_in_flight_requests 0`,
 	} {
 		if !strings.Contains(text, "\n"+line) {
 			t.Errorf("no line %q", line)

@@ -107,8 +107,8 @@ func (s *source) hitRatio() Figure {
 	p := panel{name: "cache hit ratio, from the upstream's ledger", weight: 1}
 	var facts []string
 	for i, arm := range s.arms {
-		if s.r.Systems[arm].Kind == "direct" {
-			continue // nothing that could hit
+		if arm == "old" && s.r.Systems[arm].Kind == "direct" {
+			continue // nothing that could hit; of a new one it is what is asked
 		}
 		pts := s.line(arm, func(in result.Interval) *float64 { return in.HitRatio })
 		if len(segments(pts)) == 0 {
@@ -193,6 +193,10 @@ func (s *source) resources() Figure {
 		if len(segments(bytes)) > 0 {
 			memory.lines = append(memory.lines, line{arm, arm, armColor(arm, i), thick, false, bytes})
 			facts = append(facts, s.span(arm+" memory", arm, bytes, "B")...)
+			if trend, fact := s.trend(arm); len(trend) > 0 {
+				memory.lines = append(memory.lines, line{"through the troughs of " + arm, "", ink, dashed, false, trend})
+				facts = append(facts, fact)
+			}
 		}
 		share := s.line(arm, func(in result.Interval) *float64 { return in.CPU })
 		if len(segments(share)) > 0 {
@@ -217,6 +221,21 @@ func (s *source) resources() Figure {
 		}
 	}
 	return f.finish(facts, missing)
+}
+
+// trend is the line through the troughs of an arm's memory, and what it says.
+func (s *source) trend(arm string) (pts []point, fact string) {
+	g := s.r.Systems[arm].Growth
+	if g == nil || g.Slope == nil || len(g.Line) != 2 {
+		return nil, ""
+	}
+	for _, p := range g.Line {
+		if !(p.T >= 0 && p.T <= s.end && plausible(p.Bytes)) {
+			return nil, ""
+		}
+		pts = append(pts, point{p.T, p.Bytes})
+	}
+	return pts, fmt.Sprintf("%s: the line through the troughs has a slope of %s.", arm, unit.Pointer(g.Slope, "B/h"))
 }
 
 // fromZero is a linear axis from zero that holds the lines and bounds of p with

@@ -44,6 +44,10 @@ func finite(r *Result) (faults []string) {
 		}
 		s.Metrics = metrics
 		check("systems."+arm+".memory_limit", &s.MemoryLimit)
+		if s.Growth != nil {
+			s.Growth = s.Growth.clone()
+			s.Growth.each(func(name string, p **float64) { check("systems."+arm+".growth."+name, p) })
+		}
 		systems[arm] = s
 	}
 	r.Systems = systems

@@ -83,7 +83,8 @@ type Gate struct {
 }
 
 // Trigger is a rollback trigger's fate. Times are seconds on the timeline's
-// clock; For is the scaled time that the condition must hold.
+// clock, which runs as the run did; For is how long the condition must hold as
+// the scenario has it, before it is divided by the result's TimeScale.
 type Trigger struct {
 	Condition    string   `json:"condition"`
 	System       string   `json:"system"`
@@ -118,6 +119,7 @@ type System struct {
 	ServiceHistogram string   `json:"service_histogram,omitempty"`
 	MemoryLimit      *float64 `json:"memory_limit,omitempty"` // drawn in the memory plot
 	Examples         []string `json:"examples,omitempty"`     // the first failed answers, one sentence each
+	Growth           *Growth  `json:"growth,omitempty"`       // of resident memory in the steady state
 }
 
 // Interval is one second (or longer) of one arm, binned by due time. Quantiles

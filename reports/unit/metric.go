@@ -24,7 +24,6 @@ var known = []Metric{
 	{"cache_hit_ratio", "Cache hit ratio, by the upstream's ledger", "share"},
 	{"claimed_hit_ratio", "Hit ratio that the system claims", "share"},
 	{"revalidation_ratio", "Revalidations", "share"},
-	{"refresh_ratio", "Background refreshes", "share"},
 	{"wrong_responses", "Wrong responses", "count"},
 	{"stale_responses", "Stale responses", "count"},
 	{"http2_adoption", "Upstream requests over HTTP/2", "share"},

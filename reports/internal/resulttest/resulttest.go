@@ -66,6 +66,7 @@ func New(variant string) *result.Result {
 		run(r, 600, 4*3600-600, 1, model{miss: 0.025})
 		r.Notices, r.Profile, r.TimeScale, r.Duration = nil, "full", 1, 4*3600+20
 		judge(r)
+		grow(r)
 	case "empty":
 		*r = result.Result{Schema: result.Schema, Scenario: "phase1", Verdict: result.Inconclusive}
 	case "hostile":
@@ -223,6 +224,29 @@ func judge(r *result.Result) {
 		{Condition: "error_rate > 2%", System: "new", For: 3, Action: "immediate", State: "inactive", Threshold: 0.02, Unit: "share", Worst: P(0)},
 		{Condition: "cache_hit_ratio < 50%", System: "new", For: 10, Action: "gradual", State: "inactive", Threshold: 0.5, Unit: "share", Worst: P(0.941)},
 		{Condition: "memory > 150MB", System: "new", Action: "immediate", State: "inactive", Threshold: 150e6, Unit: "B", Worst: P(61e6)},
+	}
+}
+
+// grow says that the new system's memory grew, as one that leaks with its
+// requests and serves its own metrics.
+func grow(r *result.Result) {
+	part := func(end, slope float64) *result.GrowthPart {
+		return &result.GrowthPart{Bytes: end, Slope: result.Slope{Value: P(slope), Low: P(slope - 0.3e6), High: P(slope + 0.3e6)}}
+	}
+	s := r.Systems["new"]
+	s.Metrics["memory_growth_rate"] = P(4.1e6)
+	s.Growth = &result.Growth{
+		Slope: P(4.1e6), Low: P(3.1e6), High: P(5.1e6), Confidence: 0.95, Detectable: P(1.6e6), Troughs: 200, Duration: 13_800,
+		PerMillion: &result.Slope{Value: P(9.5e6), Low: P(7.1e6), High: P(11.9e6)}, Rate: 120,
+		Extrapolated: &result.Slope{Value: P(4.104e6), Low: P(3.07e6), High: P(5.14e6)},
+		Line:         []result.GrowthPoint{{T: 601, Bytes: 45.2e6}, {T: 14_400, Bytes: 60.9e6}},
+		Parts:        &result.GrowthParts{LiveHeap: part(38e6, 3.9e6), CachePayload: part(31e6, 0), Rest: part(22.9e6, 0.2e6)},
+	}
+	r.Systems["new"] = s
+	for i := range r.Timeline {
+		if in := &r.Timeline[i]; in.System == "new" && in.T > 600 {
+			in.Memory = P(math.Round(45.2e6 + 4.1e6*(in.T-601)/3600 + 14e6*math.Mod(in.T, 70)/70))
+		}
 	}
 }
 

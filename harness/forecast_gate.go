@@ -1,0 +1,386 @@
+package harness
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"phasegate/harness/gate"
+	"phasegate/harness/scenario"
+	"phasegate/harness/stat"
+	"phasegate/reports/unit"
+)
+
+// say adds a sentence and keeps the worse outlook.
+func (f *GateForecast) say(o Outlook, format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	f.Why = append(f.Why, text)
+	rank := map[Outlook]int{Open: 0, Given: 1, Undecided: 2, Impossible: 3}
+	if rank[o] > rank[f.Outlook] {
+		f.Outlook, f.short = o, text
+	}
+}
+
+// gate is the outlook on one gate.
+func (o *oracle) gate(g scenario.Gate) GateForecast {
+	need := gate.NeedOf(g, o.look(o.f.Looks))
+	f := GateForecast{Gate: g.Text, System: g.System, Outlook: Open, Why: []string{}}
+	if why := o.notOffered(g.Metric, g.System); why != "" {
+		f.say(Undecided, "%s", why)
+		return f
+	}
+	f.Of, f.Clean, f.OneBad, f.Power, f.Truth, f.Allowed = need.Of, need.Clean, need.OneBad, need.Power, decimal(need.Truth), decimal(need.Allowed)
+	if need.Of != "" {
+		f.Sample = o.sample(g.Metric, g.System)
+	}
+	length := o.h.run.stages.end(o.f.Looks) - o.h.run.stages.warmup
+	switch {
+	case g.Metric.Source == scenario.FromSequential:
+		o.improvement(&f, g)
+	case need.Length > length:
+		f.say(Undecided, "a slope can be bounded from %s on, and the steady state lasts %s%s", unit.Duration(need.Length.Seconds()),
+			unit.Duration(length.Seconds()), o.remedy(g.System, func(p *scenario.Plan) bool { return judged(p) >= need.Length }))
+	case time.Duration(need.Intervals)*Interval > length:
+		f.say(Undecided, "a mean is bounded from %d intervals of %s on, and the steady state lasts %s%s", need.Intervals, Interval,
+			unit.Duration(length.Seconds()), o.remedy(g.System, func(p *scenario.Plan) bool { return judged(p) >= time.Duration(need.Intervals)*Interval }))
+	case need.Allowed > 0:
+		if o.enough(&f, g, need) {
+			if o.feasible(&f, g); f.Outlook != Impossible {
+				o.odds(&f, need)
+			}
+		}
+	case g.Metric.Estimator == scenario.ByShare:
+		f.say(Undecided, "no sample can show a share of exactly %s", unit.Exact(g.Threshold, "share"))
+	case g.Metric.Source != scenario.FromResources:
+		o.feasible(&f, g)
+	}
+	return f
+}
+
+// decimal takes away what binary arithmetic leaves of 1 − 0.95.
+func decimal(v float64) float64 { return math.Round(v*1e12) / 1e12 }
+
+func (o *oracle) look(number int) gate.Look {
+	return gate.Look{Number: number, Planned: o.f.Looks, Confidence: o.f.Confidence}
+}
+
+func (o *oracle) system(name string) *SystemForecast {
+	for i := range o.f.Systems {
+		if o.f.Systems[i].Name == name {
+			return &o.f.Systems[i]
+		}
+	}
+	return nil
+}
+
+// notOffered says why a system won't offer a metric; "" if it may.
+func (o *oracle) notOffered(m scenario.Metric, system string) string {
+	plan := o.h.run.plan
+	s := plan.System(system)
+	proof := m.Source == scenario.FromLedger || m.Estimator == scenario.ByCount || m.Name == "blocking_ratio"
+	switch {
+	case m.Source == scenario.FromNowhere:
+		return m.Why
+	case m.Source == scenario.FromSequential && o.h.sequence() != "":
+		return o.h.sequence()
+	case m.Source == scenario.FromResources && s.Kind == scenario.KindDirect:
+		return "there is no system to sample: requests go straight to the upstream"
+	case m.Source == scenario.FromResources && s.Kind == scenario.KindURL:
+		return fmt.Sprintf("the process behind %s is not ours to sample", s.URL)
+	case m.Source == scenario.FromLedger && plan.Upstream == nil:
+		return "the scenario has no mock upstream whose ledger would count"
+	case proof && !plan.Load.Verify:
+		return "verification is off, so nothing proves where answers come from"
+	case m.Name == "latency_improvement" && (plan.System(scenario.Old) == nil || plan.System(scenario.Old).Share == 0):
+		return "the old system gets no traffic to compare with"
+	case m.Name == "negotiation_success" && clearText(*s):
+		return "the system is given the upstream's clear-text port, so there is no TLS handshake"
+	}
+	return ""
+}
+
+// clearText reports whether a system has no way to the upstream's TLS port.
+func clearText(s scenario.System) bool {
+	switch s.Kind {
+	case scenario.KindOptimizer:
+		return !s.UpstreamTLS
+	case scenario.KindCommand:
+		return !strings.Contains(strings.Join(s.Command, " "), "{upstream_tls}")
+	}
+	return s.Kind == scenario.KindDirect
+}
+
+// sample is how many of what a metric counts are expected; nil where the
+// sequence doesn't tell.
+func (o *oracle) sample(m scenario.Metric, system string) *int64 {
+	s := o.system(system)
+	var n int64
+	switch m.Name {
+	case "cache_hit_ratio", "revalidation_ratio", "blocking_ratio":
+		n = s.Reads
+	case "http2_adoption", "connection_reuse":
+		n = s.Writes + int64(math.Round((1-s.OrdinaryHit)*float64(s.Reads)))
+	case "negotiation_success", "claimed_hit_ratio":
+		return nil
+	default:
+		n = s.Requests
+	}
+	return &n
+}
+
+// enough compares the sample with what a share needs; false if it is too small.
+func (o *oracle) enough(f *GateForecast, g scenario.Gate, need gate.Need) bool {
+	if f.Sample == nil {
+		f.short = fmt.Sprintf("how many %s there are in the steady state is the system's choice, and there may be none; %s without a bad one decide", need.Of, unit.Count(need.Clean))
+		f.say(Open, "%s", f.short)
+		return false
+	}
+	n, about := *f.Sample, about(need)
+	bad := stat.Tolerated(n, need.Allowed, need.Confidence)
+	if bad >= 0 {
+		f.Bad = &bad
+	}
+	enoughIn := func(p *scenario.Plan) bool {
+		other := gate.NeedOf(g, gate.Look{Planned: 1 + p.Extensions, Confidence: p.Confidence})
+		return float64(n)*judged(p).Seconds()/o.length().Seconds() >= float64(other.Clean)
+	}
+	switch {
+	case need.Clean == 0:
+		f.say(Undecided, "no sample of a sensible size shows so small a share")
+		return false
+	case bad < 0:
+		text := fmt.Sprintf("%s%s %s are too few: %s without a bad one are needed", about, unit.Count(n), need.Of, unit.Count(need.Clean))
+		if rate := float64(n) / o.length().Seconds(); rate > 0 {
+			text += fmt.Sprintf(" (%s at %s)", unit.Duration(math.Ceil(float64(need.Clean)/rate)), unit.Exact(math.Round(rate*10)/10, "1/s"))
+		}
+		f.say(Undecided, "%s%s", text, o.remedy(g.System, enoughIn))
+		return false
+	}
+	return true
+}
+
+// about marks a sample that the sequence alone doesn't fix.
+func about(need gate.Need) string {
+	if need.Of == "upstream requests" {
+		return "about "
+	}
+	return ""
+}
+
+// odds says how easily a sample that is large enough leaves a gate undecided.
+func (o *oracle) odds(f *GateForecast, need gate.Need) {
+	n, about := *f.Sample, about(need)
+	if *f.Bad == 0 {
+		f.say(Open, "a single bad one of %s%s leaves it undecided: %s would be needed then", about, unit.Count(n), unit.Count(need.OneBad))
+	}
+	if need.Power > n {
+		f.say(Open, "if %s are truly bad, half of what is allowed, %s%s decide it in %s of runs", unit.Exact(need.Truth, "share"),
+			about, unit.Count(n), unit.Format(stat.Power(n, need.Truth, need.Allowed, need.Confidence), "share"))
+	}
+}
+
+func (o *oracle) length() time.Duration {
+	s := o.h.run.stages
+	return s.end(s.looks) - s.warmup
+}
+
+// judged is the steady state of a plan, all looks taken.
+func judged(p *scenario.Plan) time.Duration { return time.Duration(1+p.Extensions) * p.Steady }
+
+// remedy names the profiles of the scenario that would do.
+func (o *oracle) remedy(system string, would func(*scenario.Plan) bool) string {
+	if o.h.run.log != nil && !o.h.run.plan.Load.Keys.Repeat {
+		return "; the log has no more"
+	}
+	var names []string
+	for _, p := range o.others {
+		if p.Profile != o.f.Profile && p.System(system) != nil && would(p) {
+			names = append(names, fmt.Sprintf("%s (%s)", p.Profile, unit.Duration(judged(p).Seconds())))
+		}
+	}
+	switch len(names) {
+	case 0:
+		return "; no profile of this scenario is long enough"
+	case 1:
+		return "; profile " + names[0] + " is long enough"
+	}
+	return "; profiles " + strings.Join(names, " and ") + " are long enough"
+}
+
+// better is 1 where the best system has the highest value of a metric, −1
+// where it has the lowest, and 0 where a rehearsal doesn't show it.
+func better(m scenario.Metric) int {
+	switch m.Name {
+	case "cache_hit_ratio", "availability", "throughput", "latency_improvement":
+		return 1
+	case "error_rate", "blocking_ratio", "mean_latency", "max_latency", "wrong_responses", "stale_responses":
+		return -1
+	}
+	if m.Estimator == scenario.ByQuantile {
+		return -1
+	}
+	return 0
+}
+
+// asksForGood reports whether the best system is the likeliest to satisfy c.
+func asksForGood(c scenario.Condition) bool {
+	atMost := c.Op == scenario.Less || c.Op == scenario.LessEqual
+	return atMost && better(c.Metric) < 0 || !atMost && better(c.Metric) > 0
+}
+
+// feasible has the gate judged in the best case, by the rules of a run.
+func (o *oracle) feasible(f *GateForecast, g scenario.Gate) {
+	s := o.system(g.System)
+	if !asksForGood(g.Condition) {
+		return
+	}
+	switch {
+	case o.h.complete:
+	case g.Metric.Name == "throughput":
+		o.share(f, g, s.Rate)
+		return
+	case s.MaxHit > 0:
+		return // a cache that fills goes on getting better
+	}
+	last := gate.Judge(g, o.best, o.look(o.f.Looks))
+	passes := last.Verdict == gate.Pass || o.f.Looks > 1 && gate.Judge(g, o.early, o.look(1)).Verdict == gate.Pass
+	switch {
+	case last.Value == nil:
+		f.say(Undecided, "%s", last.Reason)
+	case passes:
+		o.given(f, g, s, *last.Value)
+	case last.Verdict == gate.Fail || !g.Holds(*last.Value):
+		f.say(Impossible, "%s", o.arithmetic(g, s, last))
+	default:
+		f.say(Undecided, "even in the best case: %s", o.arithmetic(g, s, last))
+	}
+}
+
+// given says of a gate that can pass how much it asks.
+func (o *oracle) given(f *GateForecast, g scenario.Gate, s *SystemForecast, value float64) {
+	switch {
+	case g.Metric.Name == "throughput":
+		o.share(f, g, value)
+	case g.Metric.Estimator == scenario.ByQuantile && s.Known:
+		if beyond := o.beyond(g); beyond < (1-g.Metric.Quantile)/2 {
+			f.say(Given, "the upstream itself is fast enough: %s of its answers take %s or longer, and %s may, so a system without a cache passes too",
+				unit.Format(beyond, "share"), threshold(g), unit.Exact(1-g.Metric.Quantile, "share"))
+		}
+	case g.Metric.Name == "cache_hit_ratio" && s.OrdinaryHit < value && !g.Holds(s.OrdinaryHit):
+		f.say(Open, "an ordinary cache, which refreshes what is stale in the background, reaches %s: only one that refreshes less passes", unit.Format(s.OrdinaryHit, "share"))
+	}
+}
+
+// share says what part of the offered requests must succeed.
+func (o *oracle) share(f *GateForecast, g scenario.Gate, offered float64) {
+	switch part := g.Threshold / offered; {
+	case part >= 1:
+		f.say(Impossible, "%s are offered, and no more can succeed", unit.Format(offered, "1/s"))
+	case part < 0.9:
+		f.say(Given, "the load is open, so %s of the %s offered must succeed, and nothing is said of what the system could do", unit.Format(part, "share"), unit.Format(offered, "1/s"))
+	default:
+		f.say(Open, "%s of the %s offered must succeed", unit.Format(part, "share"), unit.Format(offered, "1/s"))
+	}
+}
+
+// improvement is the outlook on a gate of the sequential stage.
+func (o *oracle) improvement(f *GateForecast, g scenario.Gate) {
+	plan, mean := o.h.run.plan, o.h.thinking.mean.Seconds()
+	turns := float64(plan.Sequential.Direct)
+	if mean > 0 {
+		turns = min(turns, math.Floor(sequentialTime.Seconds()/mean))
+	}
+	switch {
+	case min(turns, float64(plan.Sequential.Hits)) < stat.MinIntervals:
+		f.say(Undecided, "%s requests straight to the upstream and %s hits are too few: %d of each bound a ratio", unit.Count(int64(turns)), unit.Count(int64(plan.Sequential.Hits)), stat.MinIntervals)
+	case g.Op == scenario.Less || g.Op == scenario.LessEqual:
+	case plan.System(scenario.New).Kind == scenario.KindDirect:
+		if !g.Holds(1) {
+			f.say(Impossible, "both systems are the upstream itself, so the ratio is 1")
+		}
+	default:
+		f.told = true
+		f.say(Given, "it is the upstream's delay over a loopback round trip: %s ÷ %s asks that a hit take less than %s, whatever the cache",
+			unit.Exact(mean, "s"), unit.Exact(g.Threshold, "ratio"), unit.Format(mean/g.Threshold, "s"))
+	}
+}
+
+// beyond is the share of the upstream's answers that miss a quantile's threshold.
+func (o *oracle) beyond(g scenario.Gate) float64 {
+	return o.h.thinking.beyond(time.Duration(math.Round(g.Threshold * float64(time.Second))))
+}
+
+func threshold(g scenario.Gate) string { return unit.Exact(g.Threshold, string(g.Metric.Unit)) }
+
+// arithmetic shows why the best case isn't good enough.
+func (o *oracle) arithmetic(g scenario.Gate, s *SystemForecast, j gate.Judgement) string {
+	switch {
+	case g.Metric.Estimator == scenario.ByQuantile && s.Known:
+		beyond := o.beyond(g)
+		w := o.best.Windows[g.System]
+		slow := o.h.carried(slowest(w.Over, g.Threshold), s.Requests, w.Requests)
+		return fmt.Sprintf("fewer than %s of %s requests (%s) may take %s or longer, and at least %s (%s) do: %s wait for the upstream (%s on average; %s of its answers take so long)",
+			unit.Exact(1-g.Metric.Quantile, "share"), unit.Count(s.Requests), unit.Count(int64(math.Ceil((1-g.Metric.Quantile)*float64(s.Requests)-1e-6))), threshold(g),
+			unit.Count(slow), unit.Format(float64(slow)/float64(s.Requests), "share"), s.causes(), unit.Exact(o.h.thinking.mean.Seconds(), "s"), unit.Format(beyond, "share"))
+	case g.Metric.Name == "cache_hit_ratio":
+		fetched := s.Reads - int64(math.Round(s.MaxHit*float64(s.Reads)))
+		return fmt.Sprintf("at least %s of %s cacheable requests must go to the upstream (%s), so at most %s can be hits",
+			unit.Count(fetched), unit.Count(s.Reads), s.fetches(), unit.Format(s.MaxHit, "share"))
+	case g.Metric.Name == "throughput":
+		return fmt.Sprintf("%s are offered, and no more can succeed", unit.Format(*j.Value, "1/s"))
+	}
+	text := fmt.Sprintf("the best that this sequence and this upstream allow is %s", unit.Beside(j.Value, g.Threshold, string(g.Metric.Unit)))
+	if causes := s.causes(); causes != "" {
+		text += fmt.Sprintf(": %s wait for the upstream (%s on average)", causes, unit.Exact(o.h.thinking.mean.Seconds(), "s"))
+	}
+	if timeout := o.h.run.plan.Load.Timeout; s.Known && g.Metric.Unit == scenario.Share && o.h.thinking.beyond(timeout) > 0 {
+		text += fmt.Sprintf(", and %s of its answers take longer than the timeout of %s", unit.Format(o.h.thinking.beyond(timeout), "share"), timeout)
+	}
+	return text
+}
+
+// slowest is what was counted at a threshold, to the nanosecond by which "or
+// longer" and "longer" differ.
+func slowest(over map[time.Duration]int64, seconds float64) int64 {
+	at := time.Duration(math.Round(seconds * float64(time.Second)))
+	if n, ok := over[at]; ok {
+		return n
+	}
+	return over[at+1]
+}
+
+// causes lists the requests that wait for the upstream whatever the cache.
+func (s *SystemForecast) causes() string {
+	unanswered := "reads that no cache may answer"
+	if s.Kind == string(scenario.KindDirect) {
+		unanswered = "reads without a cache"
+	}
+	return listed(part{s.First, "first requests for their target, which no cache holds"},
+		part{s.Coalesced, "more while such an answer is on its way"},
+		part{s.Uncacheable, unanswered},
+		part{s.Writes, "writes"})
+}
+
+// fetches lists the reads that must go to the upstream.
+func (s *SystemForecast) fetches() string {
+	return listed(part{s.First, "first requests for their target"},
+		part{s.Uncacheable, "that no cache may answer"},
+		part{s.Rewritten, "first after a write to their target"},
+		part{s.Expired, "of a copy that has expired"})
+}
+
+type part struct {
+	n    int64
+	what string
+}
+
+func listed(parts ...part) string {
+	var texts []string
+	for _, p := range parts {
+		if p.n > 0 {
+			texts = append(texts, unit.Count(p.n)+" "+p.what)
+		}
+	}
+	return strings.Join(texts, " + ")
+}

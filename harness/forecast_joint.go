@@ -1,0 +1,191 @@
+package harness
+
+import (
+	"fmt"
+	"math"
+	"net/http"
+	"slices"
+	"time"
+
+	"phasegate/harness/gate"
+	"phasegate/harness/scenario"
+	"phasegate/reports/unit"
+)
+
+// joint says what the gates, the upstream and the sequence mean for one
+// another.
+func (o *oracle) joint() []string {
+	plan := o.h.run.plan
+	var lines []string
+	say := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
+	if log := o.h.run.log; log != nil {
+		r := log.Repetition()
+		say("the whole log, all systems together: %s of its %s reads (%s) are the first for their target, so no cold cache can hit more than %s",
+			unit.Count(int64(r.First)), unit.Count(int64(r.Cacheable)), unit.Format(1-r.MaxHitRatio(), "share"), unit.Format(r.MaxHitRatio(), "share"))
+	}
+	for i, g := range plan.Gates {
+		if text := o.waitingLimit(g, o.f.Gates[i]); text != "" {
+			lines = append(lines, text)
+		}
+	}
+	lines = append(lines, o.availability()...)
+	for i := range o.f.Systems {
+		lines = append(lines, o.expiry(&o.h.arms[i], &o.f.Systems[i])...)
+	}
+	for _, s := range o.f.Systems {
+		waiting := s.UnderWay
+		if s.Limited && waiting > float64(s.Connections) {
+			say("%s: %s × %s of waiting need %s connections (Little's law), and load.connections allows %s: requests queue without end, and their wait is latency",
+				s.Name, unit.Format(s.Rate, "1/s"), unit.Exact(o.h.thinking.mean.Seconds(), "s"), unit.Count(int64(math.Ceil(waiting))), unit.Count(int64(s.Connections)))
+		}
+	}
+	return lines
+}
+
+// waitingLimit says how many requests may wait for the upstream under a limit
+// on a quantile, and what that makes of a hit-ratio gate beside it.
+func (o *oracle) waitingLimit(g scenario.Gate, f GateForecast) string {
+	s := o.system(g.System)
+	if g.Metric.Estimator != scenario.ByQuantile || !asksForGood(g.Condition) || !s.Known || s.Kind == string(scenario.KindDirect) || s.Requests == 0 {
+		return ""
+	}
+	allowed, beyond := 1-g.Metric.Quantile, o.beyond(g)
+	if beyond <= allowed {
+		return ""
+	}
+	limit := allowed / beyond // share of requests that may wait
+	text := fmt.Sprintf("%s: %s of the upstream's answers take %s or longer (%s on average), so fewer than %s of the requests may wait for it",
+		g.Text, unit.Format(beyond, "share"), threshold(g), unit.Exact(o.h.thinking.mean.Seconds(), "s"), unit.Exact(math.Round(limit*1e6)/1e6, "share"))
+	if f.Bad != nil && beyond > 1-1e-6 {
+		text += fmt.Sprintf(" (at most %s of %s, to show it)", unit.Count(*f.Bad), unit.Count(s.Requests))
+	}
+	if causes := s.causes(); causes != "" {
+		counted := "the sequence makes"
+		if !o.h.complete {
+			counted = "the part that was counted makes"
+		}
+		text += fmt.Sprintf("; %s %s wait: %s", counted, unit.Format(s.Waiting, "share"), causes)
+	}
+	for _, other := range o.h.run.plan.Gates {
+		if other.Metric.Name != "cache_hit_ratio" || other.System != g.System || !asksForGood(other.Condition) || s.Reads == 0 {
+			continue
+		}
+		// Writes wait in any case; what they leave is for reads.
+		reads := limit*float64(s.Requests) - float64(s.Writes)
+		hits := 1 - max(reads, 0)/float64(s.Reads)
+		if other.Holds(hits) && hits <= 1 {
+			text += fmt.Sprintf("; that leaves %s of the reads, so %s beside it is implied (refreshes in the background aside): more than %s must be hits",
+				unit.Format(max(reads, 0)/float64(s.Reads), "share"), other.Text, unit.Format(hits, "share"))
+		}
+	}
+	return text
+}
+
+// availability compares the gates on errors with those on availability, which
+// is a part of 1 − error_rate.
+func (o *oracle) availability() (lines []string) {
+	gates := o.h.run.plan.Gates
+	for _, a := range gates {
+		for _, e := range gates {
+			if a.Metric.Name != "availability" || e.Metric.Name != "error_rate" || a.System != e.System || !asksForGood(a.Condition) || !asksForGood(e.Condition) {
+				continue
+			}
+			if e.Threshold <= 1-a.Threshold+1e-12 {
+				lines = append(lines, fmt.Sprintf("%s is implied by %s: what is unavailable is an error", a.Text, e.Text))
+			}
+		}
+	}
+	return lines
+}
+
+// expiry says what becomes old within the run.
+func (o *oracle) expiry(a *rehearsed, s *SystemForecast) []string {
+	if !s.Known || s.Kind == string(scenario.KindDirect) || s.Requests == 0 {
+		return nil
+	}
+	fresh, grace, storable := a.policy.Lifetimes(http.StatusOK, false)
+	stages := o.h.run.stages
+	run := stages.end(stages.looks)
+	if !o.h.complete {
+		run = o.h.last
+	}
+	field := o.h.run.plan.Upstream.CacheControl
+	switch {
+	case !storable || fresh+grace == 0:
+		return []string{fmt.Sprintf("%s: Cache-Control %q allows no answer from a cache without asking: %s reads wait", s.Name, field, unit.Count(s.Uncacheable))}
+	case s.Expired+s.Refreshed == 0:
+		return []string{fmt.Sprintf("%s: nothing expires in the run: answers are fresh for %s, and it lasts %s", s.Name, unit.Duration(fresh.Seconds()), unit.Duration(run.Seconds()))}
+	}
+	d := a.steady
+	return []string{fmt.Sprintf("%s: answers are fresh for %s of a run of %s: %s are asked for within the %s in which they may be served stale and refreshed in the background, and %s after it; an ordinary cache lets those wait (%s of requests in all) and reaches a hit ratio of %s",
+		s.Name, unit.Duration(fresh.Seconds()), unit.Duration(run.Seconds()), unit.Count(s.Refreshed), unit.Duration(grace.Seconds()), unit.Count(s.Expired),
+		unit.Format(float64(d.waiting(true))/float64(max(d.Requests, 1)), "share"), unit.Format(s.OrdinaryHit, "share"))}
+}
+
+// triggers is the outlook on all triggers: what can't be in time, and what
+// fires even for the best system.
+func (o *oracle) triggers() []TriggerForecast {
+	plan, s := o.h.run.plan, o.h.run.stages
+	out := make([]TriggerForecast, len(plan.Triggers))
+	live := make([]*gate.Trigger, len(plan.Triggers))
+	for i, t := range plan.Triggers {
+		live[i] = gate.NewTrigger(t, plan.TimeScale)
+		out[i] = TriggerForecast{Trigger: t.Text, System: t.System, For: live[i].Status().For.Seconds(), Outlook: Open}
+		if why := o.cannotFire(t, live[i].Status().For); why != "" {
+			out[i].Outlook, out[i].Why = Given, why
+		}
+	}
+	end := s.end(s.looks)
+	if !o.h.complete {
+		end = min(end, o.h.last.Truncate(Interval))
+	}
+	for at := s.warmup + Interval; at <= end; at += Interval {
+		for arm, a := range o.h.arms {
+			if !slices.ContainsFunc(plan.Triggers, func(t scenario.Trigger) bool { return t.System == a.system.Name }) {
+				continue
+			}
+			length := gate.WindowLength(o.h.run.offered(a.system.Name), plan.TimeScale)
+			window := o.h.recorder.Window(arm, max(at-length, s.warmup), at)
+			for i, t := range plan.Triggers {
+				if t.System != a.system.Name || out[i].Outlook != Open || !firesOnBad(t.Condition) {
+					continue
+				}
+				if live[i].Observe(at, window, 0) == gate.Firing {
+					out[i].Outlook = Impossible
+					out[i].Why = fmt.Sprintf("at the latest %s into the steady state, whatever the cache: %s is %s in its window", unit.Duration((at - s.warmup).Seconds()),
+						t.Metric.Name, unit.Beside(live[i].Status().Worst, t.Threshold, string(t.Metric.Unit)))
+				}
+			}
+		}
+	}
+	return out
+}
+
+// firesOnBad reports whether the best system is the least likely to meet c.
+func firesOnBad(c scenario.Condition) bool {
+	return better(c.Metric) != 0 && !asksForGood(c)
+}
+
+// cannotFire says why a trigger can't fire in this profile; "" if it can.
+func (o *oracle) cannotFire(t scenario.Trigger, held time.Duration) string {
+	rate := o.h.run.offered(t.System)
+	if why := o.notOffered(t.Metric, t.System); why != "" {
+		return why
+	}
+	window := gate.WindowLength(rate, o.h.run.plan.TimeScale)
+	switch {
+	case t.Metric.Name == "latency_improvement":
+		return "it can't be measured in a trigger's window"
+	case t.Metric.Estimator == scenario.BySlope && window < gate.SlopeWindow:
+		return fmt.Sprintf("a slope needs %s, and its window is %s", unit.Duration(gate.SlopeWindow.Seconds()), unit.Duration(window.Seconds()))
+	}
+	first := Interval
+	if t.Metric.Source == scenario.FromGenerator && rate > 0 {
+		// Fewer are no data.
+		first = max(first, time.Duration(math.Ceil(gate.MinRequests/rate))*time.Second)
+	}
+	if earliest := first + held; earliest > o.length() {
+		return fmt.Sprintf("its condition must hold for %s after the first %s, and the steady state lasts %s", unit.Duration(held.Seconds()), unit.Duration(first.Seconds()), unit.Duration(o.length().Seconds()))
+	}
+	return ""
+}

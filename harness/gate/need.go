@@ -1,0 +1,95 @@
+package gate
+
+import (
+	"time"
+
+	"phasegate/harness/scenario"
+	"phasegate/harness/stat"
+)
+
+// Power is the probability with which [Need.Power] decides a gate.
+const Power = 0.9
+
+// SlopeWindow is the shortest time in which a slope of memory can be bounded,
+// and the shortest window in which a trigger sees one.
+const SlopeWindow = minTroughs * troughWidth
+
+// Need is the sample that a gate's rule asks for, before anything has been
+// measured. Samples are counted in what the metric is a share of (see Of), as
+// if each failed independently of the others: failures that come in bursts
+// need more.
+type Need struct {
+	Of         string  // "requests", "cacheable requests", …; "" where the metric isn't counted
+	Confidence float64 // of one look
+	// Allowed is the share of bad ones that the gate allows: 0.05 for
+	// p95_latency < T, 0.0005 for availability > 99.95%. 0 where the metric is
+	// no share, or where no sample can show what is claimed.
+	Allowed float64
+	Clean   int64 // decide the gate if none is bad …
+	OneBad  int64 // … and if one is; 0 for none of a sensible size
+	// Power decides the gate with probability [Power] if the true share of bad
+	// ones is Truth, half of what is allowed.
+	Power int64
+	Truth float64
+
+	Intervals int           // with a sample, for a bound on a mean; 0 for other rules
+	Length    time.Duration // of the steady state, for a bound on a slope; 0 for other rules
+}
+
+// NeedOf returns what a gate needs at a look.
+func NeedOf(g scenario.Gate, look Look) Need {
+	n := Need{Of: counted(g.Metric), Confidence: look.level()}
+	switch g.Metric.Estimator {
+	case scenario.ByShare, scenario.ByQuantile:
+		n.Allowed = allowed(g.Condition)
+		if !(n.Allowed > 0 && n.Allowed < 1) {
+			n.Allowed = 0
+			return n
+		}
+		n.Truth = n.Allowed / 2
+		n.Clean = stat.SampleFor(0, n.Allowed, n.Confidence)
+		n.OneBad = stat.SampleFor(1, n.Allowed, n.Confidence)
+		n.Power, _ = stat.SampleForPower(n.Truth, n.Allowed, Power, n.Confidence)
+	case scenario.ByCount:
+		n.Clean = 1
+	case scenario.ByMean:
+		n.Intervals = stat.MinIntervals
+	case scenario.BySlope:
+		n.Length = SlopeWindow
+	}
+	return n
+}
+
+// allowed is the share of bad ones that a claim about a share allows. Of
+// "p95 < T" those that take T or longer are bad, of "p95 > T" the others.
+func allowed(c scenario.Condition) float64 {
+	limit := c.Threshold
+	if c.Metric.Estimator == scenario.ByQuantile {
+		limit = 1 - c.Metric.Quantile
+	}
+	if !atMost(c.Op) {
+		limit = 1 - limit
+	}
+	return limit
+}
+
+// counted names what a metric that is a share or a count is of.
+func counted(m scenario.Metric) string {
+	switch {
+	case m.Estimator == scenario.ByQuantile, m.Estimator == scenario.ByCount:
+		return ofRequests
+	case m.Estimator != scenario.ByShare:
+		return ""
+	}
+	switch m.Name {
+	case "cache_hit_ratio", "revalidation_ratio", "blocking_ratio":
+		return ofCacheable
+	case "http2_adoption", "connection_reuse":
+		return ofUpstream
+	case "negotiation_success":
+		return "TLS handshakes"
+	case "claimed_hit_ratio":
+		return "answers that claim to be a hit or a miss"
+	}
+	return ofRequests
+}

@@ -1,0 +1,108 @@
+package gate
+
+import (
+	"testing"
+	"time"
+
+	"phasegate/harness/scenario"
+	"phasegate/harness/stat"
+	"phasegate/harness/timeline"
+)
+
+// The table of verdicts.md, and what each rule needs besides.
+func TestNeedOf(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		why, gate     string
+		looks         int
+		clean, oneBad int64
+		of            string
+	}{
+		{"0.5 % of errors", "error_rate < 0.5%", 1, 598, 947, "requests"},
+		{"99.95 % availability", "availability > 99.95%", 1, 5990, 9486, "requests"},
+		{"99.98 %", "availability > 99.98%", 1, 14978, 23718, "requests"},
+		{"99.99 %, with one failure 47,437", "availability > 99.99%", 1, 29956, 47437, "requests"},
+		{"with one extension 36,887", "availability > 99.99%", 2, 36887, 55715, "requests"},
+		{"59 handshakes show more than 95 %", "negotiation_success > 95%", 1, 59, 93, "TLS handshakes"},
+		{"p95 is a share of 5 %", "p95_latency < 10ms", 1, 59, 93, "requests"},
+		{"hits are counted over what a cache may answer", "cache_hit_ratio > 70%", 1, 9, 14, "cacheable requests"},
+		{"no sample shows exactly all", "availability >= 100%", 1, 0, 0, "requests"},
+		{"a count is decided by whatever there is", "wrong_responses <= 0", 1, 1, 0, "requests"},
+		{"a mean is bounded by its intervals", "throughput > 15/s", 1, 0, 0, ""},
+	} {
+		c, err := scenario.ParseCondition(tt.gate)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := NeedOf(scenario.Gate{Condition: c}, Look{Planned: tt.looks})
+		if n.Clean != tt.clean || n.OneBad != tt.oneBad || n.Of != tt.of {
+			t.Errorf("%s: %s needs %d, with one bad %d %s; want %d, %d %s", tt.why, tt.gate, n.Clean, n.OneBad, n.Of, tt.clean, tt.oneBad, tt.of)
+		}
+		if n.Allowed > 0 {
+			if p := stat.Power(n.Power, n.Truth, n.Allowed, n.Confidence); p < Power || n.Power <= n.OneBad {
+				t.Errorf("%s: power %g at %d, %d with one bad", tt.why, p, n.Power, n.OneBad)
+			}
+		}
+	}
+	slope, _ := scenario.ParseCondition("memory_growth_rate < 10MB/hour")
+	if n := NeedOf(scenario.Gate{Condition: slope}, Look{}); n.Length != 100*time.Second || n.Intervals != 0 {
+		t.Errorf("a slope: %+v", n)
+	}
+	mean, _ := scenario.ParseCondition("cpu < 20%")
+	if n := NeedOf(scenario.Gate{Condition: mean}, Look{}); n.Intervals != stat.MinIntervals {
+		t.Errorf("a mean: %+v", n)
+	}
+}
+
+// What a plan says that a gate needs is what the judge asks for: at the clean
+// sample it passes, one request below it doesn't.
+func TestNeedIsWhatJudgesAsk(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		gate string
+		bad  int64
+	}{{"availability > 99.95%", 0}, {"availability > 99.95%", 1}, {"error_rate < 0.5%", 0}, {"error_rate < 0.5%", 1}} {
+		c, err := scenario.ParseCondition(tt.gate)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g := scenario.Gate{Condition: c, System: scenario.New}
+		need := NeedOf(g, Look{})
+		n := need.Clean
+		if tt.bad == 1 {
+			n = need.OneBad
+		}
+		judge := func(n int64) Verdict {
+			w := timeline.Window{Seconds: 10}
+			w.Requests, w.Offered = n, n
+			w.Class[timeline.OK], w.Class[timeline.Transport] = n-tt.bad, tt.bad
+			return Judge(g, Data{Windows: map[string]timeline.Window{scenario.New: w}}, Look{}).Verdict
+		}
+		if at, below := judge(n), judge(n-1); at != Pass || below != Inconclusive {
+			t.Errorf("%s with %d bad: %s at %d, %s below", tt.gate, tt.bad, at, n, below)
+		}
+	}
+}
+
+// What is said to be counted is what is counted.
+func TestCountedAgreesWithTheTally(t *testing.T) {
+	t.Parallel()
+	w := timeline.Window{HaveLedger: true, Intervals: make([]timeline.Interval, 1)}
+	w.Intervals[0].HaveLedger = true
+	for _, c := range []*timeline.Counts{&w.Counts, &w.Intervals[0].Counts} {
+		*c = timeline.Counts{Requests: 9, Offered: 9, Proven: 9, Cacheable: 9, CacheableProven: 9, ClaimHit: 9}
+	}
+	w.Intervals[0].Ledger = timeline.LedgerCounts{Requests: 3, Handshakes: 1}
+	for _, m := range scenario.All() {
+		if m.Estimator != scenario.ByShare || m.Source == scenario.FromNowhere {
+			continue
+		}
+		tally, missing := tallyOf(m, &w)
+		switch {
+		case missing != "":
+			t.Errorf("%s: %s", m.Name, missing)
+		case tally.of != counted(m) && m.Name != "blocking_ratio": // of the answers to cacheable requests
+			t.Errorf("%s is counted over %q, and %q is said", m.Name, tally.of, counted(m))
+		}
+	}
+}

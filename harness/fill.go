@@ -45,7 +45,7 @@ func newResult(plan *scenario.Plan, head head) *result.Result {
 		TimeScale:   plan.TimeScale,
 		Started:     head.Started,
 		Environment: head.Environment,
-		Notices:     append([]string{}, plan.Notices...),
+		Notices:     append([]string{}, head.Notices...),
 		Systems:     map[string]result.System{},
 	}
 }

@@ -77,7 +77,7 @@ func Run(ctx context.Context, plan *scenario.Plan, opts Options) (*result.Result
 		opts.Progress = func(Progress) {}
 	}
 	started := time.Now()
-	h := head{Format: format, File: plan.Origin.File, Options: plan.Origin.Options, Started: started.UTC(), Environment: environmentOf(plan, opts)}
+	h := head{Format: format, File: plan.Origin.File, Options: plan.Origin.Options, Started: started.UTC(), Environment: environmentOf(plan, opts), Notices: plan.Notices}
 	r := &run{record: newRecord(plan, h), opts: opts}
 	var err error
 	if r.evidence, err = newEvidence(opts.Out, plan.Origin.Text, h); err == nil {

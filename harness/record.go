@@ -63,6 +63,7 @@ type head struct {
 	Options     scenario.Options   `json:"options"`
 	Started     time.Time          `json:"started"`
 	Environment result.Environment `json:"environment"`
+	Notices     []string           `json:"notices,omitempty"` // of compiling and of the forecast
 }
 
 // begun is what is known when the systems run and before any load.

@@ -94,7 +94,6 @@ type copyOf struct {
 // where a file that the scenario names can't be used.
 func rehearse(plan *scenario.Plan, most uint64) (*rehearsal, error) {
 	h := &rehearsal{run: &run{record: newRecord(plan, head{})}}
-	h.run.res.Notices = nil // the plan's own are told by the forecast
 	if err := h.run.openLog(); err != nil {
 		return nil, err
 	}

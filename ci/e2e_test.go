@@ -229,8 +229,46 @@ func TestRunPasses(t *testing.T) {
 	if !strings.Contains(p.stdout.String(), "report.html") {
 		t.Errorf("the report isn't named:\n%s", &p.stdout)
 	}
-	again := phasegate(t, "report", filepath.Join(p.out, "result.json"), "--out", t.TempDir())
+	again := phasegate(t, "report", filepath.Join(p.out, "result.json"))
 	again.run(0)
+	// Made again, the result file is the same, to the byte.
+	phasegate(t, "verify", p.out).run(0)
+	verifyDoctored(t, p.out)
+}
+
+// verifyDoctored changes a run in its folder, and verify must tell.
+func verifyDoctored(t *testing.T, out string) {
+	t.Helper()
+	path := filepath.Join(out, "result.json")
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	doctored := bytes.Replace(good, []byte(`"verdict": "pass"`), []byte(`"verdict": "fail"`), 1)
+	if err := os.WriteFile(path, doctored, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	v := phasegate(t, "verify", out)
+	v.run(1)
+	for _, want := range []string{"result.json was changed after the run", `verdict: recorded "fail", recomputed "pass"`} {
+		if !strings.Contains(v.stdout.String(), want) {
+			t.Errorf("verify lacks %q:\n%s", want, &v.stdout)
+		}
+	}
+	// New sums, as anybody can make them, don't help.
+	sums := exec.Command("sh", "-c", "cut -c67- SHA256SUMS | xargs sha256sum > new && mv new SHA256SUMS && sha256sum -c --quiet SHA256SUMS")
+	sums.Dir = filepath.Join(out, "evidence")
+	if text, err := sums.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	v = phasegate(t, "verify", out)
+	v.run(1)
+	if text := v.stdout.String(); strings.Contains(text, "was changed") || !strings.Contains(text, `recomputed "pass"`) {
+		t.Errorf("with new sums:\n%s", text)
+	}
+	if err := os.WriteFile(path, good, 0o644); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // Without a cache every request waits for the upstream.
@@ -361,6 +399,7 @@ func TestSystemDiesMidRun(t *testing.T) {
 		`systems.new={kind: command, command: [sh, -c, %q, sh, --upstream, "{upstream}", --listen, "{listen}"]}`, script))
 	p.run(1)
 	p.want("availability", result.Fail, "")
+	phasegate(t, "verify", p.out).run(0)
 	s := p.result().Systems["new"]
 	if !strings.Contains(s.Exit, "exit status 7") || !strings.Contains(strings.Join(s.LogTail, "\n"), "last words") {
 		t.Errorf("exit %q, log %q", s.Exit, s.LogTail)
@@ -378,6 +417,7 @@ func TestFrozenSystemFiresTheTriggers(t *testing.T) {
 	p.run(1)
 	p.want("error_rate", result.Fail, "")
 	p.want("cache_hit_ratio", result.Fail, "")
+	phasegate(t, "verify", p.out).run(0) // when the triggers fired, too
 	for _, trigger := range p.result().Triggers {
 		if trigger.FiredAt == nil {
 			t.Errorf("%s: %s, %s", trigger.Condition, trigger.State, trigger.Reason)
@@ -396,6 +436,7 @@ func TestReplayNamesTheColdCache(t *testing.T) {
 	p := phasegate(t, "run", tiny, "--set", "load.keys.access_log=../fixtures/traffic/shop.combined.log", "--set", "gates.0=p95_latency < 10ms")
 	p.run(1)
 	p.want("p95_latency", result.Fail, "waited for the upstream")
+	phasegate(t, "verify", p.out).run(0)
 	if r := p.result(); !strings.Contains(strings.Join(r.Notices, "\n"), "cold cache") {
 		t.Errorf("no notice on the cold cache: %q", r.Notices)
 	}
@@ -414,6 +455,7 @@ func TestExtension(t *testing.T) {
 			t.Parallel()
 			p := phasegate(t, "run", tiny, "--set", "profiles.quick.extensions=1", "--set", "gates.2="+c.gate)
 			p.run(0)
+			phasegate(t, "verify", p.out).run(0)
 			g := p.gate("availability")
 			if g.Looks != c.looks || g.Confidence != 0.975 || g.Samples < int64(c.looks)*700 || g.Samples > int64(c.looks)*900 {
 				t.Errorf("looks %d, confidence %v, samples %d; want %d looks at 0.975", g.Looks, g.Confidence, g.Samples, c.looks)
@@ -434,6 +476,7 @@ func TestInterrupt(t *testing.T) {
 	if r := p.result(); r.Complete || r.Incomplete == "" || len(r.Timeline) == 0 {
 		t.Errorf("complete %t, %q, %d intervals", r.Complete, r.Incomplete, len(r.Timeline))
 	}
+	phasegate(t, "verify", p.out).run(0)
 }
 
 // A harness that is killed can't clean up; its processes do it themselves.
@@ -489,6 +532,7 @@ func TestBadInput(t *testing.T) {
 		{"a --set that fits nowhere", 2, []string{"run", tiny, "--set", "load.speed=1"}, []string{"load.speed"}},
 		{"the optimizer's own keys are checked too", 2, []string{"run", edited("config.yaml", "max_memory_mb", "max_memry_mb")}, []string{"config.yaml:12:34: systems.new.config: unknown field", "max_memry_mb"}},
 		{"a log without one usable line", 2, []string{"run", tiny, "--set", "load.keys.access_log=" + write("bad.log", "hello\nworld\n")}, []string{"bad.log"}},
+		{"a folder that isn't a run", 2, []string{"verify", dir}, []string{"not a finished run", "result.json"}},
 		{"a port that is taken", 4, []string{"run", tiny, "--set", "upstream.listen=" + taken.Addr().String()}, []string{taken.Addr().String(), "in use"}},
 		{"an optimizer that isn't there", 4, []string{"run", tiny, "--optimizer", "/nowhere/optimizer"}, []string{"/nowhere/optimizer", "PHASEGATE_OPTIMIZER"}},
 		{"a system that ends at once", 4, []string{"run", tiny, "--set", `systems.new={kind: command, command: [sh, -c, "echo no licence >&2; exit 3", "{listen}", "{upstream}"]}`}, []string{"no licence", "exit status 3"}},

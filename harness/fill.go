@@ -2,17 +2,13 @@ package harness
 
 import (
 	"cmp"
-	"context"
-	"errors"
 	"fmt"
 	"math"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"time"
 
 	"phasegate/fixtures/upstream/wire"
-	"phasegate/harness/environment"
 	"phasegate/harness/gate"
 	"phasegate/harness/probe"
 	"phasegate/harness/scenario"
@@ -20,8 +16,8 @@ import (
 	"phasegate/reports/result"
 )
 
-// newResult starts the record with what is known before anything ran.
-func newResult(plan *scenario.Plan, opts Options) *result.Result {
+// environmentOf says where and how a run is made.
+func environmentOf(plan *scenario.Plan, opts Options) result.Environment {
 	machine := probe.Machine()
 	source := plan.Source
 	if source == "" {
@@ -31,40 +27,41 @@ func newResult(plan *scenario.Plan, opts Options) *result.Result {
 	if plan.Upstream == nil {
 		upstream = "none"
 	}
-	r := &result.Result{
-		Schema:    result.Schema,
-		Scenario:  plan.Name,
-		Title:     plan.Title,
-		Profile:   plan.Profile,
-		Seed:      plan.Seed,
-		TimeScale: plan.TimeScale,
-		Started:   time.Now().UTC(),
-		Environment: result.Environment{
-			Go: runtime.Version(), CPUs: machine.CPUs, CPUModel: machine.CPUModel, Memory: machine.Memory,
-			Kernel: machine.Kernel, OS: machine.OS,
-			Upstream: upstream, Commit: opts.Commit, Command: opts.Command, Source: source,
-		},
-		Notices: append([]string{}, plan.Notices...),
-		Systems: map[string]result.System{},
+	return result.Environment{
+		Go: runtime.Version(), CPUs: machine.CPUs, CPUModel: machine.CPUModel, Memory: machine.Memory,
+		Kernel: machine.Kernel, OS: machine.OS,
+		Upstream: upstream, Commit: opts.Commit, Command: opts.Command, Source: source,
 	}
-	return r
 }
 
-func (r *run) notice(format string, args ...any) {
+// newResult starts the result with what is known before anything ran.
+func newResult(plan *scenario.Plan, head head) *result.Result {
+	return &result.Result{
+		Schema:      result.Schema,
+		Scenario:    plan.Name,
+		Title:       plan.Title,
+		Profile:     plan.Profile,
+		Seed:        plan.Seed,
+		TimeScale:   plan.TimeScale,
+		Started:     head.Started,
+		Environment: head.Environment,
+		Notices:     append([]string{}, head.Notices...),
+		Systems:     map[string]result.System{},
+	}
+}
+
+func (r *record) notice(format string, args ...any) {
 	r.res.Notices = append(r.res.Notices, fmt.Sprintf(format, args...))
 }
 
 // fill turns what was observed into the result. Whatever wasn't reached is
 // left out of it.
-func (r *run) fill() {
-	if r.env == nil {
+func (r *record) fill() {
+	if r.begun == nil {
 		return
 	}
 	for _, s := range r.plan.Systems {
 		r.res.Systems[s.Name] = r.system(s.Name)
-	}
-	if r.recorder == nil {
-		return
 	}
 	r.collect()
 	r.fillLoad()
@@ -86,19 +83,14 @@ func (r *run) fill() {
 }
 
 // system describes one arm: what it is, and how it ended if it did so by itself.
-func (r *run) system(name string) result.System {
-	s := r.env.Systems()[name]
+func (r *record) system(name string) result.System {
+	s, end := r.begun.system(name), r.ended.Systems[name]
 	out := result.System{
-		Kind: string(s.Kind), URL: s.URL.String(), Command: s.Command,
-		Metrics: map[string]*float64{}, Exit: s.Exit(),
-	}
-	if s.LogFile != "" {
-		if rel, err := filepath.Rel(r.opts.Out, s.LogFile); err == nil {
-			out.LogFile = rel
-		}
+		Kind: s.Kind, URL: s.URL, Command: s.Command, LogFile: s.LogFile,
+		Metrics: map[string]*float64{}, Exit: end.Exit,
 	}
 	if out.Exit != "" {
-		out.LogTail = s.LogTail(20)
+		out.LogTail = end.LogTail
 		r.notice("the %s system ended by itself: %s", name, out.Exit)
 	}
 	for _, g := range r.plan.Gates {
@@ -110,7 +102,7 @@ func (r *run) system(name string) result.System {
 }
 
 // measured fills in what one arm's steady state was measured to be.
-func (r *run) measured(name string) {
+func (r *record) measured(name string) {
 	s, w := r.res.Systems[name], r.data.Windows[name]
 	s.Requests = w.Requests
 	s.Errors, s.Missing = map[string]int64{}, map[string]string{}
@@ -165,7 +157,7 @@ func asResult(g scenario.Gate, j gate.Judgement) result.Gate {
 // fillExits adds a gate that nobody has to write for a system that ended by
 // itself: whatever the others say, it isn't ready. Of the old system it says
 // that there was nothing to compare with.
-func (r *run) fillExits() {
+func (r *record) fillExits() {
 	for _, arm := range r.plan.Systems {
 		exit := r.res.Systems[arm.Name].Exit
 		if exit == "" {
@@ -183,12 +175,9 @@ func (r *run) fillExits() {
 	}
 }
 
-func (r *run) fillTriggers() {
-	if r.watch == nil {
-		return
-	}
+func (r *record) fillTriggers() {
 	for i, t := range r.plan.Triggers {
-		s := r.watch.triggers[i].Status()
+		s := r.triggers[i].Status()
 		out := result.Trigger{
 			Condition: t.Text, System: t.System, For: t.For.Seconds(), Action: t.Action,
 			State: string(s.State), Reason: s.Reason, Worst: s.Worst,
@@ -206,7 +195,7 @@ func (r *run) fillTriggers() {
 	}
 }
 
-func (r *run) fillTimeline() {
+func (r *record) fillTimeline() {
 	s, length := r.stages, r.report.Elapsed
 	if length == 0 {
 		return
@@ -218,9 +207,9 @@ func (r *run) fillTimeline() {
 	if s.warmup < length {
 		r.res.Marks = append(r.res.Marks, result.Mark{Name: "steady", From: s.warmup.Seconds(), To: steadyEnd.Seconds()})
 	}
-	for i, arm := range r.arms {
+	for i, arm := range r.plan.Systems {
 		_, ledgerMissing := r.data.Missing[arm.Name]["cache_hit_ratio"]
-		for _, b := range r.recorder.Intervals(i, 0, steadyEnd) {
+		for _, b := range r.series.Intervals(i, 0, steadyEnd) {
 			out := result.Interval{
 				T: b.End.Seconds(), System: arm.Name, Stage: "steady", Split: arm.Share,
 				Offered: b.Offered, Requests: b.Requests, Errors: b.Errors(),
@@ -248,12 +237,12 @@ func (r *run) fillTimeline() {
 	slices.SortStableFunc(r.res.Timeline, func(a, b result.Interval) int { return cmp.Compare(a.T, b.T) })
 }
 
-func (r *run) fillLoad() {
+func (r *record) fillLoad() {
 	rep := r.report
 	out := &result.Load{
-		Source: r.source(), ClosedLoop: r.plan.Load.Max,
+		Source: r.begun.Source, ClosedLoop: r.plan.Load.Max,
 		OfferedRate: rep.OfferedRate, SentRate: rep.SentRate, Completed: rep.CompletedRate,
-		Connections: map[string]int{}, Retried: map[string]int64{}, Queued: map[string]int64{}, CPU: probe.SelfCPU().Seconds(),
+		Connections: map[string]int{}, Retried: map[string]int64{}, Queued: map[string]int64{}, CPU: r.ended.CPU,
 	}
 	if rep.SteadyLag.Requests > 0 {
 		out.LagP50, out.LagP99, out.LagMax = seconds(&rep.SteadyLag.P50), seconds(&rep.SteadyLag.P99), seconds(&rep.SteadyLag.Max)
@@ -275,23 +264,21 @@ func (r *run) fillLoad() {
 		if arm.Queued > 0 && r.plan.Load.Connections == 0 {
 			r.notice("%d of %d requests to the %s system found all its %d connections busy: their wait is in the latency; load.connections raises the number", arm.Queued, arm.Offered, arm.Name, arm.Limit)
 		}
-		if arm.Name == scenario.New && r.recorded != nil && arm.Steady.Cacheable > 0 {
+		if arm.Name == scenario.New && r.begun.Replayed && arm.Steady.Cacheable > 0 {
 			r.notice("%s system: %s", arm.Name, arm.Steady)
 		}
 	}
 	if out.Stolen = r.data.Stolen; out.Stolen > gate.MaxStolen {
 		r.notice("the machine lost %.1f %% of its CPU time to others on its host in the steady state: latencies are longer than the systems made them. A limit that was kept was kept; a broken one proves something only by requests that waited for the upstream", 100*out.Stolen)
 	}
-	if r.recorded != nil {
-		out.LogSkipped = int64(r.recorded.Malformed + r.recorded.Blank)
-	}
+	out.LogSkipped = r.begun.Skipped
 	r.fillShortfall()
 	r.res.Load = out
 }
 
 // fillShortfall says first of all where the systems weren't sent what was due:
 // their figures are those of a lighter load.
-func (r *run) fillShortfall() {
+func (r *record) fillShortfall() {
 	rep := r.report
 	due := rep.Offered - rep.Unfinished // whoever was cut off by the end isn't late
 	if float64(rep.Sent) >= 0.99*float64(due) {
@@ -311,40 +298,17 @@ func (r *run) fillShortfall() {
 	r.res.Notices = slices.Insert(r.res.Notices, 0, text)
 }
 
-// source says in one line where the requests come from.
-func (r *run) source() string {
-	l := r.plan.Load
-	arrivals := ""
-	if l.Poisson {
-		arrivals = ", Poisson arrivals"
-	}
-	if r.recorded != nil {
-		return fmt.Sprintf("%s %s: %d requests, %d distinct targets%s", r.recorded.Kind, r.recorded.Path, r.recorded.Requests(), r.recorded.Targets(), arrivals)
-	}
-	text := fmt.Sprintf("%s over %d keys", l.Keys.Distribution, l.Keys.Count)
-	if l.Keys.Distribution == scenario.Zipf {
-		text = fmt.Sprintf("zipf (exponent %g) over %d keys", l.Keys.Exponent, l.Keys.Count)
-	}
-	if l.Writes.Share > 0 {
-		text += fmt.Sprintf(", %.3g %% %s %s", 100*l.Writes.Share, l.Writes.Method, l.Writes.Path)
-	}
-	return text + arrivals
-}
-
 // conclude gives the run its verdict.
-func (r *run) conclude(ctx context.Context, err error) {
+func (r *record) conclude() {
 	res := r.res
-	res.Complete = err == nil && ctx.Err() == nil
+	res.Duration = r.ended.Duration
+	res.Complete = !r.ended.Interrupted && r.ended.Failure == ""
 	switch {
-	case ctx.Err() != nil:
+	case r.ended.Interrupted:
 		res.Incomplete = "interrupted: what was measured until then is here, and nothing passes on it"
-	case err != nil:
+	case r.ended.Failure != "":
 		res.Incomplete = "broken off: the environment failed"
-		res.Error = err.Error()
-		var environmentErr *environment.Error
-		if errors.As(err, &environmentErr) {
-			res.Error = environmentErr.Detail()
-		}
+		res.Error = r.ended.Failure
 	}
 	res.Verdict = result.Pass
 	for i := range res.Gates {

@@ -229,7 +229,7 @@ func (h *rehearsal) system(i int) SystemForecast {
 	a, s, r := &h.arms[i], h.run.stages, h.run
 	d := a.steady
 	f := SystemForecast{
-		Name: a.system.Name, Kind: string(a.system.Kind), Share: a.system.Share, Rate: r.rate(a.system.Name),
+		Name: a.system.Name, Kind: string(a.system.Kind), Share: a.system.Share, Rate: r.offered(a.system.Name),
 		Warmup: a.warmup, Steady: a.first, Requests: d.Requests, Known: r.plan.Upstream != nil,
 		Connections: r.connections(a.system), Limited: r.plan.Load.Connections > 0,
 	}

@@ -145,7 +145,7 @@ func (o *oracle) triggers() []TriggerForecast {
 			if !slices.ContainsFunc(plan.Triggers, func(t scenario.Trigger) bool { return t.System == a.system.Name }) {
 				continue
 			}
-			length := gate.WindowLength(o.h.run.rate(a.system.Name), plan.TimeScale)
+			length := gate.WindowLength(o.h.run.offered(a.system.Name), plan.TimeScale)
 			window := o.h.recorder.Window(arm, max(at-length, s.warmup), at)
 			for i, t := range plan.Triggers {
 				if t.System != a.system.Name || out[i].Outlook != Open || !firesOnBad(t.Condition) {
@@ -169,7 +169,7 @@ func firesOnBad(c scenario.Condition) bool {
 
 // cannotFire says why a trigger can't fire in this profile; "" if it can.
 func (o *oracle) cannotFire(t scenario.Trigger, held time.Duration) string {
-	rate := o.h.run.rate(t.System)
+	rate := o.h.run.offered(t.System)
 	if why := o.notOffered(t.Metric, t.System); why != "" {
 		return why
 	}

@@ -80,7 +80,7 @@ func (c *claims) at(now time.Duration) probe.Claims {
 
 // growth is what an arm's steady state tells of its memory; nil where it wasn't
 // sampled or no line can be fitted.
-func (r *run) growth(name string) *result.Growth {
+func (r *record) growth(name string) *result.Growth {
 	w := r.data.Windows[name]
 	if r.data.Missing[name]["memory_growth_rate"] != "" {
 		return nil

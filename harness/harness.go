@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -46,9 +45,9 @@ type Progress struct {
 
 // run is one execution of a plan on its way from start to verdict.
 type run struct {
-	plan *scenario.Plan
-	opts Options
-	res  *result.Result
+	*record  // what it knows, and what its result is made from
+	opts     Options
+	evidence *evidence // where that is written
 
 	recorded  *recording.Recording // nil unless one is replayed
 	raw       *load.Raw            // nil unless asked for
@@ -57,13 +56,6 @@ type run struct {
 	recorder  *timeline.Recorder
 	generator *load.Generator
 	watch     *watch
-	report    load.Report
-	stages    stages
-	data      gate.Data
-
-	values     map[string]gate.Measured // of the sequential stage, by metric
-	noSequence string                   // why there are none
-	foreign    bool                     // the new system doesn't stand before our upstream
 }
 
 // stages are the times of the load on the timeline's clock, which starts with
@@ -88,10 +80,13 @@ func Run(ctx context.Context, plan *scenario.Plan, opts Options) (*result.Result
 	if opts.Progress == nil {
 		opts.Progress = func(Progress) {}
 	}
-	r := &run{plan: plan, opts: opts, res: newResult(plan, opts)}
 	started := time.Now()
-
-	err := r.measure(ctx)
+	h := head{Format: format, File: plan.Origin.File, Options: plan.Origin.Options, Started: started.UTC(), Environment: environmentOf(plan, opts), Notices: plan.Notices}
+	r := &run{record: newRecord(plan, h), opts: opts}
+	var err error
+	if r.evidence, err = newEvidence(opts.Out, plan.Origin.Text, h); err == nil {
+		err = r.measure(ctx)
+	}
 	if r.env != nil {
 		r.opts.Progress(Progress{Stage: "stop", Text: "stopping the systems"})
 		if r.generator != nil {
@@ -101,14 +96,19 @@ func Run(ctx context.Context, plan *scenario.Plan, opts Options) (*result.Result
 		err = errors.Join(err, r.env.Stop(stop))
 		cancel()
 	}
+	r.flush()
 	if r.raw != nil {
 		if err := r.raw.Close(); err != nil {
 			r.notice("%v", err)
 		}
 	}
+	err = errors.Join(err, r.evidence.lags(r.report, r.stages.warmup))
+	r.note(entry{Ended: r.end(ctx, err, time.Since(started))})
+	if broken := r.evidence.close(); broken != nil && err == nil {
+		err, r.ended.Failure = broken, broken.Error()
+	}
 	r.fill()
-	r.conclude(ctx, err)
-	r.res.Duration = time.Since(started).Seconds()
+	r.conclude()
 	return r.res, err
 }
 
@@ -142,7 +142,6 @@ func (r *run) measure(ctx context.Context) error {
 // recording that ends before the steady state would is judged whole, from its
 // first request on, since cutting a warm-up off would judge what is left of it.
 func (r *run) openRecording() error {
-	r.stages = stages{warmup: r.plan.Warmup, steady: r.plan.Steady, looks: 1 + r.plan.Extensions}
 	keys := r.plan.Load.Keys
 	recorded, err := recording.Read(keys)
 	if err != nil {
@@ -193,18 +192,18 @@ func (r *run) start(ctx context.Context) error {
 	r.env = env
 
 	r.arms = r.sizeArms()
-	names := make([]string, len(r.arms))
-	for i := range r.arms {
-		names[i] = r.arms[i].Name
+	b := begun{
+		Warmup: r.stages.warmup, Steady: r.stages.steady, Looks: r.stages.looks,
+		Systems: r.systems(), Ledger: env.Control() != nil, Source: r.source(),
 	}
-	r.recorder, err = timeline.New(timeline.Config{
-		Interval: Interval,
-		Systems:  names,
-		Over:     gate.Thresholds(r.plan.Gates, r.plan.Triggers),
-	})
-	if err != nil {
+	if b.Replayed = r.recorded != nil; b.Replayed {
+		b.Skipped = int64(r.recorded.Malformed + r.recorded.Blank)
+	}
+	r.note(entry{Begun: &b})
+	if r.recorder, err = timeline.New(r.timeline()); err != nil {
 		return fmt.Errorf("set up the timeline: %w", err)
 	}
+	r.series = r.recorder.Series()
 	r.watch = newWatch(r)
 	config := load.Config{
 		Arms:   r.arms,
@@ -252,7 +251,7 @@ func (r *run) recognize(ctx context.Context) error {
 			return err
 		}
 		if !proven {
-			r.foreign = true
+			r.note(entry{Foreign: &s.Name})
 			r.notice("a probe through %s got no self-description of this run's mock upstream: the answers are judged by their status alone, and nothing that rests on proof or on the upstream's ledger is offered", s.URL)
 		}
 	}
@@ -292,6 +291,9 @@ func (r *run) replay(ctx context.Context) error {
 	cancel(errEnded)
 	watching.Wait()
 	r.report = report // not before: a look may have been under way
+	if r.evidence.started.IsZero() && !report.Started.IsZero() {
+		r.note(entry{Started: &report.Started}) // it ended before it was looked at
+	}
 	switch cause := context.Cause(loading); {
 	case ctx.Err() != nil:
 		return ctx.Err()
@@ -348,16 +350,10 @@ func (r *run) connections(s scenario.System) int {
 	return load.Connections(r.peak()*s.Share, latency)
 }
 
-// armIndex is the position of an arm in the plan and in all that is indexed
-// like it.
-func (r *run) armIndex(name string) int {
-	return slices.IndexFunc(r.plan.Systems, func(s scenario.System) bool { return s.Name == name })
-}
-
-// rate is what an arm is offered, in requests per second: the mean of a
+// offered is what an arm is offered, in requests per second: the mean of a
 // recording replayed at its own pace and of a sine, else the highest of the
 // schedule.
-func (r *run) rate(name string) float64 {
+func (r *run) offered(name string) float64 {
 	total := r.peak()
 	if sine := r.plan.Load.Sine; sine != nil {
 		total = sine.Mean
@@ -374,6 +370,26 @@ func (r *run) peak() float64 {
 		return load.Peak(r.recorded, r.plan.Load.Keys)
 	}
 	return r.plan.Load.Peak()
+}
+
+// source says in one line where the requests come from.
+func (r *run) source() string {
+	l := r.plan.Load
+	arrivals := ""
+	if l.Poisson {
+		arrivals = ", Poisson arrivals"
+	}
+	if r.recorded != nil {
+		return fmt.Sprintf("%s %s: %d requests, %d distinct targets%s", r.recorded.Kind, r.recorded.Path, r.recorded.Requests(), r.recorded.Targets(), arrivals)
+	}
+	text := fmt.Sprintf("%s over %d keys", l.Keys.Distribution, l.Keys.Count)
+	if l.Keys.Distribution == scenario.Zipf {
+		text = fmt.Sprintf("zipf (exponent %g) over %d keys", l.Keys.Exponent, l.Keys.Count)
+	}
+	if l.Writes.Share > 0 {
+		text += fmt.Sprintf(", %.3g %% %s %s", 100*l.Writes.Share, l.Writes.Method, l.Writes.Path)
+	}
+	return text + arrivals
 }
 
 func round(d time.Duration) time.Duration { return d.Round(10 * time.Millisecond) }

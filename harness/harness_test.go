@@ -40,11 +40,12 @@ func TestConclude(t *testing.T) {
 		{"what has failed by then has failed", interrupted, context.Canceled, []result.Verdict{result.Pass, result.Fail}, nil, result.Fail, false},
 		{"a broken environment judges nobody", t.Context(), errors.New("port taken"), []result.Verdict{result.Fail}, nil, result.EnvError, false},
 	} {
-		r := &run{res: &result.Result{Triggers: []result.Trigger{{FiredAt: tt.fired}}}}
+		r := &run{evidence: &evidence{}, record: &record{res: &result.Result{Triggers: []result.Trigger{{FiredAt: tt.fired}}}}}
 		for _, v := range tt.gates {
 			r.res.Gates = append(r.res.Gates, result.Gate{Verdict: v})
 		}
-		r.conclude(tt.ctx, tt.err)
+		r.ended = *r.end(tt.ctx, tt.err, 0)
+		r.conclude()
 		if r.res.Verdict != tt.want || r.res.Complete != tt.complete {
 			t.Errorf("%s: %s, complete %t; want %s, %t", tt.why, r.res.Verdict, r.res.Complete, tt.want, tt.complete)
 		}
@@ -59,8 +60,9 @@ func TestConclude(t *testing.T) {
 // The log of a system that never came up is in the result, where people look.
 func TestConcludeKeepsTheLastWords(t *testing.T) {
 	t.Parallel()
-	r := &run{res: &result.Result{}}
-	r.conclude(t.Context(), &environment.Error{Op: "start it", System: "new", Err: errors.New("it ended"), Log: []string{"no licence"}})
+	r := &run{evidence: &evidence{}, record: &record{res: &result.Result{}}}
+	r.ended = *r.end(t.Context(), &environment.Error{Op: "start it", System: "new", Err: errors.New("it ended"), Log: []string{"no licence"}}, 0)
+	r.conclude()
 	if !strings.Contains(r.res.Error, "no licence") {
 		t.Errorf("error %q", r.res.Error)
 	}
@@ -78,7 +80,7 @@ func TestExitsAreGates(t *testing.T) {
 		{"the new one ended", "", "exit status 9 after 7.8 s", result.Fail},
 		{"the old one ended: nothing to compare with", "signal: killed", "", result.Inconclusive},
 	} {
-		r := &run{
+		r := &record{
 			plan: &scenario.Plan{Systems: []scenario.System{{Name: "old"}, {Name: "new"}}},
 			res: &result.Result{
 				Gates:   []result.Gate{{Verdict: result.Pass}},
@@ -86,7 +88,7 @@ func TestExitsAreGates(t *testing.T) {
 			},
 		}
 		r.fillExits()
-		r.conclude(t.Context(), nil)
+		r.conclude()
 		if r.res.Verdict != tt.want {
 			t.Errorf("%s: %s, want %s", tt.why, r.res.Verdict, tt.want)
 		}
@@ -111,12 +113,20 @@ func TestRecordingFitsTheStages(t *testing.T) {
 		{"a longer one fills the stages", 0.5, false, stages{warmup: 5 * time.Second, steady: time.Minute, looks: 2}},
 		{"one that is repeated never ends", 10, true, stages{warmup: 5 * time.Second, steady: time.Minute, looks: 2}},
 	} {
-		r := &run{res: &result.Result{}, plan: &scenario.Plan{
+		plan := &scenario.Plan{
 			Warmup: 5 * time.Second, Steady: time.Minute, Extensions: 1,
 			Load: scenario.Load{Rate: []scenario.Segment{{From: tt.rate, To: tt.rate}}, Keys: scenario.Keys{AccessLog: path, Repeat: tt.repeat}},
-		}}
+		}
+		e, err := newEvidence(t.TempDir(), nil, head{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := &run{record: newRecord(plan, head{}), evidence: e}
 		if err := r.openRecording(); err != nil {
 			t.Fatal(err)
+		}
+		if err := e.close(); err != nil {
+			t.Error(err)
 		}
 		if r.stages != tt.want {
 			t.Errorf("%s: %+v, want %+v", tt.why, r.stages, tt.want)
@@ -140,7 +150,7 @@ func TestUntil(t *testing.T) {
 		{"interrupted in the steady state: whole seconds only", 0, load.Report{Interrupted: true, Elapsed: 20500 * time.Millisecond}, 20 * time.Second},
 		{"interrupted in the warm-up: nothing is judged", 0, load.Report{Interrupted: true, Elapsed: 2 * time.Second}, 5 * time.Second},
 	} {
-		r := &run{stages: planned, report: tt.report}
+		r := &record{stages: planned, report: tt.report}
 		r.stages.looked = tt.looked
 		if got := r.until(); got != tt.want {
 			t.Errorf("%s: %s, want %s", tt.why, got, tt.want)
@@ -151,7 +161,7 @@ func TestUntil(t *testing.T) {
 // Readings are about an interval apart, and never just on its bounds.
 func TestStolen(t *testing.T) {
 	t.Parallel()
-	w := &watch{}
+	w := &record{}
 	if got := w.stolen(0, time.Second); got != 0 {
 		t.Errorf("without a reading: %g", got)
 	}
@@ -186,7 +196,7 @@ func TestShortfallComesFirst(t *testing.T) {
 			"only 500 of 1000 requests due were sent (50.0 %), so the figures are those of a lighter load than the scenario's; 100 found every connection busy until their timeout; for 400 no connection could be opened"},
 		{"what the end of the run cut off isn't missing", load.Report{Offered: 1000, Sent: 800, Unfinished: 200, Interrupted: true}, ""},
 	} {
-		r := &run{report: tt.report, res: &result.Result{Notices: []string{"another"}}}
+		r := &record{report: tt.report, res: &result.Result{Notices: []string{"another"}}}
 		r.fillShortfall()
 		got := ""
 		if len(r.res.Notices) == 2 {

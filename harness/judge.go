@@ -11,11 +11,11 @@ import (
 
 // collect gathers what the gates are judged on: the steady state up to the
 // looks taken, and the reasons for what a system can't offer.
-func (r *run) collect() {
+func (r *record) collect() {
 	r.data.Values = map[string]map[string]gate.Measured{scenario.New: r.values}
 	r.data.Cold = map[string]gate.Cold{}
 	for _, arm := range r.report.Arms {
-		if r.recorded != nil {
+		if r.begun.Replayed {
 			r.data.Cold[arm.Name] = gate.Cold{First: int64(arm.Steady.First), Requests: int64(arm.Steady.Cacheable)}
 		}
 	}
@@ -24,14 +24,14 @@ func (r *run) collect() {
 	r.data.Rate = map[string]float64{}
 	r.data.Seed = r.plan.Seed
 	var longest time.Duration
-	for i, arm := range r.arms {
-		w := r.recorder.Window(i, r.stages.warmup, r.until())
+	for i, arm := range r.plan.Systems {
+		w := r.series.Window(i, r.stages.warmup, r.until())
 		r.data.Windows[arm.Name] = w
 		longest = max(longest, w.MaxLag)
 		r.data.Rate[arm.Name] = r.rate(arm.Name)
 		r.data.Missing[arm.Name] = r.missing(arm.Name, w)
 	}
-	r.data.Stolen = r.watch.stolen(r.stages.warmup, r.until())
+	r.data.Stolen = r.stolen(r.stages.warmup, r.until())
 	// While the load runs its quantiles aren't known; the longest lag is more.
 	r.data.LagP99 = &longest
 	if lag := r.report.SteadyLag; lag.Requests > 0 {
@@ -44,13 +44,13 @@ const closedLoop = "load.rate is max, a closed loop: no request is due at a time
 
 // unscheduled reports whether a metric is of latency in a run without a
 // schedule to measure it from.
-func (r *run) unscheduled(m scenario.Metric) bool {
+func (r *record) unscheduled(m scenario.Metric) bool {
 	return r.plan.Load.Max && m.Source == scenario.FromGenerator && (m.Unit == scenario.Seconds || m.Name == "latency_improvement")
 }
 
 // until is where what is judged ends: with the last look taken, or where the
 // run was broken off before the first.
-func (r *run) until() time.Duration {
+func (r *record) until() time.Duration {
 	end := r.stages.end(max(1, r.stages.looked))
 	if r.report.Interrupted && r.stages.looked == 0 {
 		end = max(r.stages.warmup, min(end, r.report.Elapsed.Truncate(Interval)))
@@ -59,8 +59,8 @@ func (r *run) until() time.Duration {
 }
 
 // missing names the metrics that a system can't offer, and why.
-func (r *run) missing(name string, w timeline.Window) map[string]string {
-	system := r.env.Systems()[name]
+func (r *record) missing(name string, w timeline.Window) map[string]string {
+	system := r.begun.system(name)
 	missing := map[string]string{}
 	because := func(source scenario.Source, reason string) {
 		for _, m := range scenario.All() {
@@ -85,17 +85,17 @@ func (r *run) missing(name string, w timeline.Window) map[string]string {
 		because(scenario.FromSequential, r.noSequence)
 	}
 	switch {
-	case system.Kind == scenario.KindDirect:
+	case system.Kind == string(scenario.KindDirect):
 		because(scenario.FromResources, "there is no system to sample: requests go straight to the upstream")
-	case system.PID == 0:
+	case !system.Sampled:
 		because(scenario.FromResources, fmt.Sprintf("the process behind %s is not ours to sample", system.URL))
 	}
 	switch {
-	case r.env.Control() == nil:
+	case !r.begun.Ledger:
 		because(scenario.FromLedger, "the scenario has no mock upstream whose ledger would count")
 	case w.Usable() == 0:
 		because(scenario.FromLedger, fmt.Sprintf("no request to %s got an answer, so its silence towards the upstream means nothing", system.URL))
-	case r.foreign && system.Kind == scenario.KindURL:
+	case r.foreign && system.Kind == string(scenario.KindURL):
 		because(scenario.FromLedger, fmt.Sprintf("a probe through %s got no self-description of this run's mock upstream, so the upstream's ledger says nothing about it", system.URL))
 	case w.Proven == 0:
 		because(scenario.FromLedger, fmt.Sprintf("no answer of %s carried the mock upstream's self-description, so the upstream's ledger says nothing about it", system.URL))
@@ -104,7 +104,7 @@ func (r *run) missing(name string, w timeline.Window) map[string]string {
 }
 
 // judge gives one gate its verdict on what has been collected.
-func (r *run) judge(g scenario.Gate) gate.Judgement {
+func (r *record) judge(g scenario.Gate) gate.Judgement {
 	return gate.Judge(g, r.data, gate.Look{
 		Number:     max(1, r.stages.looked),
 		Planned:    r.stages.looks,

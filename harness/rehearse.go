@@ -14,7 +14,6 @@ import (
 	"phasegate/harness/load"
 	"phasegate/harness/scenario"
 	"phasegate/harness/timeline"
-	"phasegate/reports/result"
 )
 
 // maxRehearsed is how many requests of a schedule are looked at one by one:
@@ -94,7 +93,7 @@ type copyOf struct {
 // most requests. The error is an [InputError]
 // where a file that the scenario names can't be used.
 func rehearse(plan *scenario.Plan, most uint64) (*rehearsal, error) {
-	h := &rehearsal{run: &run{plan: plan, res: &result.Result{}}}
+	h := &rehearsal{run: &run{record: newRecord(plan, head{})}}
 	if err := h.run.openRecording(); err != nil {
 		return nil, err
 	}
@@ -295,7 +294,7 @@ func (h *rehearsal) data(look int) gate.Data {
 	}
 	for i, a := range h.arms {
 		d.Windows[a.system.Name] = h.recorder.Window(i, h.run.stages.warmup, end)
-		d.Rate[a.system.Name] = h.run.rate(a.system.Name)
+		d.Rate[a.system.Name] = h.run.offered(a.system.Name)
 	}
 	return d
 }

@@ -55,7 +55,7 @@ func (r *run) sequential(ctx context.Context) error {
 			if fetched := after - before; fetched > 1 {
 				err = fmt.Errorf("%d of %d requests for one key went to the upstream, so there are no hits to time", fetched, len(hits)+1)
 			} else {
-				r.improvement(direct, hits)
+				r.note(entry{Sequence: &sequence{Direct: direct, Hits: hits}})
 			}
 		}
 	}
@@ -93,7 +93,7 @@ func (r *run) reads(ctx context.Context) (uint64, error) {
 
 // improvement derives the metrics: the ratio of the mean service times, and
 // that of the rates, which one client in a closed loop reaches with whole turns.
-func (r *run) improvement(direct, hits []load.Turn) {
+func (r *record) improvement(direct, hits []load.Turn) {
 	level := 1 - (1-r.plan.Confidence)/float64(r.stages.looks)
 	measured := func(of func(load.Turn) time.Duration) (m gate.Measured, ok bool) {
 		pairs := func(turns []load.Turn) (pairs []stat.Pair) {
@@ -112,7 +112,7 @@ func (r *run) improvement(direct, hits []load.Turn) {
 	latency, ok := measured(func(t load.Turn) time.Duration { return t.Service })
 	rate, okRate := measured(func(t load.Turn) time.Duration { return t.Whole })
 	if !ok || !okRate {
-		r.noSequential("the sequential stage took too few samples")
+		r.noSequence = "the sequential stage took too few samples"
 		return
 	}
 	r.values = map[string]gate.Measured{"hit_latency_improvement": latency, "throughput_improvement": rate}
@@ -120,7 +120,7 @@ func (r *run) improvement(direct, hits []load.Turn) {
 		*latency.Value, mean(direct).Round(time.Millisecond), mean(hits).Round(time.Microsecond))
 }
 
-func (r *run) noSequential(reason string) { r.noSequence = reason }
+func (r *run) noSequential(reason string) { r.note(entry{Sequence: &sequence{None: reason}}) }
 
 func mean(turns []load.Turn) time.Duration {
 	var sum time.Duration

@@ -4,14 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sort"
 	"time"
 
 	"phasegate/fixtures/upstream/wire"
 	"phasegate/harness/environment"
-	"phasegate/harness/gate"
 	"phasegate/harness/probe"
-	"phasegate/harness/scenario"
 	"phasegate/harness/timeline"
 )
 
@@ -19,25 +16,14 @@ import (
 // ledgers, evaluates the triggers and reports progress.
 type watch struct {
 	r        *run
-	triggers []*gate.Trigger
 	samplers []*probe.Sampler // by arm; nil where the process isn't ours
 	claims   []*claims        // by arm; nil where the system says nothing of its memory
 	began    chan time.Time
-	base     time.Time    // when the schedule started
-	cpu      []machineCPU // in order of time
-}
-
-// machineCPU is a reading of the machine's CPU time.
-type machineCPU struct {
-	at            time.Duration
-	total, stolen time.Duration
+	base     time.Time // when the schedule started
 }
 
 func newWatch(r *run) *watch {
 	w := &watch{r: r, began: make(chan time.Time, 1)}
-	for _, t := range r.plan.Triggers {
-		w.triggers = append(w.triggers, gate.NewTrigger(t, r.plan.TimeScale))
-	}
 	for _, arm := range r.arms {
 		var s *probe.Sampler
 		if system := r.env.Systems()[arm.Name]; system.Supervisor != 0 {
@@ -58,6 +44,7 @@ func (w *watch) begin(now time.Time) { w.began <- now }
 func (w *watch) run(ctx context.Context, cancel context.CancelCauseFunc) {
 	select {
 	case w.base = <-w.began:
+		w.r.note(entry{Started: &w.base})
 	case <-ctx.Done():
 		return
 	}
@@ -95,8 +82,14 @@ func (w *watch) run(ctx context.Context, cancel context.CancelCauseFunc) {
 		}
 		now := time.Since(w.base)
 		w.sample(ctx, now)
-		w.evaluate(now.Round(Interval))
+		at := now.Round(Interval)
+		w.r.flush()
+		w.r.note(entry{Evaluate: &at})
 		w.progress(now)
+		if err := w.r.evidence.err; err != nil {
+			cancel(err)
+			return
+		}
 		if s := w.r.stages; next < s.looks && now >= s.end(next)+w.r.plan.Load.Timeout {
 			if w.r.decided(next) {
 				cancel(errDecided)
@@ -132,25 +125,8 @@ func (w *watch) sample(ctx context.Context, at time.Duration) {
 // readMachine reads how much of its CPU time the machine has lost to others.
 func (w *watch) readMachine(at time.Duration) {
 	if total, stolen, err := probe.MachineCPU(); err == nil {
-		w.cpu = append(w.cpu, machineCPU{at, total, stolen})
+		w.r.note(entry{Machine: &machineCPU{at, total, stolen}})
 	}
-}
-
-// stolen is the share of the machine's CPU time that others took between two
-// times, from the readings that lie nearest before them.
-func (w *watch) stolen(from, to time.Duration) float64 {
-	before := func(t time.Duration) machineCPU {
-		i := sort.Search(len(w.cpu), func(i int) bool { return w.cpu[i].at > t+Interval/2 })
-		return w.cpu[max(i-1, 0)]
-	}
-	if len(w.cpu) == 0 {
-		return 0
-	}
-	a, b := before(from), before(to)
-	if b.total <= a.total {
-		return 0
-	}
-	return float64(b.stolen-a.stolen) / float64(b.total-a.total)
 }
 
 // ledgers reads every arm's ledger, as of the middle of the time that it takes.
@@ -169,31 +145,6 @@ func (w *watch) ledgers(ctx context.Context) {
 	}
 }
 
-// evaluate hands every trigger its sliding window, once an interval: at is a
-// whole one, whatever the tick's own lateness, so that five evaluations are
-// five intervals. Triggers are armed when the steady state starts, so their
-// windows never reach back into the warm-up.
-func (w *watch) evaluate(at time.Duration) {
-	s := w.r.stages
-	if at <= s.warmup || at > s.end(s.looks) {
-		return // not armed yet, or nothing is due any more
-	}
-	for i, t := range w.r.plan.Triggers {
-		if w.r.unscheduled(t.Metric) {
-			continue // told as unknown
-		}
-		arm := w.r.armIndex(t.System)
-		length := gate.WindowLength(w.r.rate(t.System), w.r.plan.TimeScale)
-		window := w.r.recorder.Window(arm, max(at-length, s.warmup), at)
-		if late := at - w.r.plan.Load.Timeout; t.Metric.Estimator == scenario.ByShare && window.Pending() > window.Requests && late > s.warmup {
-			// Most of it hasn't ended. What fell due a timeout earlier has, one
-			// way or another: a system that hangs is seen by its timeouts.
-			window = w.r.recorder.Window(arm, max(late-length, s.warmup), late)
-		}
-		w.triggers[i].Observe(at, window, w.stolen(at-length, at))
-	}
-}
-
 func (w *watch) progress(now time.Duration) {
 	s := w.r.stages
 	p := Progress{Stage: "steady", Done: (now - s.warmup).Seconds(), Total: (time.Duration(s.looks) * s.steady).Seconds()}
@@ -202,7 +153,7 @@ func (w *watch) progress(now time.Duration) {
 	}
 	p.Done = min(p.Done, p.Total)
 	arm := len(w.r.plan.Systems) - 1
-	last := w.r.recorder.Window(arm, now-2*Interval, now-Interval)
+	last := w.r.series.Window(arm, now-2*Interval, now-Interval)
 	if last.Requests > 0 {
 		p95 := time.Duration(last.Latency.ValueAtQuantile(95)) * time.Microsecond
 		p.Text = fmt.Sprintf("%s: %d requests/s, p95 %s, %d errors", w.r.plan.Systems[arm].Name,

@@ -34,6 +34,7 @@ type grammar struct {
 	Run      runCommand      `cmd:"" help:"Run a scenario and judge its gates."`
 	Plan     planCommand     `cmd:"" help:"Say what a run could decide, without running it."`
 	Report   reportCommand   `cmd:"" help:"Make the reports of a finished run again from its result.json."`
+	Verify   verifyCommand   `cmd:"" help:"Recompute every number and verdict of a finished run from its evidence."`
 	List     listCommand     `cmd:"" help:"List the embedded scenarios."`
 	Schema   schemaCommand   `cmd:"" help:"Print the JSON Schema of scenario files, for editors."`
 	Upstream upstreamCommand `cmd:"" help:"Be the mock upstream: read a configuration (JSON), print the addresses, serve until SIGTERM."`

@@ -95,6 +95,9 @@ func conclude(ctx context.Context, std Streams, out string, res *result.Result, 
 	if err := reports.Write(out, res); err != nil {
 		return &failure{exitEnvironment, err, "Name another folder with --out DIR."}
 	}
+	if err := harness.Seal(out); err != nil {
+		return &failure{exitEnvironment, err, "Name another folder with --out DIR."}
+	}
 	reports.Text(std.Out, res, isTerminal(std.Out))
 	fmt.Fprintf(std.Out, "\nreport: %s\n", filepath.Join(out, "report.html"))
 	switch {

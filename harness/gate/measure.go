@@ -179,9 +179,12 @@ func seriesOf(m scenario.Metric, d Data, w *timeline.Window) (s series, missing 
 		return s, ""
 	case "latency_improvement":
 		before, after := d.Windows[scenario.Old], d.Windows[scenario.New]
-		for name, w := range map[string]*timeline.Window{scenario.Old: &before, scenario.New: &after} {
-			if w.Requests == 0 {
-				return s, "no request to the " + name + " system was measured"
+		for _, arm := range []struct {
+			name string
+			w    *timeline.Window
+		}{{scenario.Old, &before}, {scenario.New, &after}} {
+			if arm.w.Requests == 0 {
+				return s, "no request to the " + arm.name + " system was measured"
 			}
 		}
 		return series{

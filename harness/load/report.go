@@ -30,6 +30,10 @@ type Report struct {
 	Lag       Lag // of the whole schedule
 	SteadyLag Lag // of what was due after the warm-up
 
+	// Lags and SteadyLags are what Lag and SteadyLag are read from, in
+	// microseconds; nil if the schedule wasn't begun.
+	Lags, SteadyLags *hdrhistogram.Histogram `json:"-"`
+
 	Arms []ArmReport // in the order of Config.Arms
 }
 
@@ -305,7 +309,8 @@ func (l *lagClock) record(lag time.Duration, steady bool) {
 	}
 }
 
-func lagOf(h *hdrhistogram.Histogram) Lag {
+// LagOf reads a Lag from a histogram of microseconds.
+func LagOf(h *hdrhistogram.Histogram) Lag {
 	us := func(v int64) time.Duration { return time.Duration(v) * time.Microsecond }
 	return Lag{
 		Requests: uint64(h.TotalCount()),

@@ -179,8 +179,10 @@ func (r *running) report() Report {
 		Elapsed:     time.Since(r.base),
 		Unfinished:  r.lost.Load(),
 		Interrupted: !r.ended || r.lost.Load() > 0,
-		Lag:         lagOf(r.lag.all),
-		SteadyLag:   lagOf(r.lag.steady),
+		Lag:         LagOf(r.lag.all),
+		SteadyLag:   LagOf(r.lag.steady),
+		Lags:        r.lag.all,
+		SteadyLags:  r.lag.steady,
 	}
 	for _, a := range r.g.arms {
 		part := a.report()

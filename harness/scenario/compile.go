@@ -17,11 +17,11 @@ import (
 // Options choose what of a scenario is run, and change it. The zero value
 // compiles the file as it stands for the quick profile.
 type Options struct {
-	Profile  string   // "quick" (default), "standard" or "full"
-	Set      []string // "path=value" with a YAML value, applied in order
-	Seed     *uint64  // replaces the scenario's
-	System   string   // replaces systems.new: "optimizer", "direct" or a URL
-	Embedded bool     // the source is embedded: Plan.Source stays ""
+	Profile  string   `json:"profile"`            // "quick" (default), "standard" or "full"
+	Set      []string `json:"set,omitempty"`      // "path=value" with a YAML value, applied in order
+	Seed     *uint64  `json:"seed,omitempty"`     // replaces the scenario's
+	System   string   `json:"system,omitempty"`   // replaces systems.new: "optimizer", "direct" or a URL
+	Embedded bool     `json:"embedded,omitempty"` // the source is embedded: Plan.Source stays ""
 }
 
 // Open compiles a scenario by file or name: a file if name has a separator or
@@ -51,7 +51,7 @@ func Compile(src []byte, file string, opts Options) (*Plan, error) {
 	if root == nil {
 		return nil, errs
 	}
-	c := &compiler{opts: opts, errs: errs, plan: &Plan{Source: file}}
+	c := &compiler{opts: opts, errs: errs, plan: &Plan{Source: file, Origin: Origin{slices.Clone(src), file, opts}}}
 	if opts.Embedded {
 		c.plan.Source = ""
 	}

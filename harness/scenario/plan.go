@@ -17,6 +17,7 @@ const (
 type Plan struct {
 	Name, Title string
 	Source      string // file the scenario was read from, "" when embedded
+	Origin      Origin // what it was compiled from
 	Profile     string
 	Seed        uint64
 	// TimeScale divides the triggers' windows and `for` (60 turns 5 m into 5 s).
@@ -41,6 +42,14 @@ type Plan struct {
 	// Notices are what compiling decided that a reader of the figures must
 	// know: prewarm dropped for a log, keys that don't apply, a time scale.
 	Notices []string
+}
+
+// Origin is what a plan was compiled from: [Compile] of these makes the same
+// plan again.
+type Origin struct {
+	Text    []byte // the scenario's source
+	File    string // its name in messages
+	Options Options
 }
 
 // System looks an arm up by name; nil if the plan has none of that name.

@@ -1,6 +1,12 @@
 package timeline
 
-import "time"
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
 
 // Class is how one request ended.
 type Class uint8
@@ -23,6 +29,37 @@ var classNames = [Classes]string{"ok", "transport", "timeout", "5xx", "status", 
 // String returns the name used in result files: "ok", "transport", "timeout",
 // "5xx", "status", "wrong" or "unproven".
 func (c Class) String() string { return classNames[c] }
+
+// ByClass is a number of requests for every class.
+type ByClass [Classes]int64
+
+// MarshalJSON writes the numbers that aren't 0 under the classes' names.
+func (c ByClass) MarshalJSON() ([]byte, error) {
+	named := map[string]int64{}
+	for class, n := range c {
+		if n != 0 {
+			named[Class(class).String()] = n
+		}
+	}
+	return json.Marshal(named)
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (c *ByClass) UnmarshalJSON(data []byte) error {
+	var named map[string]int64
+	if err := json.Unmarshal(data, &named); err != nil {
+		return err
+	}
+	*c = ByClass{}
+	for name, n := range named {
+		class := slices.Index(classNames[:], name)
+		if class < 0 {
+			return fmt.Errorf("class %q; allowed: %s", name, strings.Join(classNames[:], ", "))
+		}
+		c[class] = n
+	}
+	return nil
+}
 
 // Usable reports whether the client got an answer it could use.
 func (c Class) Usable() bool { return c != Transport && c != Timeout && c != ServerError }

@@ -3,6 +3,7 @@ package timeline
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"sync"
@@ -16,6 +17,15 @@ type Config struct {
 	// Over are the latencies that gates and triggers ask about. Requests that
 	// took as long or longer are counted exactly, as they arrive.
 	Over []time.Duration
+
+	// Marks are where the stages of the run begin and end, ascending. Windows
+	// from one mark to another stay exact however long ago they were.
+	Marks []time.Duration
+	// Recent is how long intervals are kept one by one, at least; before that
+	// they are put together into the rows of a [Series]. 0 keeps them all.
+	Recent time.Duration
+	// Journal keeps what was taken in for [Recorder.Take].
+	Journal bool
 }
 
 // Validate reports every fault of the configuration.
@@ -27,6 +37,12 @@ func (c Config) Validate() error {
 	if len(c.Systems) == 0 {
 		errs = append(errs, errors.New("no system named, at least one is needed"))
 	}
+	if c.Recent < 0 {
+		errs = append(errs, fmt.Errorf("recent is %v, must not be negative", c.Recent))
+	}
+	if !slices.IsSorted(c.Marks) {
+		errs = append(errs, fmt.Errorf("marks are %v, must ascend", c.Marks))
+	}
 	for i, name := range c.Systems {
 		if slices.Contains(c.Systems[:i], name) {
 			errs = append(errs, fmt.Errorf("system %q is named twice", name))
@@ -37,27 +53,27 @@ func (c Config) Validate() error {
 
 // Usage is what a system used of the machine.
 type Usage struct {
-	Resident int64   // bytes now
-	Peak     int64   // bytes, the highest so far where the kernel keeps it; else 0
-	CPU      float64 // share of the CPUs available, since the last sample
+	Resident int64   `json:"resident"` // bytes now
+	Peak     int64   `json:"peak"`     // bytes, the highest so far where the kernel keeps it; else 0
+	CPU      float64 `json:"cpu"`      // share of the CPUs available, since the last sample
 
 	// What the system itself says of its memory, bytes; 0 where it says nothing.
-	LiveHeap     int64 // reachable at its last garbage collection
-	CachePayload int64 // held by its cache; lies on the live heap
+	LiveHeap     int64 `json:"live_heap,omitempty"`     // reachable at its last garbage collection
+	CachePayload int64 `json:"cache_payload,omitempty"` // held by its cache; lies on the live heap
 }
 
 // LedgerCounts are counters of the upstream's ledger: running totals when
 // they are recorded, and the rise over an interval or window when read.
 type LedgerCounts struct {
-	Requests          int64 // all but probes
-	Reads             int64 // GET and HEAD
-	Conditional       int64 // reads that revalidate
-	NotModified       int64 // of these, answered with 304
-	HTTP2             int64 // requests over HTTP/2
-	Reused            int64 // requests that weren't the first on their connection
-	Connections       int64
-	Handshakes        int64 // TLS, completed
-	HandshakeFailures int64 // TLS, begun and not completed
+	Requests          int64 `json:"requests,omitempty"`     // all but probes
+	Reads             int64 `json:"reads,omitempty"`        // GET and HEAD
+	Conditional       int64 `json:"conditional,omitempty"`  // reads that revalidate
+	NotModified       int64 `json:"not_modified,omitempty"` // of these, answered with 304
+	HTTP2             int64 `json:"http2,omitempty"`        // requests over HTTP/2
+	Reused            int64 `json:"reused,omitempty"`       // requests that weren't the first on their connection
+	Connections       int64 `json:"connections,omitempty"`
+	Handshakes        int64 `json:"handshakes,omitempty"`         // TLS, completed
+	HandshakeFailures int64 `json:"handshake_failures,omitempty"` // TLS, begun and not completed
 }
 
 func (c *LedgerCounts) add(d LedgerCounts) {
@@ -108,51 +124,43 @@ func (c LedgerCounts) times(share float64) LedgerCounts {
 }
 
 // Recorder takes observations. Its methods may be called from any goroutine.
+//
+// What comes in is held back, cheaply, until it is looked at: by [Recorder.Take],
+// [Recorder.Window] or [Recorder.Intervals]. Then it is folded into a [Series].
+// So a recorder holds little more than what came since the last look.
 type Recorder struct {
 	interval time.Duration
 	over     []time.Duration // ascending, distinct
-	names    []string
-	systems  []*system
+	open     []*open         // by system
+
+	mu      sync.Mutex // guards what follows, and is never held by a request
+	series  *Series
+	journal bool
+	taken   []Entry
 }
 
-// system is the record of one arm.
-type system struct {
-	// sealing is held by the one who packs samples, which is done outside mu,
-	// so that mu, which every request takes, is held for moments only.
-	sealing sync.Mutex
-
-	mu       sync.Mutex
-	bins     map[int]*bin // by index of the interval
-	newest   int          // highest index seen
-	sealed   int          // bins below this index have been packed
-	usage    []Sample     // in order of arrival
-	ledger   LedgerCounts // last total …
-	ledgerAt time.Duration
-	ledgers  int // … of so many
+// open is what came in of one system since the last look.
+type open struct {
+	mu    sync.Mutex
+	parts map[int]*fresh // by index of the interval
 }
 
-// bin is one interval.
-type bin struct {
+// fresh is a [Part] that still grows.
+type fresh struct {
 	counts           Counts
 	over             []int64 // by Recorder.over
-	ledger           LedgerCounts
-	haveLedger       bool // the readings cover it to its end
-	latency, service samples
+	latency, service []uint32
 }
 
 // New returns an empty recorder.
 func New(c Config) (*Recorder, error) {
-	if err := c.Validate(); err != nil {
-		return nil, fmt.Errorf("timeline: %w", err)
+	series, err := NewSeries(c)
+	if err != nil {
+		return nil, err
 	}
-	r := &Recorder{interval: c.Interval, names: slices.Clone(c.Systems), over: slices.Clone(c.Over)}
-	if r.interval == 0 {
-		r.interval = time.Second
-	}
-	slices.Sort(r.over)
-	r.over = slices.Compact(r.over)
+	r := &Recorder{interval: series.interval, over: series.over, series: series, journal: c.Journal}
 	for range c.Systems {
-		r.systems = append(r.systems, &system{bins: make(map[int]*bin)})
+		r.open = append(r.open, &open{parts: map[int]*fresh{}})
 	}
 	return r, nil
 }
@@ -161,51 +169,49 @@ func New(c Config) (*Recorder, error) {
 func (r *Recorder) Interval() time.Duration { return r.interval }
 
 // Systems are the names of the systems, in the order of their indices.
-func (r *Recorder) Systems() []string { return slices.Clone(r.names) }
+func (r *Recorder) Systems() []string { return slices.Clone(r.series.names) }
+
+// Series is what observations are folded into. It changes whenever the recorder
+// is looked at, by whoever does.
+func (r *Recorder) Series() *Series { return r.series }
 
 // Offer counts a request that falls due: call it when the request is
 // dispatched, whatever becomes of it.
 func (r *Recorder) Offer(system int, due time.Duration) {
-	s := r.systems[system]
-	s.mu.Lock()
-	r.bin(s, due).counts.Offered++
-	s.mu.Unlock()
+	o := r.open[system]
+	o.mu.Lock()
+	r.part(o, due).counts.Offered++
+	o.mu.Unlock()
 }
 
 // Record takes a request that finished.
-func (r *Recorder) Record(system int, o Outcome) {
-	latency, service := micros(o.Latency), micros(o.Service)
-	s := r.systems[system]
-	s.mu.Lock()
-	b := r.bin(s, o.Due)
-	b.counts.record(o)
-	if o.Cacheable {
-		r.bin(s, o.Due+o.Wait).counts.recordSent(o)
+func (r *Recorder) Record(system int, outcome Outcome) {
+	latency, service := micros(outcome.Latency), micros(outcome.Service)
+	o := r.open[system]
+	o.mu.Lock()
+	p := r.part(o, outcome.Due)
+	p.counts.record(outcome)
+	if outcome.Cacheable {
+		r.part(o, outcome.Due+outcome.Wait).counts.recordSent(outcome)
 	}
 	for i, limit := range r.over {
-		if o.Latency < limit {
+		if outcome.Latency < limit {
 			break
 		}
-		b.over[i]++
+		p.over[i]++
 	}
-	b.latency.raw = append(b.latency.raw, latency)
-	if o.Service > 0 {
-		b.service.raw = append(b.service.raw, service)
+	p.latency = append(p.latency, latency)
+	if outcome.Service > 0 {
+		p.service = append(p.service, service)
 	}
-	s.mu.Unlock()
+	o.mu.Unlock()
 }
 
 // Resources takes a sample of what the system used, up to at.
 func (r *Recorder) Resources(system int, at time.Duration, u Usage) {
-	s := r.systems[system]
-	s.mu.Lock()
-	sample := Sample{At: at, Usage: u, Span: r.interval}
-	if n := len(s.usage); n > 0 {
-		sample.Span = max(at-s.usage[n-1].At, 0)
-	}
-	s.usage = append(s.usage, sample)
-	s.mu.Unlock()
-	r.seal(s)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.apply(Entry{Resources: &Resources{System: r.series.names[system], At: at, Usage: u}})
 }
 
 // Ledger takes the running totals of the system's ledger as of at. The first
@@ -214,69 +220,75 @@ func (r *Recorder) Resources(system int, at time.Duration, u Usage) {
 // fall on the intervals' bounds: where they come late, a window would else miss
 // the requests of the time by which its last reading was later than its first.
 func (r *Recorder) Ledger(system int, at time.Duration, total LedgerCounts) {
-	s := r.systems[system]
-	s.mu.Lock()
-	if s.ledgers > 0 {
-		rise, given := total.since(s.ledger), LedgerCounts{}
-		for from := s.ledgerAt; ; {
-			b := r.bin(s, from)
-			end := (from/r.interval + 1) * r.interval
-			if at < end {
-				b.ledger.add(rise.since(given))
-				break
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.apply(Entry{Ledger: &Ledger{System: r.series.names[system], At: at, LedgerCounts: total}})
+}
+
+// Window is [Series.Window] of all that came in until now.
+func (r *Recorder) Window(system int, from, to time.Duration) Window {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.fold()
+	return r.series.Window(system, from, to)
+}
+
+// Intervals is [Series.Intervals] of all that came in until now.
+func (r *Recorder) Intervals(system int, from, to time.Duration) []Summary {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.fold()
+	return r.series.Intervals(system, from, to)
+}
+
+// Take folds what came in into the series, and returns all that was folded
+// since the last Take, in order: another series to which it is applied is equal
+// to this one. It is for recorders with [Config.Journal].
+func (r *Recorder) Take() []Entry {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.fold()
+	taken := r.taken
+	r.taken = nil
+	return taken
+}
+
+// fold empties what is open into the series. Call with r.mu held.
+func (r *Recorder) fold() {
+	for system, o := range r.open {
+		o.mu.Lock()
+		parts := o.parts
+		o.parts = map[int]*fresh{} // from here on parts is ours alone
+		o.mu.Unlock()
+		for _, i := range slices.Sorted(maps.Keys(parts)) {
+			f := parts[i]
+			p := &Part{
+				System: r.series.names[system], Start: time.Duration(i) * r.interval,
+				Counts: f.counts, Over: f.over, Latencies: int64(len(f.latency)), Services: int64(len(f.service)),
+				latency: pack(f.latency), service: pack(f.service),
 			}
-			part := rise.times(float64(end-s.ledgerAt) / float64(at-s.ledgerAt))
-			b.ledger.add(part.since(given))
-			b.haveLedger = true
-			from, given = end, part
+			r.apply(Entry{Requests: p})
 		}
 	}
-	s.ledger, s.ledgerAt = total, at
-	s.ledgers++
-	s.mu.Unlock()
-	r.seal(s)
 }
 
-// bin returns the interval that at falls into. What is before the schedule's
-// start belongs to the first one. Call with s.mu held.
-func (r *Recorder) bin(s *system, at time.Duration) *bin {
+func (r *Recorder) apply(e Entry) {
+	if err := r.series.Apply(e); err != nil {
+		panic("timeline: " + err.Error()) // made here, for this series
+	}
+	if r.journal {
+		r.taken = append(r.taken, e)
+	}
+}
+
+// part returns what is open of the interval that at falls into. What is before
+// the schedule's start belongs to the first one. Call with o.mu held.
+func (r *Recorder) part(o *open, at time.Duration) *fresh {
 	i := int(max(at, 0) / r.interval)
-	b := s.bins[i]
-	if b == nil {
-		b = &bin{over: make([]int64, len(r.over))}
-		s.bins[i] = b
-		s.newest = max(s.newest, i)
+	p := o.parts[i]
+	if p == nil {
+		p = &fresh{over: make([]int64, len(r.over))}
+		o.parts[i] = p
 	}
-	return b
-}
-
-// linger is how long an interval's samples are kept as they came, for
-// requests still under way. Later ones find their place all the same.
-const linger = 10 * time.Second
-
-// seal packs the samples of intervals that are done. It runs along with the
-// samplers and readers, never on the path of a request.
-func (r *Recorder) seal(s *system) {
-	s.sealing.Lock()
-	defer s.sealing.Unlock()
-	s.mu.Lock()
-	end := s.newest - int(linger/r.interval)
-	first := s.sealed
-	s.mu.Unlock()
-	for i := first; i < end; i++ {
-		s.mu.Lock()
-		b := s.bins[i]
-		s.sealed = i + 1
-		if b == nil {
-			s.mu.Unlock()
-			continue
-		}
-		latency, service := b.latency, b.service
-		s.mu.Unlock()
-		packedLatency, packedService := latency.pack(), service.pack()
-		s.mu.Lock()
-		b.latency.replace(len(latency.raw), packedLatency)
-		b.service.replace(len(service.raw), packedService)
-		s.mu.Unlock()
-	}
+	return p
 }

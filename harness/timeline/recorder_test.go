@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 const (
@@ -258,48 +259,70 @@ func TestResources(t *testing.T) {
 	}
 }
 
-// What is packed must read as what came in, latecomers included.
-func TestPackingLosesNothing(t *testing.T) {
+// Intervals in rows count what single ones count, latecomers included, and have
+// their quantiles; the histograms between marks are the same.
+func TestRowsLoseNothing(t *testing.T) {
 	t.Parallel()
 	const seed = 4
 	rng := rand.New(rand.NewPCG(seed, 0))
-	packed, plain := newRecorder(t), newRecorder(t)
+	plain := newRecorder(t, 20*ms)
+	rows, err := New(Config{Systems: []string{"old", "new"}, Over: []time.Duration{20 * ms}, Marks: []time.Duration{10 * s, 60 * s, 3 * 3600 * s}, Recent: 5 * s})
+	if err != nil {
+		t.Fatal(err)
+	}
 	record := func(due time.Duration) {
-		o := Outcome{Due: due, Latency: time.Duration(rng.ExpFloat64() * float64(20*ms)), Service: ms}
-		packed.Record(0, o)
+		o := Outcome{Due: due, Latency: time.Duration(rng.ExpFloat64() * float64(20*ms)), Service: ms, Cacheable: true, Proven: true}
+		rows.Record(0, o)
 		plain.Record(0, o)
 	}
-	for second := range 40 {
+	for second := range 100 {
 		for range 50 {
 			record(time.Duration(second)*s + time.Duration(rng.IntN(1000))*ms)
 		}
-		packed.Resources(0, time.Duration(second)*s, Usage{})
+		for _, r := range []*Recorder{rows, plain} {
+			r.Ledger(0, time.Duration(second)*s+3*ms, LedgerCounts{Reads: int64(second * second), Requests: int64(second * second)})
+			r.Resources(0, time.Duration(second)*s, Usage{Resident: int64(1000 - second), Peak: 2000, CPU: 0.25})
+			r.Window(0, 0, s)
+		}
 	}
 	for range 20 {
-		record(3 * s) // finished after its second was packed
+		record(33 * s) // finished after its second was put into a row
 	}
-	bin := packed.systems[0].bins[3]
-	if len(bin.latency.packed) == 0 || len(bin.latency.raw) != 20 {
-		t.Fatalf("second 3 has %d packed bytes and %d samples as they came: this test tests nothing", len(bin.latency.packed), len(bin.latency.raw))
-	}
-	a, b := packed.Window(0, 0, 40*s), plain.Window(0, 0, 40*s)
-	if !a.Latency.Equals(b.Latency) || !a.Service.Equals(b.Service) || a.Latency.TotalCount() != 2020 {
-		t.Errorf("seed %d: packed and plain histograms differ (%d and %d values)", seed, a.Latency.TotalCount(), b.Latency.TotalCount())
-	}
-	x, y := packed.Intervals(0, 0, 40*s), plain.Intervals(0, 0, 40*s)
-	for i := range x {
-		if *x[i].P50 != *y[i].P50 || *x[i].P95 != *y[i].P95 || *x[i].P99 != *y[i].P99 {
-			t.Errorf("seed %d: quantiles of second %d differ", seed, i)
+	for _, at := range [][2]time.Duration{{0, 10 * s}, {10 * s, 60 * s}, {0, 60 * s}, {10 * s, 100 * s}, {97 * s, 99 * s}} {
+		a, b := rows.Window(0, at[0], at[1]), plain.Window(0, at[0], at[1])
+		if d := cmp.Diff(b.Counts, a.Counts, cmpopts.EquateApprox(1e-9, 0)); d != "" || !a.Latency.Equals(b.Latency) || !a.Service.Equals(b.Service) {
+			t.Errorf("seed %d: window %v: %d and %d values (-plain +rows):\n%s", seed, at, a.Latency.TotalCount(), b.Latency.TotalCount(), d)
 		}
-		h := plain.Window(0, x[i].Start, x[i].End).Latency
+		if a.From != b.From || a.To != b.To || a.Ledger != b.Ledger || a.Over[20*ms] != b.Over[20*ms] || a.HaveLedger != b.HaveLedger {
+			t.Errorf("seed %d: window %v: %v to %v, ledger %v, over %v; want %v to %v, %v, %v", seed, at, a.From, a.To, a.Ledger, a.Over, b.From, b.To, b.Ledger, b.Over)
+		}
+	}
+	// 3 h in 3,600 rows are 5 s each, counted from the marks; the last is cut off.
+	w := rows.Window(0, 10*s, 98*s)
+	if len(w.Intervals) != 18 || w.Intervals[1].Start != 15*s || w.Intervals[17].Start != 95*s || w.Intervals[17].End != 98*s {
+		t.Errorf("seed %d: %d intervals, the last from %v to %v", seed, len(w.Intervals), w.Intervals[len(w.Intervals)-1].Start, w.Intervals[len(w.Intervals)-1].End)
+	}
+	if u := w.Resources[0]; u.Resident != 986 || u.Span != 5*s || u.CPU != 0.25 || len(w.Resources) > 30 {
+		t.Errorf("seed %d: the first of %d samples is %+v", seed, len(w.Resources), u)
+	}
+	for i, sum := range rows.Intervals(0, 40*s, 60*s) {
+		h := plain.Window(0, sum.Start, sum.End).Latency
 		for _, q := range []struct {
 			q   float64
 			got time.Duration
-		}{{0.5, *x[i].P50}, {0.95, *x[i].P95}, {0.99, *x[i].P99}} {
+		}{{0.5, *sum.P50}, {0.95, *sum.P95}, {0.99, *sum.P99}} {
 			if want, _ := Quantile(h, q.q); q.got != want {
-				t.Errorf("seed %d: second %d: quantile %g = %v, the histogram says %v", seed, i, q.q, q.got, want)
+				t.Errorf("seed %d: row %d: quantile %g = %v, the histogram says %v", seed, i, q.q, q.got, want)
 			}
 		}
+	}
+	// Inside of a stage that isn't recent its histogram can't be had: the window
+	// says that it is shorter.
+	if w := rows.Window(0, 20*s, 60*s); w.Seconds != 0 || w.Requests != 0 || w.Latency.TotalCount() != 0 {
+		t.Errorf("a window from the middle of a stage covers %v to %v, %d requests", w.From, w.To, w.Requests)
+	}
+	if w := rows.Window(0, 10*s, 40*s); w.Seconds != 0 || w.Requests != 0 || w.Latency.TotalCount() != 0 {
+		t.Errorf("a window into the middle of a stage covers %v to %v, %d requests", w.From, w.To, w.Requests)
 	}
 }
 
@@ -365,25 +388,53 @@ func TestConcurrent(t *testing.T) {
 	}
 }
 
-// A day of seconds at 100 requests each must fit beside the load generator: a
-// second may take 1 kB, so that the day takes 86 MB.
-func TestMemoryIsBounded(t *testing.T) {
-	const seconds = 600
+// A day at 1,000 requests a second and a look a second: 2 × 2,880 rows of 30 s
+// at 0.5 kB, histograms of two stages and of the recent past, and the samples of
+// the resources of as many rows. 8 MiB hold it, and a second of requests as
+// they came (both arms: 8 kB). A request in a hundred stands for all: what is
+// bounded isn't their number.
+func TestMemoryOfADayIsBounded(t *testing.T) {
+	const day, rate = 24 * 3600, 1000 / 100
 	rng := rand.New(rand.NewPCG(1, 1))
-	r := newRecorder(t, ms, 10*ms)
 	before := heap()
-	for second := range seconds {
-		for i := range 100 {
-			due := time.Duration(second)*s + time.Duration(i)*10*ms
-			r.Record(1, Outcome{Due: due, Latency: time.Duration(rng.ExpFloat64() * float64(ms)), Service: ms})
+	r, err := New(Config{
+		Systems: []string{"old", "new"}, Over: []time.Duration{ms, 10 * ms, 50 * ms},
+		Marks: []time.Duration{600 * s, (600 + day) * s}, Recent: 75 * s, Journal: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var most uint64
+	latencies := make([]time.Duration, 4096) // drawing them would be most of the test
+	for i := range latencies {
+		latencies[i] = time.Duration(rng.ExpFloat64() * float64(20*ms))
+	}
+	drawn := 0
+	for second := range 600 + day {
+		for i := range rate {
+			due := time.Duration(second)*s + time.Duration(i)*s/rate
+			r.Offer(i%2, due)
+			r.Record(i%2, Outcome{Due: due, Latency: latencies[drawn%len(latencies)], Service: ms, Cacheable: true})
+			drawn++
 		}
-		r.Resources(1, time.Duration(second)*s, Usage{})
+		r.Resources(1, time.Duration(second+1)*s, Usage{Resident: 1})
+		for system := range 2 {
+			r.Ledger(system, time.Duration(second+1)*s, LedgerCounts{Reads: int64(second)})
+		}
+		r.Take()
+		if second%20000 == 0 {
+			most = max(most, heap())
+		}
 	}
-	used := int64(heap()) - int64(before)
+	most = max(most, heap())
+	if used, budget := int64(most)-int64(before), int64(8<<20); used > budget {
+		t.Errorf("a day takes %d bytes, want at most %d", used, budget)
+	}
+	w := r.Window(1, 600*s, (600+day)*s)
+	if want := int64(day * rate / 2); w.Requests != want || w.Latency.TotalCount() != want || len(w.Intervals) != day/30 || len(r.Intervals(1, 0, (600+day)*s)) != (600+day)/30 {
+		t.Errorf("%d requests, %d latencies, %d rows", w.Requests, w.Latency.TotalCount(), len(w.Intervals))
+	}
 	runtime.KeepAlive(r)
-	if limit := int64(seconds * 1000); used > limit {
-		t.Errorf("%d intervals take %d bytes, want at most %d", seconds, used, limit)
-	}
 }
 
 func heap() uint64 {
@@ -405,4 +456,35 @@ func BenchmarkRecord(b *testing.B) {
 			r.Record(0, o)
 		}
 	})
+}
+
+// BenchmarkLog is what a look costs the load generator's process: both
+// histograms of a second of one system.
+func BenchmarkLog(b *testing.B) {
+	rng := rand.New(rand.NewPCG(1, 1))
+	raw := make([]uint32, 1000)
+	for i := range raw {
+		raw[i] = uint32(rng.ExpFloat64() * 20000)
+	}
+	p := &Part{latency: pack(raw), service: pack(raw)}
+	var size counter
+	log, err := NewLogWriter(&size, time.Unix(1, 0), s, "benchmark")
+	if err != nil {
+		b.Fatal(err)
+	}
+	size = 0
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := p.Log(log, log); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(size)/float64(b.N), "bytes/part")
+}
+
+type counter int64
+
+func (c *counter) Write(b []byte) (int, error) {
+	*c += counter(len(b))
+	return len(b), nil
 }

@@ -3,79 +3,123 @@ package timeline
 import (
 	"encoding/binary"
 	"slices"
+	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// samples are the latencies of one interval in microseconds: as they came
-// while the interval is young, and later as a list of histogram buckets with
-// their counts, about three bytes each. Nothing is lost that a histogram would
-// keep, and a day of one-second intervals stays affordable: a dense histogram
-// takes 139 kB, of which a second fills a few hundred buckets.
-type samples struct {
-	raw    []uint32
-	packed []byte // pairs of varints: distance from the last bucket, count
+// packed is a sample of times in microseconds as a list of histogram buckets
+// with their counts, about three bytes each: pairs of varints, the distance
+// from the last bucket's lowest value and the count. Nothing is lost that a
+// histogram would keep; a dense one takes 139 kB, of which a second fills a few
+// hundred buckets.
+type packed []byte
+
+// pack makes a packed sample of values as they came.
+func pack(raw []uint32) packed {
+	if len(raw) == 0 {
+		return nil
+	}
+	entries := make([]entry, len(raw))
+	for i, v := range raw {
+		low, _ := bucket(v)
+		entries[i] = entry{low, 1}
+	}
+	return packEntries(entries)
 }
 
-// each yields every bucket's lowest value and count. Values may repeat.
-func (s samples) each(yield func(value uint32, count int64)) {
+// packHistogram makes a packed sample of a histogram of microseconds.
+func packHistogram(h *hdrhistogram.Histogram) packed {
+	var entries []entry
+	for _, bar := range h.Distribution() {
+		if bar.Count > 0 {
+			entries = append(entries, entry{uint32(bar.From), bar.Count})
+		}
+	}
+	return packEntries(entries)
+}
+
+// merge puts samples together.
+func merge(samples ...packed) packed {
+	var entries []entry
+	var last packed
+	filled := 0
+	for _, s := range samples {
+		if len(s) > 0 {
+			filled, last = filled+1, s
+		}
+	}
+	if filled < 2 {
+		return last
+	}
+	for _, s := range samples {
+		s.each(func(value uint32, count int64) { entries = append(entries, entry{value, count}) })
+	}
+	return packEntries(entries)
+}
+
+// entry is a bucket's lowest value and its count.
+type entry struct {
+	value uint32
+	count int64
+}
+
+func packEntries(entries []entry) packed {
+	slices.SortFunc(entries, func(a, b entry) int { return int(a.value) - int(b.value) })
+	p := make(packed, 0, 3*len(entries))
+	last := uint32(0)
+	for i := 0; i < len(entries); {
+		value, count := entries[i].value, int64(0)
+		for ; i < len(entries) && entries[i].value == value; i++ {
+			count += entries[i].count
+		}
+		p = binary.AppendUvarint(p, uint64(value-last))
+		p = binary.AppendUvarint(p, uint64(count))
+		last = value
+	}
+	return slices.Clip(p)
+}
+
+// each yields every bucket's lowest value and count, in ascending order.
+func (p packed) each(yield func(value uint32, count int64)) {
 	var value uint64
-	for p := s.packed; len(p) > 0; {
+	for len(p) > 0 {
 		step, n := binary.Uvarint(p)
 		count, m := binary.Uvarint(p[n:])
 		p = p[n+m:]
 		value += step
 		yield(uint32(value), int64(count))
 	}
-	for _, v := range s.raw {
-		yield(v, 1)
-	}
 }
 
-// addTo records every sample in h.
-func (s samples) addTo(h *hdrhistogram.Histogram) {
-	s.each(func(value uint32, count int64) {
+// total is the number of values.
+func (p packed) total() (n int64) {
+	p.each(func(_ uint32, count int64) { n += count })
+	return n
+}
+
+// addTo records every value in h.
+func (p packed) addTo(h *hdrhistogram.Histogram) {
+	p.each(func(value uint32, count int64) {
 		_ = h.RecordValues(int64(value), count) // in range: see micros
 	})
 }
 
-// sorted returns the buckets' lowest values in ascending order with their counts.
-func (s samples) sorted() (values []uint32, counts []int64) {
-	type entry struct {
-		value uint32
-		count int64
+// quantiles returns one value for each of qs, which must rise, as a histogram
+// would give them; nil if there is no sample.
+func (p packed) quantiles(qs ...float64) []time.Duration {
+	total := p.total()
+	if total == 0 {
+		return nil
 	}
-	var entries []entry
-	s.each(func(value uint32, count int64) {
-		low, _ := bucket(value)
-		entries = append(entries, entry{low, count})
-	})
-	slices.SortFunc(entries, func(a, b entry) int { return int(a.value) - int(b.value) })
-	for _, e := range entries {
-		if n := len(values); n > 0 && values[n-1] == e.value {
-			counts[n-1] += e.count
-			continue
+	result := make([]time.Duration, 0, len(qs))
+	var seen int64
+	p.each(func(value uint32, count int64) {
+		seen += count
+		for len(result) < len(qs) && rank(qs[len(result)], total) <= seen {
+			_, highest := bucket(value)
+			result = append(result, time.Duration(highest)*time.Microsecond)
 		}
-		values, counts = append(values, e.value), append(counts, e.count)
-	}
-	return values, counts
-}
-
-// pack returns the same samples in packed form.
-func (s samples) pack() []byte {
-	values, counts := s.sorted()
-	packed := make([]byte, 0, 3*len(values))
-	last := uint32(0)
-	for i, v := range values {
-		packed = binary.AppendUvarint(packed, uint64(v-last))
-		packed = binary.AppendUvarint(packed, uint64(counts[i]))
-		last = v
-	}
-	return slices.Clip(packed)
-}
-
-// replace puts in the packed form of everything up to the first n raw values.
-// Those that have come since stay behind it as they are.
-func (s *samples) replace(n int, packed []byte) {
-	s.raw, s.packed = slices.Clone(s.raw[n:]), packed
+	})
+	return result
 }

@@ -22,7 +22,6 @@ func (r *run) collect() {
 	r.data.Windows = map[string]timeline.Window{}
 	r.data.Missing = map[string]map[string]string{}
 	r.data.Rate = map[string]float64{}
-	r.data.Seed = r.plan.Seed
 	var longest time.Duration
 	for i, arm := range r.arms {
 		w := r.recorder.Window(i, r.stages.warmup, r.until())

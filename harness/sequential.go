@@ -98,7 +98,7 @@ func (r *run) improvement(direct, hits []load.Turn) {
 			}
 			return pairs
 		}
-		e, ok := stat.Quotient(pairs(direct), pairs(hits), level, r.plan.Seed)
+		e, ok := stat.Quotient(pairs(direct), pairs(hits), level)
 		m = gate.Measured{Value: &e.Value, Samples: int64(len(direct) + len(hits))}
 		if e.Bounded {
 			m.Low, m.High = &e.Low, &e.High

@@ -44,8 +44,6 @@ type Data struct {
 	// Stolen is the share of the machine's CPU time that went to other machines
 	// on its host while this was measured, 0 to 1.
 	Stolen float64
-	// Seed of the bootstrap. The same data and seed give the same judgement.
-	Seed uint64
 }
 
 // Measured is a metric with its two one-sided bounds, in the metric's unit.

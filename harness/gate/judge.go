@@ -203,7 +203,7 @@ func (c claim) mean() Judgement {
 	if missing != "" {
 		return inconclusive(missing)
 	}
-	e, ok := s.estimate(c.level, c.data.Seed)
+	e, ok := s.estimate(c.level)
 	if !ok {
 		return inconclusive(c.Metric.Name + " would be a division by zero")
 	}

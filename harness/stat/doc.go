@@ -1,7 +1,7 @@
 // Package stat holds the arithmetic behind verdicts: confidence bounds on
 // shares, quantiles, means and slopes, and the sample sizes they need. It
-// knows nothing about HTTP, reads no clock and draws no unseeded random
-// number, so the same sample always gives the same bound.
+// knows nothing about HTTP, reads no clock and draws no random number, so the
+// same sample always gives the same bound.
 //
 // All bounds are one-sided at the stated confidence: a lower and an upper
 // bound taken together enclose the truth with confidence 2c − 1. A bound that
@@ -13,7 +13,7 @@
 //   - Kish, Survey Sampling (1965); Korn & Graubard, Confidence intervals for
 //     proportions with small expected number of positive counts, Survey Methodology 24 (1998)
 //   - Hahn & Meeker, Statistical Intervals (1991), section 5.2
-//   - Künsch, The jackknife and the bootstrap for general stationary observations, Annals of Statistics 17 (1989)
-//   - Hesterberg, What teachers should know about the bootstrap, The American Statistician 69 (2015)
+//   - Meketon & Schmeiser, Overlapping batch means: something for nothing?, Winter Simulation Conference (1984)
+//   - Kendall, Note on bias in the estimation of autocorrelation; Marriott & Pope, Bias in the estimation of autocorrelations, Biometrika 41 (1954)
 //   - Sen, Estimates of the regression coefficient based on Kendall's tau, JASA 63 (1968)
 package stat

@@ -67,6 +67,9 @@ func (r *run) fill() {
 		return
 	}
 	r.collect()
+	if r.stages.stopped > 0 {
+		r.res.Stopped = seconds(&r.stages.stopped)
+	}
 	r.fillLoad()
 	for _, s := range r.plan.Systems {
 		r.measured(s.Name)

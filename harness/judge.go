@@ -38,9 +38,12 @@ func (r *run) collect() {
 	}
 }
 
-// until is where what is judged ends: with the last look taken, or where the
-// run was broken off before the first.
+// until is where what is judged ends: with the last look taken, where a failure
+// stopped the run, or where it was broken off before the first look.
 func (r *run) until() time.Duration {
+	if r.stages.stopped > 0 {
+		return r.stages.stopped
+	}
 	end := r.stages.end(max(1, r.stages.looked))
 	if r.report.Interrupted && r.stages.looked == 0 {
 		end = max(r.stages.warmup, min(end, r.report.Elapsed.Truncate(Interval)))
@@ -84,9 +87,29 @@ func (r *run) missing(name string, w timeline.Window) map[string]string {
 
 // judge gives one gate its verdict on what has been collected.
 func (r *run) judge(g scenario.Gate) gate.Judgement {
-	return gate.Judge(g, r.data, gate.Look{
-		Number:     max(1, r.stages.looked),
-		Planned:    r.stages.looks,
-		Confidence: r.plan.Confidence,
-	})
+	if r.stages.stopped > 0 {
+		j, _ := r.judgeEarly(g)
+		return j
+	}
+	return gate.Judge(g, r.data, r.look(max(1, r.stages.looked)))
+}
+
+// judgeEarly judges one gate before the next planned look; see
+// [gate.JudgeEarly].
+func (r *run) judgeEarly(g scenario.Gate) (j gate.Judgement, certain bool) {
+	next, at := r.stages.looked+1, r.until()
+	left := (r.stages.end(next) - at).Seconds()
+	early := gate.Early{
+		After:     at - r.stages.warmup,
+		Intervals: int((r.stages.end(next) - r.stages.warmup + Interval - 1) / Interval),
+		Remaining: map[string]float64{},
+	}
+	for _, s := range r.plan.Systems {
+		early.Remaining[s.Name] = left * r.peak() * s.Share
+	}
+	return gate.JudgeEarly(g, r.data, r.look(next), early)
+}
+
+func (r *run) look(number int) gate.Look {
+	return gate.Look{Number: number, Planned: r.stages.looks, Confidence: r.plan.Confidence, Watched: r.plan.AbortOnFailure}
 }

@@ -25,6 +25,10 @@ func (r *run) sequential(ctx context.Context) error {
 	if q.Direct == 0 || q.Hits == 0 {
 		return nil
 	}
+	if r.stages.stopped > 0 {
+		r.noSequential("the run was stopped before the sequential stage")
+		return nil
+	}
 	r.opts.Progress(Progress{Stage: "sequential", Text: "one client, straight to the upstream and then for hits"})
 	old, hit := r.plan.System(scenario.Old), r.plan.System(scenario.New)
 	if old == nil || old.Kind != scenario.KindDirect {

@@ -6,10 +6,13 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 
 	"phasegate/harness/scenario"
+	"phasegate/harness/timeline"
 )
 
 // runsPerRow is how many runs are simulated for one row of a calibration:
@@ -46,7 +49,7 @@ func TestCalibration(t *testing.T) {
 	const look = 65
 	for _, row := range calibrated {
 		g := gateOn(t, row.gate)
-		runs := runsPerRow(t, 60)
+		runs := runsPerRow(t, 40)
 		for _, f := range families {
 			for _, looks := range []int{1, 3} {
 				t.Run(fmt.Sprintf("%s, %s, %d looks", row.gate, f.name, looks), func(t *testing.T) {
@@ -85,4 +88,99 @@ func judgeAll(g scenario.Gate, d Data, look, looks int) Verdict {
 		}
 	}
 	return Inconclusive
+}
+
+// advised is what an inconclusive judgement says it needs.
+var advised = regexp.MustCompile(`need ([0-9,]+) more requests \(about `)
+
+// "Need n more requests" is a promise: a run that goes on for that much longer,
+// as it was, decides. It goes on here by its own intervals all over again, as
+// often as it takes, so that the share stays exactly what it is.
+func TestAdviceDecides(t *testing.T) {
+	t.Parallel()
+	const length, runs, longest = 30, 15, 20_000
+	for _, row := range calibrated {
+		g := gateOn(t, row.gate)
+		rng := seeded("more", row.gate)
+		tried := 0
+		for run := range runs {
+			level := []float64{0.75, 0.85, 0.95}[run%3]
+			d := simulated(rng, even(rng, length, length), level, row.bad, true)
+			j := Judge(g, d, Look{})
+			if j.Verdict != Inconclusive {
+				continue
+			}
+			m := advised.FindStringSubmatch(j.Reason)
+			if m == nil {
+				if !strings.Contains(j.Reason, "so close to the threshold") {
+					t.Errorf("%s, run %d: no advice: %s", row.gate, run, j.Reason)
+				}
+				continue
+			}
+			more, err := strconv.Atoi(strings.ReplaceAll(m[1], ",", ""))
+			if err != nil || more > longest {
+				continue // so close to the threshold that simulating it takes long
+			}
+			tried++
+			again := int(math.Ceil(float64(more) / (length * perSecond)))
+			if j := Judge(g, goneOn(d, (1+again)*length), Look{}); j.Verdict == Inconclusive {
+				t.Errorf("%s, run %d: %d more requests, and still %s", row.gate, run, more, j.Reason)
+			}
+		}
+		if tried == 0 {
+			t.Errorf("%s: no run of %d was inconclusive", row.gate, runs)
+		}
+	}
+}
+
+// goneOn is a run that goes on as it was, to so many intervals.
+func goneOn(d Data, intervals int) Data {
+	long := Data{Windows: map[string]timeline.Window{}}
+	for name, w := range d.Windows {
+		own, samples := w.Intervals, w.Resources
+		for len(w.Intervals) < intervals {
+			i := len(w.Intervals) % len(own)
+			w.Intervals = append(w.Intervals[:len(w.Intervals):len(w.Intervals)], own[i])
+			if samples != nil {
+				w.Resources = append(w.Resources[:len(w.Resources):len(w.Resources)], samples[i])
+			}
+		}
+		long.Windows[name] = w
+	}
+	return upTo(long, intervals)
+}
+
+// How many intervals of 120 requests it takes until half of what is allowed is
+// seen as such, in nine runs of ten.
+func TestPower(t *testing.T) {
+	t.Parallel()
+	const runs = 20
+	tried := families
+	if os.Getenv("PHASEGATE_CALIBRATE") == "" {
+		tried = families[:2]
+	}
+	for _, row := range calibrated {
+		g := gateOn(t, row.gate)
+		for _, f := range tried {
+			rng := seeded("power", row.gate, f.name)
+			decided := 0
+			for _, length := range []int{10, 20, 30, 45, 65, 100, 150, 250, 400} {
+				passes := 0
+				for range runs {
+					d := simulated(rng, f.series(rng, length, length), 0.5, row.bad, f.bimodal)
+					if Judge(g, d, Look{}).Verdict == Pass {
+						passes++
+					}
+				}
+				if passes >= runs*9/10 {
+					decided = length
+					break
+				}
+			}
+			t.Logf("%-26s %-12s at half of the threshold: %6d requests, %3d s, decide nine runs of ten", row.gate, f.name, decided*perSecond, decided)
+			if decided == 0 {
+				t.Errorf("%s, %s: 400 s don't show half of what is allowed", row.gate, f.name)
+			}
+		}
+	}
 }

@@ -223,8 +223,12 @@ func (c claim) mean() Judgement {
 	}
 	j := Judgement{Value: &e.Value, Samples: s.samples, Verdict: Inconclusive}
 	if !e.Bounded {
+		have := s.intervals()
 		j.Reason = fmt.Sprintf("%s is %s; a bound needs at least %d intervals with a sample, and there are %d",
-			c.Metric.Name, c.format(e.Value), stat.MinIntervals, s.intervals())
+			c.Metric.Name, c.format(e.Value), stat.MinIntervals, have)
+		if each := c.window.Seconds / float64(len(c.window.Intervals)); have < stat.MinIntervals && c.rate > 0 && each > 0 {
+			j.Reason += "; " + c.needMore(math.Ceil(c.rate*each*float64(stat.MinIntervals-have)))
+		}
 		return j
 	}
 	j.Low, j.High = &e.Low, &e.High

@@ -17,17 +17,9 @@ type Count struct{ K, N float64 }
 // The share p is a ratio of sums over m intervals, so its variance is that of
 // the residuals e = K − p·N: m/(m−1) · Σe² / n² if intervals are independent
 // of each other. Divided by the binomial variance p(1−p)/n that is the effect
-// within intervals. For the dependence between them, the same is done for
-// overlapping runs of b = m/8 and of b = m/5 intervals, and the largest effect
-// counts. Runs as long as that see slow waves too, at the price of a wider
-// bound; what reaches beyond a fifth of the run can't be told from a trend, and
-// isn't covered.
-//
-// These are estimates from few values; so that a lucky one doesn't flatter the
-// bound, each is multiplied by the squared ratio of Student's to the normal
-// quantile at the confidence of the bound it will be used for, with m − 1
-// degrees of freedom, or 3/2 · (m/b − 1) for overlapping runs (Korn & Graubard
-// 1998).
+// within intervals. For the dependence between them see [longRunVariance]; what
+// reaches beyond a fifth of the run can't be told from a trend, and isn't
+// covered.
 //
 // Fewer than two failures (or successes), or fewer than ten intervals, say
 // nothing about clustering: the effect is then 1. That is the assumption that
@@ -100,16 +92,17 @@ func ClusteredLower(k, n, effect, confidence float64) float64 {
 // that reaches beyond them, and r is blind to any that its neighbours don't
 // show; together they meet the calibration.
 //
-// Each is multiplied by (t/z)² at the confidence of the bound that it will be
-// used for.
+// These are estimates from few values; so that a lucky one doesn't flatter the
+// bound, each is multiplied by the squared ratio of Student's to the normal
+// quantile at the confidence of the bound that it will be used for (Korn &
+// Graubard 1998), with m/b − 1 degrees of freedom for batches of b. Overlapping
+// ones would have half as many again if intervals were independent; where they
+// aren't, that let pass 7 % of the runs at the threshold.
 func longRunVariance(residuals []float64, confidence float64) float64 {
 	m, largest := len(residuals), 0.0
 	for _, b := range []int{1, max(1, m/8), max(1, m/5)} {
 		runs := float64(m) / float64(b)
 		freedom := runs - 1
-		if b > 1 {
-			freedom *= 1.5
-		}
 		// Residuals add up to zero, which takes b/m of a batch's variance away.
 		variance := runs / (runs - 1) * blockVariance(residuals, b) * float64(m)
 		if b == 1 {

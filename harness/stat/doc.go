@@ -15,5 +15,7 @@
 //   - Hahn & Meeker, Statistical Intervals (1991), section 5.2
 //   - Meketon & Schmeiser, Overlapping batch means: something for nothing?, Winter Simulation Conference (1984)
 //   - Kendall, Note on bias in the estimation of autocorrelation; Marriott & Pope, Bias in the estimation of autocorrelations, Biometrika 41 (1954)
+//   - Waudby-Smith & Ramdas, Estimating means of bounded random variables by betting, JRSS B 86 (2024);
+//     Howard, Ramdas, McAuliffe & Sekhon, Time-uniform, nonparametric, nonasymptotic confidence sequences, Annals of Statistics 49 (2021)
 //   - Sen, Estimates of the regression coefficient based on Kendall's tau, JASA 63 (1968)
 package stat

@@ -85,7 +85,7 @@ func TestQuotient(t *testing.T) {
 		fast[i] = Pair{50 * (0.002 + 0.0002*rng.NormFloat64()), 50}
 	}
 	e, ok := Quotient(slow, fast, 0.95)
-	if !ok || !e.Bounded || e.Low > 232 || e.High < 232 || e.High-e.Low > 30 || e.Low >= e.High {
+	if !ok || !e.Bounded || e.Low > 232 || e.High < 232 || e.High-e.Low > 35 || e.Low >= e.High {
 		t.Errorf("Quotient = %+v, %t, want about 232", e, ok)
 	}
 	if _, ok := Quotient(slow, nil, 0.95); ok {

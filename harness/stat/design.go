@@ -118,7 +118,7 @@ func longRunVariance(residuals []float64, confidence float64) float64 {
 // neighbours is the correlation of neighbouring residuals, from 0 to 0.9, with
 // the bias of a short series taken out: it comes out too low by (1 + 3r)/m
 // (Kendall 1954; Marriott & Pope 1954). What it makes of the variance rises
-// steeply with it, so a standard error is added.
+// steeply with it, so one and a half standard errors are added.
 func neighbours(residuals []float64) float64 {
 	var products, squares float64
 	for i, e := range residuals {
@@ -131,7 +131,7 @@ func neighbours(residuals []float64) float64 {
 		return 0
 	}
 	m, r := float64(len(residuals)), products/squares
-	return min(max(0, r+(1+3*r)/m+math.Sqrt((1-r*r)/m)), 0.9)
+	return min(max(0, r+(1+3*r)/m+1.5*math.Sqrt((1-r*r)/m)), 0.9)
 }
 
 // blockVariance is the mean square of the sums of b neighbouring values, over

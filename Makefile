@@ -29,7 +29,7 @@ test: ## every test; TESTFLAGS=-race for the race detector (needs a C compiler)
 	go test $(TESTFLAGS) ./...
 
 calibrate: ## how often verdicts and stops are wrong at the threshold, 2,000 runs per row, and what decides
-	PHASEGATE_CALIBRATE=2000 go test -count 1 -timeout 30m -v -run 'Calibration|Power' ./harness/gate \
+	@PHASEGATE_CALIBRATE=2000 go test -count 1 -timeout 30m -v -run 'Calibration|Power' ./harness/gate \
 	  | awk '/_test.go:[0-9]+: / {sub(/^.*_test.go:[0-9]+: /, ""); print} /^(FAIL|ok|panic)/ {print; bad = bad || /^(FAIL|panic)/} END {exit bad}'
 
 lint: ## gofmt, go vet, staticcheck

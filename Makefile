@@ -10,7 +10,7 @@ BENCHFLAGS ?= -benchtime 1s -count 6
 
 PHASES := phase1 phase2 phase3 phase4
 
-.PHONY: help build test lint bench clean validate $(PHASES:%=validate-%)
+.PHONY: help build test calibrate lint bench clean validate $(PHASES:%=validate-%)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9$$():%_ -]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,10 @@ validate: ## the four phases in order; stops at the first that does not pass
 # reason, which go test says only with -v.
 test: ## every test; TESTFLAGS=-race for the race detector (needs a C compiler)
 	go tool -modfile=ci/tools/go.mod gotestsum --format standard-quiet -- $(TESTFLAGS) ./...
+
+calibrate: ## how often verdicts and stops are wrong at the threshold, 2,000 runs per row, and what decides
+	@PHASEGATE_CALIBRATE=2000 go test -count 1 -timeout 30m -v -run 'Calibration|Power' ./harness/gate \
+	  | awk '/_test.go:[0-9]+: / {sub(/^.*_test.go:[0-9]+: /, ""); print} /^(FAIL|ok|panic)/ {print; bad = bad || /^(FAIL|panic)/} END {exit bad}'
 
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \

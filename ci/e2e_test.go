@@ -563,3 +563,24 @@ func TestOutputFolderNotWritable(t *testing.T) {
 		t.Errorf("the message doesn't say what to do:\n%s", &p.stderr)
 	}
 }
+
+// A run that is told to stops as soon as a failure is certain, long before its
+// end, and says when; what had not failed by then isn't judged.
+func TestAbortOnFailure(t *testing.T) {
+	t.Parallel()
+	p := phasegate(t, "run", tiny, "--system", "direct", "--set", "abort=on_failure",
+		"--set", "profiles.quick.steady=60s", "--set", "gates.0=p95_latency < 200ms")
+	p.run(1)
+	r := p.result()
+	if r.Verdict != result.Fail || !r.Complete || r.Stopped == nil || *r.Stopped > 30 {
+		t.Fatalf("verdict %s, complete %t, stopped %v", r.Verdict, r.Complete, r.Stopped)
+	}
+	p.want("p95_latency", result.Fail, "whatever comes after")
+	p.want("error_rate", result.Inconclusive, "the run was stopped after")
+	if !strings.Contains(strings.Join(r.Notices, "\n"), "abort: on_failure") {
+		t.Errorf("no notice of the stop: %q", r.Notices)
+	}
+	if last := r.Timeline[len(r.Timeline)-1].T; last > *r.Stopped {
+		t.Errorf("stopped at %g s, and the timeline goes on to %g s", *r.Stopped, last)
+	}
+}

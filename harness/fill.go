@@ -64,6 +64,9 @@ func (r *record) fill() {
 		r.res.Systems[s.Name] = r.system(s.Name)
 	}
 	r.collect()
+	if r.stages.stopped > 0 {
+		r.res.Stopped = seconds(&r.stages.stopped)
+	}
 	r.fillLoad()
 	for _, s := range r.plan.Systems {
 		r.measured(s.Name)

@@ -64,6 +64,7 @@ type stages struct {
 	warmup, steady time.Duration // lengths; steady is one look's worth
 	looks          int           // planned: 1 + extensions
 	looked         int           // taken
+	stopped        time.Duration // where a failure for certain ended the run; 0 if none did
 }
 
 // end is where look number n (from 1) ends.
@@ -294,7 +295,11 @@ func (r *run) replay(ctx context.Context) error {
 	if r.evidence.started.IsZero() && !report.Started.IsZero() {
 		r.note(entry{Started: &report.Started}) // it ended before it was looked at
 	}
-	switch cause := context.Cause(loading); {
+	cause := context.Cause(loading)
+	if cause != errFailed {
+		r.stages.stopped = 0 // a failure was found, too late to stop anything
+	}
+	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case cause == errDecided, cause == errEnded && err == nil:
@@ -302,6 +307,9 @@ func (r *run) replay(ctx context.Context) error {
 		if cause == errEnded {
 			r.stages.looked = r.stages.looks
 		}
+		return nil
+	case cause == errFailed:
+		r.notice("the run was stopped %s into the steady state, since a gate had failed for certain by then (abort: on_failure); gates that had not are inconclusive", r.stages.stopped-r.stages.warmup)
 		return nil
 	case cause != errEnded:
 		return cause
@@ -312,6 +320,7 @@ func (r *run) replay(ctx context.Context) error {
 // Why the load's context was cancelled by ourselves.
 var (
 	errDecided = errors.New("every gate is decided")
+	errFailed  = errors.New("a gate has failed for certain")
 	errEnded   = errors.New("the schedule ended")
 )
 
@@ -326,6 +335,23 @@ func (r *run) decided(n int) bool {
 		}
 	}
 	return true
+}
+
+// failed looks at the run at a time before the next planned look, and reports
+// whether a gate has failed for certain, on which the run is stopped.
+func (r *run) failed(at time.Duration) bool {
+	if r.stages.looked >= r.stages.looks || at <= r.stages.warmup {
+		return false
+	}
+	r.stages.stopped = min(at, r.stages.end(r.stages.looked+1))
+	r.collect()
+	for _, g := range r.plan.Gates {
+		if _, certain := r.judgeEarly(g); certain {
+			return true
+		}
+	}
+	r.stages.stopped = 0
+	return false
 }
 
 func (r *run) sizeArms() []load.Arm {

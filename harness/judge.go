@@ -22,7 +22,6 @@ func (r *record) collect() {
 	r.data.Windows = map[string]timeline.Window{}
 	r.data.Missing = map[string]map[string]string{}
 	r.data.Rate = map[string]float64{}
-	r.data.Seed = r.plan.Seed
 	var longest time.Duration
 	for i, arm := range r.plan.Systems {
 		w := r.series.Window(i, r.stages.warmup, r.until())
@@ -48,9 +47,12 @@ func (r *record) unscheduled(m scenario.Metric) bool {
 	return r.plan.Load.Max && m.Source == scenario.FromGenerator && (m.Unit == scenario.Seconds || m.Name == "latency_improvement")
 }
 
-// until is where what is judged ends: with the last look taken, or where the
-// run was broken off before the first.
+// until is where what is judged ends: with the last look taken, where a failure
+// stopped the run, or where it was broken off before the first look.
 func (r *record) until() time.Duration {
+	if r.stages.stopped > 0 {
+		return r.stages.stopped
+	}
 	end := r.stages.end(max(1, r.stages.looked))
 	if r.report.Interrupted && r.stages.looked == 0 {
 		end = max(r.stages.warmup, min(end, r.report.Elapsed.Truncate(Interval)))
@@ -105,9 +107,29 @@ func (r *record) missing(name string, w timeline.Window) map[string]string {
 
 // judge gives one gate its verdict on what has been collected.
 func (r *record) judge(g scenario.Gate) gate.Judgement {
-	return gate.Judge(g, r.data, gate.Look{
-		Number:     max(1, r.stages.looked),
-		Planned:    r.stages.looks,
-		Confidence: r.plan.Confidence,
-	})
+	if r.stages.stopped > 0 {
+		j, _ := r.judgeEarly(g)
+		return j
+	}
+	return gate.Judge(g, r.data, r.look(max(1, r.stages.looked)))
+}
+
+// judgeEarly judges one gate before the next planned look; see
+// [gate.JudgeEarly].
+func (r *record) judgeEarly(g scenario.Gate) (j gate.Judgement, certain bool) {
+	next, at := r.stages.looked+1, r.until()
+	left := (r.stages.end(next) - at).Seconds()
+	early := gate.Early{
+		After:     at - r.stages.warmup,
+		Intervals: int((r.stages.end(next) - r.stages.warmup + Interval - 1) / Interval),
+		Remaining: map[string]float64{},
+	}
+	for _, s := range r.begun.Systems {
+		early.Remaining[s.Name] = left * s.Peak
+	}
+	return gate.JudgeEarly(g, r.data, r.look(next), early)
+}
+
+func (r *record) look(number int) gate.Look {
+	return gate.Look{Number: number, Planned: r.stages.looks, Confidence: r.plan.Confidence, Watched: r.plan.AbortOnFailure}
 }

@@ -86,7 +86,8 @@ type begunSystem struct {
 	Command []string `json:"command,omitempty"`
 	LogFile string   `json:"log_file,omitempty"` // relative to the output folder
 	Sampled bool     `json:"sampled"`            // its process is ours to sample
-	Rate    float64  `json:"rate"`               // requests per second that it is offered
+	Rate    float64  `json:"rate"`               // requests per second that it is offered …
+	Peak    float64  `json:"peak"`               // … and at the most
 }
 
 func (b *begun) system(name string) begunSystem {
@@ -115,8 +116,9 @@ type sequence struct {
 type ended struct {
 	Report      load.Report            `json:"report"`
 	Looked      int                    `json:"looked"`
-	Systems     map[string]endedSystem `json:"systems,omitempty"` // that ended by themselves
-	CPU         float64                `json:"cpu"`               // seconds that the harness used
+	Stopped     time.Duration          `json:"stopped_ns,omitempty"` // where a failure for certain ended the run
+	Systems     map[string]endedSystem `json:"systems,omitempty"`    // that ended by themselves
+	CPU         float64                `json:"cpu"`                  // seconds that the harness used
 	Interrupted bool                   `json:"interrupted,omitempty"`
 	Failure     string                 `json:"failure,omitempty"` // of the environment
 	Duration    float64                `json:"duration"`          // seconds, of everything
@@ -162,8 +164,11 @@ func (r *record) apply(e entry) error {
 		if n := e.Ended.Looked; n < 0 || n > r.stages.looks {
 			return fmt.Errorf("%d looks taken of %d", n, r.stages.looks)
 		}
+		if at := e.Ended.Stopped; at != 0 && (at <= r.stages.warmup || e.Ended.Looked == r.stages.looks || at > r.stages.end(e.Ended.Looked+1)) {
+			return fmt.Errorf("stopped after %s, with %d of %d looks taken", at, e.Ended.Looked, r.stages.looks)
+		}
 		r.ended, r.report = *e.Ended, e.Ended.Report
-		r.stages.looked = e.Ended.Looked
+		r.stages.looked, r.stages.stopped = e.Ended.Looked, e.Ended.Stopped
 	}
 	return nil
 }
@@ -316,7 +321,7 @@ func (r *run) systems() []begunSystem {
 		s := r.env.Systems()[arm.Name]
 		b := begunSystem{
 			Name: arm.Name, Kind: string(s.Kind), URL: s.URL.String(), Command: s.Command,
-			Sampled: s.PID != 0, Rate: r.offered(arm.Name),
+			Sampled: s.PID != 0, Rate: r.offered(arm.Name), Peak: r.peak() * arm.Share,
 		}
 		if s.LogFile != "" {
 			if rel, err := filepath.Rel(r.opts.Out, s.LogFile); err == nil {
@@ -331,7 +336,7 @@ func (r *run) systems() []begunSystem {
 // end sums up a run that ended with an error or without.
 func (r *run) end(ctx context.Context, err error, took time.Duration) *ended {
 	e := &ended{
-		Report: r.report, Looked: r.stages.looked,
+		Report: r.report, Looked: r.stages.looked, Stopped: r.stages.stopped,
 		Systems: map[string]endedSystem{}, CPU: probe.SelfCPU().Seconds(), Duration: took.Seconds(),
 		Interrupted: ctx.Err() != nil, Lines: r.evidence.lines,
 	}

@@ -287,7 +287,7 @@ func changes(method string) bool {
 
 // data is what the gates would be judged by.
 func (h *rehearsal) data(look int) gate.Data {
-	d := gate.Data{Windows: map[string]timeline.Window{}, Missing: map[string]map[string]string{}, Rate: map[string]float64{}, Seed: h.run.plan.Seed}
+	d := gate.Data{Windows: map[string]timeline.Window{}, Missing: map[string]map[string]string{}, Rate: map[string]float64{}}
 	end := h.run.stages.end(look)
 	if !h.complete {
 		end = min(end, h.last.Truncate(Interval))

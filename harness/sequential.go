@@ -25,6 +25,10 @@ func (r *run) sequential(ctx context.Context) error {
 	if q.Direct == 0 || q.Hits == 0 {
 		return nil
 	}
+	if r.stages.stopped > 0 {
+		r.noSequential("the run was stopped before the sequential stage")
+		return nil
+	}
 	r.opts.Progress(Progress{Stage: "sequential", Text: "one client, straight to the upstream and then for hits"})
 	old, hit := r.plan.System(scenario.Old), r.plan.System(scenario.New)
 	if old == nil || old.Kind != scenario.KindDirect {
@@ -102,7 +106,7 @@ func (r *record) improvement(direct, hits []load.Turn) {
 			}
 			return pairs
 		}
-		e, ok := stat.Quotient(pairs(direct), pairs(hits), level, r.plan.Seed)
+		e, ok := stat.Quotient(pairs(direct), pairs(hits), level)
 		m = gate.Measured{Value: &e.Value, Samples: int64(len(direct) + len(hits))}
 		if e.Bounded {
 			m.Low, m.High = &e.Low, &e.High

@@ -40,7 +40,8 @@ func (w *watch) begin(now time.Time) { w.began <- now }
 
 // run looks once an interval until ctx ends, takes every planned look but the
 // last, and ends the load by cancel when there is no sense in going on: every
-// gate is decided, or the mock upstream has died.
+// gate is decided, one has failed for certain and the plan says to stop on that,
+// or the mock upstream has died.
 func (w *watch) run(ctx context.Context, cancel context.CancelCauseFunc) {
 	select {
 	case w.base = <-w.began:
@@ -66,7 +67,7 @@ func (w *watch) run(ctx context.Context, cancel context.CancelCauseFunc) {
 	w.readMachine(0)
 	ticker := time.NewTicker(Interval)
 	defer ticker.Stop()
-	next := 1
+	next, early := 1, time.Duration(0)
 	for {
 		select {
 		case <-ctx.Done():
@@ -95,6 +96,12 @@ func (w *watch) run(ctx context.Context, cancel context.CancelCauseFunc) {
 				cancel(errDecided)
 			}
 			next++
+		}
+		// A long run is looked at less often, since each look reads all of it.
+		if at := now.Truncate(Interval); w.r.plan.AbortOnFailure && ctx.Err() == nil && at-early >= max(Interval, now/600) {
+			if early = at; w.r.failed(at) {
+				cancel(errFailed)
+			}
 		}
 	}
 }

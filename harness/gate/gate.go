@@ -44,8 +44,6 @@ type Data struct {
 	// Stolen is the share of the machine's CPU time that went to other machines
 	// on its host while this was measured, 0 to 1.
 	Stolen float64
-	// Seed of the bootstrap. The same data and seed give the same judgement.
-	Seed uint64
 }
 
 // Measured is a metric with its two one-sided bounds, in the metric's unit.
@@ -63,6 +61,9 @@ func (c Cold) share() float64 { return float64(c.First) / float64(max(c.Requests
 type Look struct {
 	Number, Planned int     // this one, from 1, of so many; 0 stands for 1
 	Confidence      float64 // of the one-sided bound over all looks together; 0 stands for 0.95
+	// Watched says that the run is stopped as soon as [JudgeEarly] is certain of
+	// a failure, which takes half of the error budget for failing.
+	Watched bool
 }
 
 // level is the confidence of this look's bounds: the error budget is divided
@@ -73,6 +74,14 @@ func (l Look) level() float64 {
 		c = 0.95
 	}
 	return 1 - (1-c)/float64(max(l.Planned, 1))
+}
+
+// failing is the confidence of the bound by which shares and quantiles fail.
+func (l Look) failing() float64 {
+	if l.Watched {
+		return 1 - (1-l.level())/2
+	}
+	return l.level()
 }
 
 // Judgement of one gate. Low and High are one-sided bounds at Confidence each;
@@ -88,10 +97,13 @@ type Judgement struct {
 
 // Judge judges one gate by the rule for its metric's estimator.
 func Judge(g scenario.Gate, d Data, look Look) Judgement {
-	c := claim{Condition: g.Condition, data: d, window: d.Windows[g.System], level: look.level(), rate: d.rate(g.System), cold: d.Cold[g.System]}
+	c := newClaim(g, d, look)
 	j := c.judge(g.System)
-	j.Confidence, j.Looks = look.level(), max(look.Number, 1)
 	c.blameMachine(&j)
+	j.Confidence, j.Looks = look.level(), max(look.Number, 1)
+	if e := g.Metric.Estimator; j.Verdict == Fail && (e == scenario.ByShare || e == scenario.ByQuantile) {
+		j.Confidence = look.failing()
+	}
 	for _, p := range []**float64{&j.Value, &j.Low, &j.High} {
 		if *p != nil && (math.IsNaN(**p) || math.IsInf(**p, 0)) {
 			*p = nil
@@ -101,6 +113,13 @@ func Judge(g scenario.Gate, d Data, look Look) Judgement {
 		j.Verdict, j.Reason = Inconclusive, "the metric has no value"
 	}
 	return j
+}
+
+func newClaim(g scenario.Gate, d Data, look Look) claim {
+	return claim{
+		Condition: g.Condition, data: d, window: d.Windows[g.System], level: look.level(), failing: look.failing(),
+		rate: d.rate(g.System), cold: d.Cold[g.System],
+	}
 }
 
 func (c claim) judge(system string) Judgement {
@@ -228,10 +247,7 @@ func (c claim) blameMachine(j *Judgement) {
 	if !atMost(c.Op) {
 		suspect = Pass
 	}
-	var lag time.Duration
-	if c.data.LagP99 != nil {
-		lag = *c.data.LagP99
-	}
+	lag := c.lag()
 	why := excuse(lag, "p99", c.data.Stolen, c.Threshold)
 	if j.Verdict != suspect || why == "" {
 		return
@@ -239,8 +255,8 @@ func (c claim) blameMachine(j *Judgement) {
 	if c.Metric.Estimator == scenario.ByQuantile && atMost(c.Op) {
 		at := limit(c.Condition) + lag
 		k, n := float64(surelySlow(&c.window, at, c.data.Stolen)), float64(c.window.Requests)
-		effect := stat.DesignEffect(c.overs().counts, c.level)
-		if low := stat.ClusteredLower(k, n, effect, c.level); low > 1-c.Metric.Quantile {
+		effect := stat.DesignEffect(c.overs().counts, c.failing)
+		if low := stat.ClusteredLower(k, n, effect, c.failing); low > 1-c.Metric.Quantile {
 			j.Reason += fmt.Sprintf("; %s, but %s surely took longer than %s from their own send", why, formatShare(k/n), formatSeconds(at.Seconds()))
 			return
 		}
@@ -250,6 +266,14 @@ func (c claim) blameMachine(j *Judgement) {
 		reason += "; otherwise: " + j.Reason
 	}
 	j.Verdict, j.Reason = Inconclusive, reason
+}
+
+// lag is by how much requests may have been sent late, 0 if that isn't known.
+func (c claim) lag() time.Duration {
+	if c.data.LagP99 == nil {
+		return 0
+	}
+	return *c.data.LagP99
 }
 
 func inconclusive(reason string) Judgement { return Judgement{Verdict: Inconclusive, Reason: reason} }

@@ -95,7 +95,7 @@ func TestJudge(t *testing.T) {
 		{"pending ones may be slow", "p95_latency < 10ms", run{seconds: 10, rate: 100, outcome: always(hit()), unfinished: 60}, Inconclusive,
 			[]string{"60 requests have not finished"}},
 
-		// Means and rates, by bootstrap.
+		// Means and rates, by batch means.
 		{"on schedule", "throughput > 15/s", phase1(always(hit())), Pass, nil},
 		{"can't be above what was offered", "throughput > 200/s", phase1(always(hit())), Fail, []string{"throughput is 120/s, at most 120/s"}},
 		{"errors aren't throughput", "throughput > 100/s", phase1(mix(5, 0.5, failed(timeline.ServerError), hit())), Fail, nil},

@@ -88,7 +88,6 @@ func (r run) data(t testing.TB, gates ...scenario.Gate) Data {
 	return Data{
 		Windows: map[string]timeline.Window{scenario.New: r.window(t, Thresholds(gates, nil)...)},
 		Rate:    map[string]float64{scenario.New: float64(r.rate)},
-		Seed:    1,
 	}
 }
 

@@ -13,11 +13,12 @@ import (
 // claim is a condition with what is needed to judge it.
 type claim struct {
 	scenario.Condition
-	data   Data
-	window timeline.Window
-	level  float64 // of the one-sided bounds
-	rate   float64 // requests per second, 0 if unknown
-	cold   Cold
+	data    Data
+	window  timeline.Window
+	level   float64 // of the one-sided bounds …
+	failing float64 // … but of the one by which a share or a quantile fails
+	rate    float64 // requests per second, 0 if unknown
+	cold    Cold
 }
 
 // atMost reports whether the claim limits the metric from above.
@@ -47,17 +48,22 @@ type bounds struct {
 	decidable         bool  // … if that many are known
 }
 
-// judgeShare judges "k/n op limit". It always reasons about the bad ones,
-// which are few: for a lower limit, about the rest of n. Requests whose end
-// isn't known are bad for a pass and don't count for a failure.
-func judgeShare(t tally, op scenario.Op, limit, level float64) bounds {
-	bad := t
+// judgeShare judges that the share of t keeps to a limit. It always reasons
+// about the bad ones, which are few: for a lower limit, about the rest of n.
+// Requests whose end isn't known are bad for a pass and don't count for a
+// failure.
+func (c claim) judgeShare(t tally, limit float64) bounds {
+	op, bad := c.Op, t
 	if !atMost(op) {
 		bad, limit = t.complement(), 1-limit
 	}
-	effect := stat.DesignEffect(bad.counts, level)
-	low := stat.ClusteredLower(bad.k, bad.n, effect, level)
-	high := stat.ClusteredUpper(bad.k+bad.unknown, bad.n+bad.unknown, effect, level)
+	effect := stat.DesignEffect(bad.counts, c.level)
+	effectFailing := effect
+	if c.failing != c.level {
+		effectFailing = stat.DesignEffect(bad.counts, c.failing)
+	}
+	low := stat.ClusteredLower(bad.k, bad.n, effectFailing, c.failing)
+	high := stat.ClusteredUpper(bad.k+bad.unknown, bad.n+bad.unknown, effect, c.level)
 	b := bounds{low: low, high: high, effect: effect}
 	strict := scenario.Less
 	if op == scenario.LessEqual || op == scenario.GreaterEqual {
@@ -65,7 +71,11 @@ func judgeShare(t tally, op scenario.Op, limit, level float64) bounds {
 	}
 	b.verdict = decide(scenario.Condition{Op: strict, Threshold: limit}, low, high)
 	if b.verdict == Inconclusive && bad.unknown == 0 {
-		b.more, b.decidable = stat.More(min(bad.k, bad.n), bad.n, effect, limit, level)
+		if k := min(bad.k, bad.n); k < limit*bad.n {
+			b.more, b.decidable = stat.More(k, bad.n, effect, limit, c.level)
+		} else {
+			b.more, b.decidable = stat.More(k, bad.n, effectFailing, limit, c.failing)
+		}
 	}
 	if !atMost(op) {
 		b.low, b.high = 1-high, 1-low
@@ -78,7 +88,7 @@ func (c claim) share() Judgement {
 	if missing != "" {
 		return inconclusive(missing)
 	}
-	b := judgeShare(t, c.Op, c.Threshold, c.level)
+	b := c.judgeShare(t, c.Threshold)
 	value := t.share()
 	j := Judgement{Value: &value, Low: &b.low, High: &b.high, Samples: int64(t.n), Verdict: b.verdict}
 	seen := fmt.Sprintf("%s (%s of %s %s%s)", formatShare(value), formatCount(t.k), formatCount(t.n), t.of, clustered(t.n, b.effect))
@@ -86,10 +96,10 @@ func (c claim) share() Judgement {
 	case b.verdict == Pass:
 	case b.verdict == Fail && atMost(c.Op):
 		j.Reason = fmt.Sprintf("%s is %s, at least %s at %s confidence; %s",
-			c.Metric.Name, seen, formatShare(b.low), formatShare(c.level), c.asks())
+			c.Metric.Name, seen, formatShare(b.low), formatShare(c.failing), c.asks())
 	case b.verdict == Fail:
 		j.Reason = fmt.Sprintf("%s is %s, at most %s at %s confidence; %s",
-			c.Metric.Name, seen, formatShare(b.high), formatShare(c.level), c.asks())
+			c.Metric.Name, seen, formatShare(b.high), formatShare(c.failing), c.asks())
 		if first := c.cold.share(); c.Metric.Name == "cache_hit_ratio" && !c.Holds(1-first) {
 			j.Reason += fmt.Sprintf("; %s of the requests were the first for their target, so a cold cache can't hit more than %s", formatShare(first), formatShare(1-first))
 		}
@@ -114,7 +124,7 @@ func (c claim) quantile() Judgement {
 	t := c.overs()
 	// p95 < T says that fewer than 5 % took T or longer.
 	allowed := 1 - c.Metric.Quantile
-	b := judgeShare(t, c.Op, allowed, c.level)
+	b := c.judgeShare(t, allowed)
 	v := min(value, w.MaxLatency).Seconds()
 	// The histogram knows three digits of it; the counts, on which side of the
 	// threshold it lies.
@@ -128,9 +138,13 @@ func (c claim) quantile() Judgement {
 	if b.verdict == Pass {
 		return j
 	}
+	confidence := c.level
+	if b.verdict == Fail {
+		confidence = c.failing
+	}
 	var r strings.Builder
 	fmt.Fprintf(&r, "p%s is %s: %s of %s requests took %s (%s to %s at %s confidence%s)", c.percentile(), formatSeconds(v),
-		formatShare(t.share()), formatCount(t.n), c.tooLong(), formatShare(b.low), formatShare(b.high), formatShare(c.level), clustered(t.n, b.effect))
+		formatShare(t.share()), formatCount(t.n), c.tooLong(), formatShare(b.low), formatShare(b.high), formatShare(confidence), clustered(t.n, b.effect))
 	if w.Proven > 0 && w.Blocking > 0 {
 		fmt.Fprintf(&r, "; %s of %s requests waited for the upstream (%s on average)",
 			formatShare(float64(w.Blocking)/float64(w.Requests)), formatCount(t.n), formatSeconds(w.BlockingSum/float64(w.Blocking)))
@@ -203,14 +217,18 @@ func (c claim) mean() Judgement {
 	if missing != "" {
 		return inconclusive(missing)
 	}
-	e, ok := s.estimate(c.level, c.data.Seed)
+	e, ok := s.estimate(c.level)
 	if !ok {
 		return inconclusive(c.Metric.Name + " would be a division by zero")
 	}
 	j := Judgement{Value: &e.Value, Samples: s.samples, Verdict: Inconclusive}
 	if !e.Bounded {
+		have := s.intervals()
 		j.Reason = fmt.Sprintf("%s is %s; a bound needs at least %d intervals with a sample, and there are %d",
-			c.Metric.Name, c.format(e.Value), stat.MinIntervals, s.intervals())
+			c.Metric.Name, c.format(e.Value), stat.MinIntervals, have)
+		if each := c.window.Seconds / float64(len(c.window.Intervals)); have < stat.MinIntervals && c.rate > 0 && each > 0 {
+			j.Reason += "; " + c.needMore(math.Ceil(c.rate*each*float64(stat.MinIntervals-have)))
+		}
 		return j
 	}
 	j.Low, j.High = &e.Low, &e.High
@@ -296,7 +314,7 @@ func judgeMeasured(c scenario.Condition, v Measured, level float64) Judgement {
 	if exact {
 		low, high = v.Value, v.Value
 	}
-	cl := claim{Condition: c, level: level}
+	cl := claim{Condition: c, level: level, failing: level}
 	if low == nil || high == nil || math.IsNaN(*low) || math.IsNaN(*high) {
 		j.Reason = fmt.Sprintf("%s is %s, from %s samples, too few to bound it", c.Metric.Name, cl.format(*v.Value), formatCount(float64(v.Samples)))
 		return j

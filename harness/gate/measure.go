@@ -144,11 +144,11 @@ func (s series) value() (float64, bool) {
 	return v, ok && !math.IsNaN(v) && !math.IsInf(v, 0)
 }
 
-func (s series) estimate(level float64, seed uint64) (stat.Estimate, bool) {
+func (s series) estimate(level float64) (stat.Estimate, bool) {
 	if s.by != nil {
-		return stat.Quotient(s.pairs, s.by, level, seed)
+		return stat.Quotient(s.pairs, s.by, level)
 	}
-	return stat.Ratio(s.pairs, level, seed)
+	return stat.Ratio(s.pairs, level)
 }
 
 // seriesOf collects a metric that is a mean, by interval.

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -12,15 +11,6 @@ import (
 	"phasegate/harness/scenario"
 	"phasegate/harness/timeline"
 )
-
-// calibrationRuns is how many runs each family of a calibration simulates: the
-// full number under PHASEGATE_CALIBRATE=1, else what a test run can afford.
-func calibrationRuns(reduced int) int {
-	if os.Getenv("PHASEGATE_CALIBRATE") == "1" {
-		return 2000
-	}
-	return reduced
-}
 
 // memory simulates what a level system holds, in bytes by second, on top of
 // which a test may put growth.
@@ -99,7 +89,7 @@ func judgeMemory(t testing.TB, text string, bytes []float64) Judgement {
 func TestGrowthCalibration(t *testing.T) {
 	t.Parallel()
 	const seed = 11
-	runs := calibrationRuns(80)
+	runs := runsPerRow(t, 80)
 	limit := 0.05 + 3*math.Sqrt(0.05*0.95/float64(runs))
 	// So large are the heaps that a huge page is nothing beside their noise, but
 	// where steps of that size are the noise.
@@ -190,7 +180,7 @@ func TestGrowthPower(t *testing.T) {
 func TestGrowthNeedIsRight(t *testing.T) {
 	t.Parallel()
 	const seed = 13
-	runs := calibrationRuns(50)
+	runs := runsPerRow(t, 50)
 	for _, tt := range []struct {
 		why    string
 		memory memory

@@ -137,6 +137,7 @@ func (c *compiler) scenario(root *value) {
 	if p.Confidence < 0.5 || p.Confidence >= 1 {
 		c.fail(root.get("confidence"), "%s is out of range; allowed: at least 50%% and below 100%%", quote(root.get("confidence").text))
 	}
+	p.AbortOnFailure = read(root, "abort", "never") == "on_failure"
 	c.profile(root)
 	c.systems(root)
 	c.upstream(root)

@@ -28,7 +28,7 @@ var faulty = []struct {
 	want          string
 }{
 	{"a typing error in a key at the top", "triggers:", "trigger:",
-		"t.yaml:17:1: unknown key trigger in a scenario (nearest: triggers); allowed: name, title, seed, upstream, systems, traffic, load, prewarm, sequential, confidence, profiles, gates, triggers, drills"},
+		"t.yaml:17:1: unknown key trigger in a scenario (nearest: triggers); allowed: name, title, seed, upstream, systems, traffic, load, prewarm, sequential, confidence, abort, profiles, gates, triggers, drills"},
 	{"a typing error further down", "latency: 20ms", "latencies: 20ms",
 		"t.yaml:3:3: unknown key latencies in upstream (nearest: latency); allowed: listen, latency, body, cache_control, vary"},
 	{"a key far from any", "latency: 20ms", "zzz: 20ms",
@@ -377,7 +377,7 @@ func TestPlaces(t *testing.T) {
 	for _, tt := range []struct{ why, src, want string }{
 		{"nothing at all", "", "t.yaml:1:1: name is missing; allowed: " + aName},
 		{"comments only", "# nothing\n", "t.yaml:1:1: name is missing; allowed: " + aName},
-		{"one word", "phase1\n", "t.yaml:1:1: phase1; allowed: a mapping with name, title, seed, upstream, systems, traffic, load, prewarm, sequential, confidence, profiles, gates, triggers, drills"},
+		{"one word", "phase1\n", "t.yaml:1:1: phase1; allowed: a mapping with name, title, seed, upstream, systems, traffic, load, prewarm, sequential, confidence, abort, profiles, gates, triggers, drills"},
 		{"Windows line ends", strings.ReplaceAll(with("latency: 20ms", "latency: 464"), "\n", "\r\n"), "t.yaml:3:12: upstream.latency: 464 has no unit; allowed: " + durations},
 		{"characters, not bytes", with("name: t\n", "{name: t, title: \"größer als…\", seed: -1}\n---\n"), "t.yaml:3:1: a second YAML document; allowed: one per file"},
 		{"after letters of several bytes", with("prewarm: {top: 400}", "sequential: {\"größe\": 1}"), "t.yaml:11:14: unknown key größe in sequential; allowed: direct, hits"},

@@ -242,6 +242,7 @@ var (
 			{name: "hits", shape: one(whole(0, 1_000_000)), help: "requests for one warm key through the new system; default 200"},
 		}}},
 		{name: "confidence", shape: one(aShare), help: "of each gate's one-sided bound, at least 50% and below 100%; default 95%"},
+		{name: "abort", shape: one(oneOf("never", "on_failure")), help: "on_failure stops the run as soon as a gate has failed for certain, whatever is still to come; half of the error budget for failing pays for that. Default never"},
 		{name: "profiles", required: true, help: "how long a run lasts", shape: shape{keys: []key{
 			{name: "quick", shape: profileShape, help: "decides what can be decided while one waits; the default"},
 			{name: "standard", shape: profileShape, help: "minutes, in real time"},

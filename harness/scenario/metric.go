@@ -23,10 +23,10 @@ type Estimator int
 const (
 	ByShare    Estimator = iota // k of n; Clopper–Pearson on the effective sample
 	ByQuantile                  // a share in disguise: how many took the threshold or longer
-	ByMean                      // mean, rate or ratio of means; moving-block bootstrap over intervals
+	ByMean                      // mean, rate or ratio of means; batch means over intervals
 	ByCount                     // none passes, one fails
 	ByPeak                      // exact for what was observed
-	BySlope                     // Theil–Sen
+	BySlope                     // line through the troughs
 	ByTime                      // exact: one observed duration
 )
 

@@ -35,9 +35,11 @@ type Plan struct {
 	Sequential     Sequential
 
 	Confidence float64 // of each gate's one-sided bound
-	Gates      []Gate
-	Triggers   []Trigger
-	Drills     []Drill // written, and not run by this version
+	// AbortOnFailure stops the run as soon as a gate has failed for certain.
+	AbortOnFailure bool
+	Gates          []Gate
+	Triggers       []Trigger
+	Drills         []Drill // written, and not run by this version
 
 	// Notices are what compiling decided that a reader of the figures must
 	// know: prewarm dropped for a log, keys that don't apply, a time scale.

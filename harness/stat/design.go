@@ -17,17 +17,9 @@ type Count struct{ K, N float64 }
 // The share p is a ratio of sums over m intervals, so its variance is that of
 // the residuals e = K − p·N: m/(m−1) · Σe² / n² if intervals are independent
 // of each other. Divided by the binomial variance p(1−p)/n that is the effect
-// within intervals. For the dependence between them, the same is done for
-// overlapping runs of b = m/8 and of b = m/5 intervals, and the largest effect
-// counts. Runs as long as that see slow waves too, at the price of a wider
-// bound; what reaches beyond a fifth of the run can't be told from a trend, and
-// isn't covered.
-//
-// These are estimates from few values; so that a lucky one doesn't flatter the
-// bound, each is multiplied by the squared ratio of Student's to the normal
-// quantile at the confidence of the bound it will be used for, with m − 1
-// degrees of freedom, or 3/2 · (m/b − 1) for overlapping runs (Korn & Graubard
-// 1998).
+// within intervals. For the dependence between them see [longRunVariance]; what
+// reaches beyond a fifth of the run can't be told from a trend, and isn't
+// covered.
 //
 // Fewer than two failures (or successes), or fewer than ten intervals, say
 // nothing about clustering: the effect is then 1. That is the assumption that
@@ -52,18 +44,7 @@ func DesignEffect(counts []Count, confidence float64) float64 {
 			residuals = append(residuals, c.K-p*c.N)
 		}
 	}
-	effect := 1.0
-	for _, b := range []int{1, max(1, m/8), m / 5} {
-		runs := float64(m) / float64(b)
-		freedom := runs - 1
-		if b > 1 {
-			freedom *= 1.5
-		}
-		// Residuals add up to zero, which takes b/m of a block's variance away.
-		variance := runs / (runs - 1) * blockVariance(residuals, b) * float64(m)
-		effect = max(effect, variance/(n*p*(1-p))*studentFactor(freedom, confidence))
-	}
-	return effect
+	return max(1, longRunVariance(residuals, confidence)/(n*p*(1-p)))
 }
 
 // ClusteredUpper is [Upper] for a sample with the given design effect. Failures
@@ -102,6 +83,57 @@ func ClusteredLower(k, n, effect, confidence float64) float64 {
 	return Lower(k/effect, n/effect, confidence)
 }
 
+// longRunVariance is the variance of the sum of residuals that add up to zero,
+// one per interval, as the largest of four estimates: from single intervals,
+// from overlapping batches of m/8 and m/5 neighbours (Meketon & Schmeiser 1984),
+// and from single intervals times (1 + r) ÷ (1 − r), which is what the
+// correlation r of neighbours makes of it where dependence fades geometrically,
+// as in AR(1) and in bursts of random length. Batches are short of dependence
+// that reaches beyond them, and r is blind to any that its neighbours don't
+// show; together they meet the calibration.
+//
+// These are estimates from few values; so that a lucky one doesn't flatter the
+// bound, each is multiplied by the squared ratio of Student's to the normal
+// quantile at the confidence of the bound that it will be used for (Korn &
+// Graubard 1998), with m/b − 1 degrees of freedom for batches of b. Overlapping
+// ones would have half as many again if intervals were independent; where they
+// aren't, that let pass 7 % of the runs at the threshold.
+func longRunVariance(residuals []float64, confidence float64) float64 {
+	m, largest := len(residuals), 0.0
+	for _, b := range []int{1, max(1, m/8), max(1, m/5)} {
+		runs := float64(m) / float64(b)
+		freedom := runs - 1
+		// Residuals add up to zero, which takes b/m of a batch's variance away.
+		variance := runs / (runs - 1) * blockVariance(residuals, b) * float64(m)
+		if b == 1 {
+			r := neighbours(residuals)
+			variance *= (1 + r) / (1 - r)
+			freedom *= (1 - r) / (1 + r)
+		}
+		largest = max(largest, variance*studentFactor(max(freedom, 2), confidence))
+	}
+	return largest
+}
+
+// neighbours is the correlation of neighbouring residuals, from 0 to 0.9, with
+// the bias of a short series taken out: it comes out too low by (1 + 3r)/m
+// (Kendall 1954; Marriott & Pope 1954). What it makes of the variance rises
+// steeply with it, so one and a half standard errors are added.
+func neighbours(residuals []float64) float64 {
+	var products, squares float64
+	for i, e := range residuals {
+		squares += e * e
+		if i > 0 {
+			products += e * residuals[i-1]
+		}
+	}
+	if !(squares > 0) {
+		return 0
+	}
+	m, r := float64(len(residuals)), products/squares
+	return min(max(0, r+(1+3*r)/m+1.5*math.Sqrt((1-r*r)/m)), 0.9)
+}
+
 // blockVariance is the mean square of the sums of b neighbouring values, over
 // all runs of b, per value.
 func blockVariance(values []float64, b int) float64 {
@@ -123,11 +155,4 @@ func studentFactor(freedom, confidence float64) float64 {
 	t := distuv.StudentsT{Mu: 0, Sigma: 1, Nu: freedom}.Quantile(confidence)
 	z := distuv.UnitNormal.Quantile(confidence)
 	return max(1, t*t/(z*z))
-}
-
-// blockLength is the number of neighbouring intervals that are resampled
-// together: ⌈m^⅓⌉, the order at which the moving-block bootstrap's error is
-// smallest (Künsch 1989; Hall, Horowitz & Jing 1995).
-func blockLength(m int) int {
-	return max(1, int(math.Ceil(math.Cbrt(float64(m))-1e-9)))
 }

@@ -33,7 +33,7 @@ func TestDesignEffect(t *testing.T) {
 		// The same failures one per request, evenly mixed by chance, stay near 1.
 		{"the same share, spread", spread(100, 100, func(i int) float64 { return float64(4 + i*7%13) }), 1, 2.5},
 		// 20 seconds in a row of 100 fail: one event.
-		{"one long outage", spread(100, 100, func(i int) float64 { return float64(i/20/4) * 100 }), 500, 2500},
+		{"one long outage", spread(100, 100, func(i int) float64 { return float64(i/20/4) * 100 }), 500, 3500},
 		{"empty intervals aren't clean ones", spread(65, 0, func(int) float64 { return 0 }), 1, 1},
 	} {
 		if got := DesignEffect(tt.counts, 0.95); !(got >= tt.low && got <= tt.high) {

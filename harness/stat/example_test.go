@@ -38,7 +38,7 @@ func ExampleRatio() {
 	for i := range 30 {
 		seconds = append(seconds, stat.Pair{Num: float64(118 + i%5), Den: 1})
 	}
-	e, _ := stat.Ratio(seconds, 0.95, 1)
+	e, _ := stat.Ratio(seconds, 0.95)
 	fmt.Printf("%.0f/s, bounded: %t\n", e.Value, e.Bounded)
 	// Output: 120/s, bounded: true
 }

@@ -16,6 +16,10 @@ func TestIntervalPublished(t *testing.T) {
 		{15, 148, 0.0578, 0.1617},
 		{0, 20, 0.0000, 0.1684},
 		{1, 29, 0.0009, 0.1776},
+		// Geigy Scientific Tables, Documenta (exact confidence limits for p), n = 10.
+		{0, 10, 0.0000, 0.3085},
+		{1, 10, 0.0025, 0.4450},
+		{5, 10, 0.1871, 0.8129},
 	} {
 		low, high := Interval(tt.k, tt.n, 0.95)
 		if math.Abs(low-tt.low) > 5e-5 || math.Abs(high-tt.high) > 5e-5 {

@@ -26,11 +26,9 @@ const MaxRows = 3600
 // residuals vary with how independent requests would: what fails together
 // within a row adds to the row's residual in full, so dependence up to the
 // row's length, which narrower rows would have to find between neighbours, is
-// inside; the runs of an eighth and of a fifth of all rows are as long in
+// inside; the batches of an eighth and of a fifth of all rows are as long in
 // seconds as they were, and more than a thousand rows leave degrees of freedom
-// enough. The moving blocks of the bootstrap are ⌈m^⅓⌉ rows, so in seconds they
-// become longer, which keeps more of the dependence, and there are still well
-// over a hundred of them.
+// enough. The bounds on means rest on the same batches.
 type Series struct {
 	interval time.Duration
 	over     []time.Duration // ascending, distinct

@@ -33,6 +33,9 @@ type Result struct {
 	Verdict    Verdict `json:"verdict"`
 	Incomplete string  `json:"incomplete,omitempty"`
 	Error      string  `json:"error,omitempty"` // set with verdict "error"
+	// Stopped is where a gate that had failed for certain ended the run (abort:
+	// on_failure), in seconds on the timeline's clock; nil if none did.
+	Stopped *float64 `json:"stopped,omitempty"`
 
 	Environment Environment `json:"environment"`
 	// Notices must be read before the figures: what was scaled, assumed, not

@@ -1,0 +1,104 @@
+package stat
+
+import (
+	"math"
+
+	"gonum.org/v1/gonum/stat/distuv"
+)
+
+// Pair is one interval's contribution to a ratio of sums: latencies and
+// requests for a mean, responses and seconds for a rate.
+type Pair struct{ Num, Den float64 }
+
+// Estimate is a value with its one-sided bounds. Bounded is false where the
+// sample has no bounds to offer; Low and High are then equal to Value.
+type Estimate struct {
+	Value, Low, High float64
+	Bounded          bool
+}
+
+// MinIntervals is the least number of intervals from which a bound is made.
+const MinIntervals = 10
+
+// Ratio estimates ΣNum ÷ ΣDen, with bounds from the variance of the residuals
+// Num − value · Den, neighbours that go together included: see
+// [longRunVariance].
+//
+// The bounds allow for skewness. Where an interval is rarely much worse than
+// the rest, a run that met few such intervals looks both better and more
+// certain than one that met many; so half of the distance from the lowest interval
+// is bounded from above on the scale of its logarithm, and so is, from below,
+// half of that from the highest one: the whole of it would do for a process
+// whose intervals are log-normal, and isn't enough where counting adds a
+// symmetric noise. Where intervals are alike that makes no difference.
+//
+// The moving-block bootstrap (Künsch 1989; blocks of ⌈m^⅓⌉, expanded
+// percentiles) stood here before, and failed its calibration: of runs at the
+// threshold it let pass about 10 % where half of an interval's deviation is
+// carried over to the next, and 16 % where seven tenths are.
+//
+// ok is false if ΣDen isn't positive. With fewer than [MinIntervals] that have
+// a denominator there are no bounds.
+func Ratio(series []Pair, confidence float64) (e Estimate, ok bool) {
+	var sum Pair
+	filled := make([]Pair, 0, len(series))
+	lowest, highest := math.Inf(1), math.Inf(-1)
+	for _, p := range series {
+		sum.Num += p.Num
+		sum.Den += p.Den
+		if p.Den > 0 {
+			filled = append(filled, p)
+			lowest, highest = min(lowest, p.Num/p.Den), max(highest, p.Num/p.Den)
+		}
+	}
+	value := sum.Num / sum.Den
+	if !(sum.Den > 0) || math.IsNaN(value) || math.IsInf(value, 0) {
+		return Estimate{}, false
+	}
+	e = Estimate{Value: value, Low: value, High: value}
+	if len(filled) < MinIntervals || !(confidence > 0.5 && confidence < 1) {
+		return e, true
+	}
+	residuals := make([]float64, len(filled))
+	for i, p := range filled {
+		residuals[i] = p.Num - value*p.Den
+	}
+	off := distuv.UnitNormal.Quantile(confidence) * math.Sqrt(longRunVariance(residuals, confidence)) / sum.Den
+	low, high := value-skewed(off, (highest-value)/2), value+skewed(off, (value-lowest)/2)
+	if math.IsNaN(low) || math.IsInf(low, 0) || math.IsNaN(high) || math.IsInf(high, 0) {
+		return e, true
+	}
+	e.Low, e.High, e.Bounded = low, high, true
+	return e, true
+}
+
+// skewed is how far a distance may grow whose logarithm is off by as much as
+// the distance itself is, to first order.
+func skewed(off, distance float64) float64 {
+	if !(off > 0 && distance > 0) {
+		return max(off, 0)
+	}
+	return distance * math.Expm1(off/distance)
+}
+
+// Quotient estimates the ratio of two positive ratios, such as the mean of one
+// arm over that of another. The relative distances to their bounds add up in
+// quadrature: the arms are taken as independent of each other, which is wider
+// than the truth where a disturbance hits both at once. There are no bounds
+// where one of the arms has none, or its lower one isn't positive.
+func Quotient(a, b []Pair, confidence float64) (e Estimate, ok bool) {
+	num, ok1 := Ratio(a, confidence)
+	den, ok2 := Ratio(b, confidence)
+	value := num.Value / den.Value
+	if !ok1 || !ok2 || math.IsNaN(value) || math.IsInf(value, 0) {
+		return Estimate{}, false
+	}
+	e = Estimate{Value: value, Low: value, High: value}
+	if !num.Bounded || !den.Bounded || !(num.Low > 0 && den.Low > 0) {
+		return e, true
+	}
+	e.Low = value * math.Exp(-math.Hypot(math.Log(num.Value/num.Low), math.Log(den.High/den.Value)))
+	e.High = value * math.Exp(math.Hypot(math.Log(num.High/num.Value), math.Log(den.Value/den.Low)))
+	e.Bounded = true
+	return e, true
+}

@@ -10,7 +10,7 @@ BENCHFLAGS ?= -benchtime 1s -count 6
 
 PHASES := phase1 phase2 phase3 phase4
 
-.PHONY: help build test calibrate lint bench clean validate $(PHASES:%=validate-%)
+.PHONY: help build test calibrate lint bench peers bench-stall bench-load clean validate $(PHASES:%=validate-%)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9$$():%_ -]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,10 +38,21 @@ lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
 	  if [ -n "$$unformatted" ]; then echo "not gofmt-ed:"; echo "$$unformatted"; exit 1; fi
 	go vet ./...
+	cd ci/peers && go vet ./... && go test ./...
 	go tool -modfile=ci/tools/go.mod staticcheck ./...
 
 bench: ## go test -bench, ready for benchstat
 	go test -run '^$$' -bench . $(BENCHFLAGS) ./...
+
+# Rivals are built in a module of their own, so that none is a dependency of ours.
+peers:
+	cd ci/peers && go build -o ../../bin/peers/ . fortio.org/fortio github.com/rakyll/hey github.com/tsenart/vegeta/v12
+
+bench-stall: peers ## what p99 each load generator sees of a server that stalls for 2 of 8 s
+	./bin/peers/peers stall
+
+bench-load: peers ## the load generators' highest rates and CPU per request, beside each other
+	./bin/peers/peers load
 
 clean: ## remove bin/ and out/
 	rm -rf bin out

@@ -1,0 +1,49 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "peers:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	if len(args) == 0 {
+		args = []string{""}
+	}
+	switch args[0] {
+	case "serve": // the server, started by the benches
+		return serve(ctx, args[1:])
+	case "phasegate": // our generator, as a process like the others
+		return generate(ctx, args[1:])
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	b := bench{self: self, bin: filepath.Dir(self), rounds: 3}
+	if len(args) > 1 {
+		if b.rounds, err = strconv.Atoi(args[1]); err != nil || b.rounds < 1 || b.rounds > 100 {
+			return fmt.Errorf("read the number of rounds: found %q; allowed is 1 to 100", args[1])
+		}
+	}
+	switch args[0] {
+	case "stall":
+		return b.stall(ctx, os.Stdout)
+	case "load":
+		return b.load(ctx, os.Stdout)
+	}
+	return fmt.Errorf("found %q; allowed is stall or load, and a number of rounds", args[0])
+}

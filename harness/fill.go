@@ -267,7 +267,10 @@ func (r *record) fillLoad() {
 		if arm.Queued > 0 && r.plan.Load.Connections == 0 {
 			r.notice("%d of %d requests to the %s system found all its %d connections busy: their wait is in the latency; load.connections raises the number", arm.Queued, arm.Offered, arm.Name, arm.Limit)
 		}
-		if arm.Name == scenario.New && r.begun.Replayed && arm.Steady.Cacheable > 0 {
+		if arm.Earlier > 0 {
+			r.notice("%d answers of the %s system were made before this run began: its cache was warm from something else, and its hits aren't what the run itself has led to", arm.Earlier, arm.Name)
+		}
+		if arm.Name == scenario.New && r.begun.Replayed && arm.Steady.Cacheable > 0 && arm.Earlier == 0 {
 			r.notice("%s system: %s", arm.Name, arm.Steady)
 		}
 	}

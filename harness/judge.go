@@ -15,7 +15,7 @@ func (r *record) collect() {
 	r.data.Values = map[string]map[string]gate.Measured{scenario.New: r.values}
 	r.data.Cold = map[string]gate.Cold{}
 	for _, arm := range r.report.Arms {
-		if r.begun.Replayed {
+		if r.begun.Replayed && arm.Earlier == 0 {
 			r.data.Cold[arm.Name] = gate.Cold{First: int64(arm.Steady.First), Requests: int64(arm.Steady.Cacheable)}
 		}
 	}

@@ -109,6 +109,7 @@ type machineCPU struct {
 type sequence struct {
 	Direct []load.Turn `json:"direct,omitempty"`
 	Hits   []load.Turn `json:"hits,omitempty"`
+	Stolen float64     `json:"stolen,omitempty"` // share of the machine's CPU time that went to others meanwhile
 	None   string      `json:"none,omitempty"`
 }
 
@@ -158,7 +159,7 @@ func (r *record) apply(e entry) error {
 		r.evaluate(*e.Evaluate)
 	case e.Sequence != nil:
 		if r.noSequence = e.Sequence.None; r.noSequence == "" {
-			r.improvement(e.Sequence.Direct, e.Sequence.Hits)
+			r.improvement(e.Sequence)
 		}
 	case e.Ended != nil:
 		if n := e.Ended.Looked; n < 0 || n > r.stages.looks {

@@ -8,6 +8,7 @@ import (
 
 	"phasegate/harness/gate"
 	"phasegate/harness/load"
+	"phasegate/harness/probe"
 	"phasegate/harness/scenario"
 	"phasegate/harness/stat"
 )
@@ -44,6 +45,7 @@ func (r *run) sequential(ctx context.Context) error {
 		return nil
 	}
 	target := strings.ReplaceAll(r.plan.Load.Path, "{key}", "sequential")
+	total, stolen, _ := probe.MachineCPU() // where it can't be read, nothing is excused
 	direct, err := r.timed(ctx, scenario.Old, q.Direct, target)
 	if err == nil {
 		var before, after uint64
@@ -59,7 +61,11 @@ func (r *run) sequential(ctx context.Context) error {
 			if fetched := after - before; fetched > 1 {
 				err = fmt.Errorf("%d of %d requests for one key went to the upstream, so there are no hits to time", fetched, len(hits)+1)
 			} else {
-				r.note(entry{Sequence: &sequence{Direct: direct, Hits: hits}})
+				s := &sequence{Direct: direct, Hits: hits}
+				if totalNow, stolenNow, _ := probe.MachineCPU(); totalNow > total {
+					s.Stolen = float64(stolenNow-stolen) / float64(totalNow-total)
+				}
+				r.note(entry{Sequence: s})
 			}
 		}
 	}
@@ -97,7 +103,8 @@ func (r *run) reads(ctx context.Context) (uint64, error) {
 
 // improvement derives the metrics: the ratio of the mean service times, and
 // that of the rates, which one client in a closed loop reaches with whole turns.
-func (r *record) improvement(direct, hits []load.Turn) {
+func (r *record) improvement(s *sequence) {
+	direct, hits := s.Direct, s.Hits
 	level := 1 - (1-r.plan.Confidence)/float64(r.stages.looks)
 	measured := func(of func(load.Turn) time.Duration) (m gate.Measured, ok bool) {
 		pairs := func(turns []load.Turn) (pairs []stat.Pair) {
@@ -107,7 +114,7 @@ func (r *record) improvement(direct, hits []load.Turn) {
 			return pairs
 		}
 		e, ok := stat.Quotient(pairs(direct), pairs(hits), level)
-		m = gate.Measured{Value: &e.Value, Samples: int64(len(direct) + len(hits))}
+		m = gate.Measured{Value: &e.Value, Samples: int64(len(direct) + len(hits)), Stolen: s.Stolen}
 		if e.Bounded {
 			m.Low, m.High = &e.Low, &e.High
 		}

@@ -46,7 +46,7 @@ func generate(ctx context.Context, args []string) error {
 		Load: scenario.Load{
 			Rate: []scenario.Segment{{From: *rate, To: *rate}}, Max: *rate == 0,
 			Protocols: []scenario.ProtocolShare{{Protocol: scenario.Protocol(*protocol), Share: 1}},
-			Path: path, Keys: scenario.Keys{Distribution: scenario.Uniform, Count: 1},
+			Path:      path, Keys: scenario.Keys{Distribution: scenario.Uniform, Count: 1},
 			Timeout: 30 * time.Second, Verify: true,
 		},
 		Length: *length, Sink: recorder,

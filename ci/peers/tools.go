@@ -55,17 +55,20 @@ var tools = []tool{
 		},
 		read: func(_ job, out []byte) (f figures, err error) { return f, json.Unmarshal(out, &f) },
 	},
+	// As it comes, all its connections send at once and then wait together; with
+	// -uniform, which it recommends for latency, they take turns, as ours do.
 	{
-		// Its own recommendation for latency is -uniform, which spreads the
-		// connections' sends; catching up on what a stall held back is its default.
 		name: "fortio", program: "fortio",
+		args: func(j job) []string { return fortioArgs(j) },
+		read: readFortio,
+	},
+	{
+		name: "fortio -uniform", program: "fortio",
 		args: func(j job) []string {
-			args := []string{"load", "-quiet", "-json", "-", "-p", "99", "-r", "0.0001", "-uniform", "-c", strconv.Itoa(j.connections),
-				"-qps", strconv.Itoa(j.rate), "-t", j.length.String(), "-timeout", "30s"}
-			if j.http2 {
-				args = append(args, "-stdclient", "-h2")
+			if j.rate == 0 {
+				return nil // nothing to spread
 			}
-			return append(args, j.target())
+			return fortioArgs(j, "-uniform")
 		},
 		read: readFortio,
 	},
@@ -130,6 +133,15 @@ var tools = []tool{
 		},
 		read: readWrk,
 	},
+}
+
+func fortioArgs(j job, more ...string) []string {
+	args := []string{"load", "-quiet", "-json", "-", "-p", "99", "-r", "0.0001", "-c", strconv.Itoa(j.connections),
+		"-qps", strconv.Itoa(j.rate), "-t", j.length.String(), "-timeout", "30s"}
+	if j.http2 {
+		args = append(args, "-stdclient", "-h2")
+	}
+	return append(append(args, more...), j.target())
 }
 
 func readFortio(_ job, out []byte) (figures, error) {

@@ -50,6 +50,7 @@ type Data struct {
 type Measured struct {
 	Value, Low, High *float64
 	Samples          int64
+	Stolen           float64 // as [Data].Stolen, while this was measured
 }
 
 // Cold counts requests that were the first for their target.

@@ -111,6 +111,7 @@ func TestJudge(t *testing.T) {
 
 		// Counts.
 		{"no wrong response", "wrong_responses <= 0", phase1(always(hit())), Pass, []string{"none in 7,800 requests, so at 95 % confidence fewer than 0.0384 % of all"}},
+		{"one that was cut off is wrong too", "wrong_responses <= 0", phase1(first(1, timeline.Outcome{Class: timeline.Transport, Truncated: true}, hit())), Fail, []string{"1 of 7,800 requests"}},
 		{"one is too many", "wrong_responses <= 0", phase1(first(1, failed(timeline.Wrong), hit())), Fail, []string{"1 of 7,800 requests"}},
 		{"nothing could be checked", "wrong_responses <= 0", phase1(always(timeline.Outcome{Cacheable: true})), Inconclusive, []string{"none could be checked"}},
 		{"a stale one", "stale_responses < 1", phase1(first(1, timeline.Outcome{Proven: true, Stale: true}, hit())), Fail, nil},
@@ -240,12 +241,13 @@ func TestJudgeMeasured(t *testing.T) {
 		verdict Verdict
 		reason  string
 	}{
-		{"bounds above", "throughput_improvement > 42", Measured{ptr(400.), ptr(380.), ptr(420.), 200}, Pass, ""},
-		{"bounds below", "throughput_improvement > 42", Measured{ptr(30.), ptr(28.), ptr(32.), 200}, Fail, "at most 32x"},
-		{"between", "throughput_improvement > 42", Measured{ptr(44.), ptr(40.), ptr(48.), 200}, Inconclusive, "need 600 more samples"},
+		{"bounds above", "throughput_improvement > 42", Measured{Value: ptr(400.), Low: ptr(380.), High: ptr(420.), Samples: 200}, Pass, ""},
+		{"bounds below", "throughput_improvement > 42", Measured{Value: ptr(30.), Low: ptr(28.), High: ptr(32.), Samples: 200}, Fail, "at most 32x"},
+		{"bounds below, on a starved machine", "throughput_improvement > 42", Measured{Value: ptr(30.), Low: ptr(28.), High: ptr(32.), Samples: 200, Stolen: 0.1}, Inconclusive, "the machine was starved: 10 %"},
+		{"between", "throughput_improvement > 42", Measured{Value: ptr(44.), Low: ptr(40.), High: ptr(48.), Samples: 200}, Inconclusive, "need 600 more samples"},
 		{"no bounds", "throughput_improvement > 42", Measured{Value: ptr(400.), Samples: 1}, Inconclusive, "too few to bound it"},
 		{"no value", "throughput_improvement > 42", Measured{}, Inconclusive, "was not measured"},
-		{"not a number", "throughput_improvement > 42", Measured{ptr(math.NaN()), ptr(1.), ptr(2.), 5}, Inconclusive, "was not measured"},
+		{"not a number", "throughput_improvement > 42", Measured{Value: ptr(math.NaN()), Low: ptr(1.), High: ptr(2.), Samples: 5}, Inconclusive, "was not measured"},
 		{"exact", "rollback_time < 30s", Measured{Value: ptr(4.), Samples: 1}, Pass, ""},
 		{"exact and too long", "rollback_time < 30s", Measured{Value: ptr(31.), Samples: 1}, Fail, "rollback_time is 31s; the gate asks for < 30s"},
 	} {

@@ -326,6 +326,12 @@ func judgeMeasured(c scenario.Condition, v Measured, level float64) Judgement {
 		}
 		return j
 	}
+	if j.Verdict == Fail && v.Stolen > MaxStolen {
+		// Hits are short, and whatever holds them up makes the ratio smaller.
+		j.Low, j.High = nil, nil
+		j.Verdict, j.Reason = Inconclusive, fmt.Sprintf("%s; otherwise: %s is %s", excuse(0, "", v.Stolen, 1), c.Metric.Name, cl.format(*v.Value))
+		return j
+	}
 	cl.explainBounds(&j, func(factor float64) string {
 		return fmt.Sprintf("need %s more samples", formatCount(math.Ceil(float64(v.Samples)*(factor*factor-1))))
 	})

@@ -209,7 +209,7 @@ func seriesOf(m scenario.Metric, d Data, w *timeline.Window) (s series, missing 
 func countOf(m scenario.Metric, w *timeline.Window) (n int64, missing string) {
 	switch m.Name {
 	case "wrong_responses":
-		n = w.Class[timeline.Wrong]
+		n = w.Class[timeline.Wrong] + w.Truncated
 	case "stale_responses":
 		n = w.Stale
 	default:

@@ -288,14 +288,14 @@ func (c *conn) readBody(method string, a *answer) error {
 		case err == io.EOF && length < 0:
 			if length == -1 {
 				if err := h.ReadTrailer(c.br); err != nil {
-					return fmt.Errorf("the answer was cut off after %d bytes of its body: %w", a.length, noEOF(err))
+					return &truncatedError{fmt.Errorf("the answer was cut off after %d bytes of its body: %w", a.length, noEOF(err))}
 				}
 			}
 			return nil
 		case err != nil && length > 0:
-			return fmt.Errorf("the answer was cut off after %d of %d bytes of its body: %w", a.length, length, noEOF(err))
+			return &truncatedError{fmt.Errorf("the answer was cut off after %d of %d bytes of its body: %w", a.length, length, noEOF(err))}
 		case err != nil:
-			return fmt.Errorf("the answer was cut off after %d bytes of its body: %w", a.length, noEOF(err))
+			return &truncatedError{fmt.Errorf("the answer was cut off after %d bytes of its body: %w", a.length, noEOF(err))}
 		case a.length > maxBody:
 			return fmt.Errorf("a body of more than %d bytes", int64(maxBody))
 		}

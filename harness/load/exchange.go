@@ -44,6 +44,7 @@ type exchange struct {
 	status   int          // 0 without a whole response
 	received int64        // bytes of its body
 	protocol wireProtocol // that the complete response came by
+	earlier  bool         // the answer was made before the run began
 	version  uint64       // as the answer describes itself; 0 where it doesn't
 }
 
@@ -62,6 +63,12 @@ func (s *side) deadline(j job) time.Time { return s.base.Add(j.due + s.g.timeout
 // errExpired is why a request was never sent.
 var errExpired = fmt.Errorf("every connection was busy: %w", os.ErrDeadlineExceeded)
 
+// truncatedError is the end of an answer within its body.
+type truncatedError struct{ err error }
+
+func (e *truncatedError) Error() string { return e.err.Error() }
+func (e *truncatedError) Unwrap() error { return e.err }
+
 func (s *side) expired(j job) bool { return time.Since(s.base) >= j.due+s.g.timeout }
 
 // unanswered makes the outcome of a request without a complete answer. Where it
@@ -77,6 +84,8 @@ func (s *side) unanswered(x *exchange, j job, err error, when time.Time) {
 			now = min(now, j.due+s.g.timeout)
 		}
 	}
+	var cut *truncatedError
+	x.Truncated = x.Class == timeline.Transport && errors.As(err, &cut)
 	x.Latency = now - j.due
 	if x.sent {
 		sent := when.Sub(s.base)
@@ -94,7 +103,7 @@ func (s *side) answerTo(x *exchange, j job, a *answer, target []byte, when time.
 		method: j.method, target: target, variant: s.g.variant(j.request), asks: j.asked(), sent: when,
 		from: s.arm.from, since: s.g.since, version: known, verify: s.arm.verify, catalog: s.g.catalog,
 	}, a)
-	x.Class, x.why, x.version = f.class, f.why, f.version
+	x.Class, x.why, x.version, x.earlier = f.class, f.why, f.version, f.earlier
 	x.Stale, x.Blocking, x.Proven = f.stale, f.blocking, f.proven
 	if x.Cacheable {
 		x.Claim = claimOf(h)

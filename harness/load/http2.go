@@ -186,9 +186,9 @@ func readStream(response *http.Response, method string, a *answer) error {
 		case err == io.EOF:
 			return nil
 		case err != nil && response.ContentLength > 0:
-			return fmt.Errorf("the answer was cut off after %d of %d bytes of its body: %w", a.length, response.ContentLength, err)
+			return &truncatedError{fmt.Errorf("the answer was cut off after %d of %d bytes of its body: %w", a.length, response.ContentLength, err)}
 		case err != nil:
-			return fmt.Errorf("the answer was cut off after %d bytes of its body: %w", a.length, err)
+			return &truncatedError{fmt.Errorf("the answer was cut off after %d bytes of its body: %w", a.length, err)}
 		case a.length > maxBody:
 			return fmt.Errorf("a body of more than %d bytes", int64(maxBody))
 		}

@@ -328,6 +328,11 @@ func TestHTTP2OnTheWire(t *testing.T) {
 				t.Fatalf("%s: %v", tt.why, err)
 			}
 			a := report.Arms[0]
+			for _, o := range sink.byDue() {
+				if within := o.Class == timeline.Transport && strings.Contains(tt.says, "cut off"); o.Truncated != within {
+					t.Errorf("%s: truncated %t", tt.why, o.Truncated)
+				}
+			}
 			if got := sink.classes(); got != tt.want {
 				t.Errorf("%s: classes %v, want %v: %+v", tt.why, got, tt.want, a.Failures)
 			}

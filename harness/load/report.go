@@ -56,6 +56,7 @@ type ArmReport struct {
 	Retried                  uint64 // sent again since a reused connection had ended silently
 	Proven                   uint64 // complete answers with a readable self-description
 	Unproven                 uint64 // and those without, or not looked at
+	Earlier                  uint64 // answers made before the run began: the cache was warm from something else
 	Methods                  map[string]uint64
 	Protocols                []Spoken // what was spoken, which need not be what was asked for
 
@@ -176,11 +177,11 @@ type armTally struct {
 
 	prewarmed, prewarmFailed int
 
-	mu                                         sync.Mutex
-	sent, completed, retried, proven, unproven uint64
-	expired                                    uint64
-	answers                                    [wireProtocols]uint64
-	failures                                   [timeline.Classes + 1]Failure
+	mu                                                  sync.Mutex
+	sent, completed, retried, proven, unproven, earlier uint64
+	expired                                             uint64
+	answers                                             [wireProtocols]uint64
+	failures                                            [timeline.Classes + 1]Failure
 }
 
 func (a *arm) tally(name string, j job, x *exchange, target func() []byte) {
@@ -197,6 +198,9 @@ func (a *arm) tally(name string, j job, x *exchange, target func() []byte) {
 	if x.complete {
 		a.completed++
 		a.answers[x.protocol]++
+		if x.earlier {
+			a.earlier++
+		}
 		if x.Proven {
 			a.proven++
 		} else {
@@ -237,7 +241,7 @@ func (a *arm) report() ArmReport {
 	r := ArmReport{
 		Name: a.Name, Offered: a.offered, Sent: a.sent, Completed: a.completed,
 		Queued: a.queued, Expired: a.expired, Limit: a.Connections, Retried: a.retried,
-		Proven: a.proven, Unproven: a.unproven, Methods: maps.Clone(a.methods),
+		Proven: a.proven, Unproven: a.unproven, Earlier: a.earlier, Methods: maps.Clone(a.methods),
 		All: a.all, Steady: a.steady,
 		Prewarmed: a.prewarmed, PrewarmFailed: a.prewarmFailed,
 	}

@@ -271,6 +271,11 @@ func TestAnswersOnTheWire(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%s: %v", tt.why, err)
 			}
+			for _, o := range sink.byDue() {
+				if within := o.Class == timeline.Transport && strings.Contains(tt.says, "cut off"); o.Truncated != within {
+					t.Errorf("%s: truncated %t", tt.why, o.Truncated)
+				}
+			}
 			if got := sink.classes(); got != tt.want {
 				t.Errorf("%s: classes %v, want %v: %+v", tt.why, got, tt.want, report.Arms[0].Failures)
 			}

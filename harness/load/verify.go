@@ -93,6 +93,7 @@ type finding struct {
 	stale    bool
 	blocking bool
 	proven   bool
+	earlier  bool   // made before the run began
 	version  uint64 // described; 0 where nothing is
 }
 
@@ -149,7 +150,7 @@ func judge(e expectation, a *answer) finding {
 		f.class, f.why = timeline.Unproven, fmt.Errorf("the answer was made by %.80q; expected is %q: the system stands before another upstream than the one that this run has for it", p.d.From, e.from)
 		return f
 	}
-	f.version = p.d.Version
+	f.version, f.earlier = p.d.Version, p.d.Birth.Before(e.since)
 	sent := e.sent.Truncate(time.Microsecond)
 	age := sent.Sub(p.d.Birth)
 	f.blocking = age <= 0

@@ -42,7 +42,7 @@ func TestJudge(t *testing.T) {
 	bare := func(status int) spoil {
 		return func(h *fasthttp.ResponseHeader, _ *string) { h.Del(wire.Header); h.SetStatusCode(status) }
 	}
-	const stale, blocking, proven = 1, 2, 4
+	const stale, blocking, proven, earlier = 1, 2, 4, 8
 	for _, tt := range []struct {
 		why   string
 		d     wire.Description
@@ -67,7 +67,7 @@ func TestJudge(t *testing.T) {
 		{"no description", right, bare(200), expectation{}, timeline.Unproven, 0, "no Phasegate-Upstream field"},
 		{"another run's upstream", with(func(d *wire.Description) { d.From, d.Birth = "r2/new", ago(-time.Millisecond) }), nil, expectation{from: "r1/new"}, timeline.Unproven, 0, `made by "r2/new"; expected is "r1/new"`},
 		{"the other arm's, whose requests this arm's ledger doesn't see", with(func(d *wire.Description) { d.From = "r1/old" }), nil, expectation{from: "r1/new"}, timeline.Unproven, 0, `"r1/old"`},
-		{"a cache that an earlier run has warmed", with(func(d *wire.Description) { d.From = "r0/new" }), nil, expectation{from: "r1/new", since: ago(time.Second)}, timeline.OK, proven, ""},
+		{"a cache that an earlier run has warmed", with(func(d *wire.Description) { d.From = "r0/new" }), nil, expectation{from: "r1/new", since: ago(time.Second)}, timeline.OK, proven | earlier, ""},
 		{"another variant", with(func(d *wire.Description) { d.Variant = "accept-language=de" }), nil, expectation{}, timeline.Wrong, proven, "accept-language=de"},
 		{"the variant that was asked for", with(func(d *wire.Description) { d.Variant = "accept-language=de" }), nil, expectation{variant: "accept-language=de"}, timeline.OK, proven, ""},
 		{"the system's own 429", right, bare(429), expectation{}, timeline.Status, 0, "status 429; expected is 2xx"},
@@ -97,7 +97,7 @@ func TestJudge(t *testing.T) {
 		e.verify, e.target, e.sent = true, []byte("/items/k1"), sent
 		f := judge(e, described(tt.d, "body", tt.spoil))
 		got := 0
-		for bit, set := range map[int]bool{stale: f.stale, blocking: f.blocking, proven: f.proven} {
+		for bit, set := range map[int]bool{stale: f.stale, blocking: f.blocking, proven: f.proven, earlier: f.earlier} {
 			if set {
 				got |= bit
 			}

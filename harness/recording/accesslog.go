@@ -177,7 +177,9 @@ func (r *Recording) logLines(b *bufio.Reader) error {
 		}
 		line = bytes.TrimSpace(line)
 		if len(line) == 0 {
-			r.Blank++
+			if r.Blank++; r.Blank == 1 {
+				r.firstBlank = r.Lines
+			}
 			continue
 		}
 		parse := parseLine

@@ -57,12 +57,13 @@ const (
 // Recording is a sequence of requests, ready to be replayed. Once read it
 // doesn't change.
 type Recording struct {
-	Path      string    // of the file
-	Kind      string    // "access log", "HAR file" or "target list"
-	Lines     int       // in the file
-	Blank     int       // lines of an access log without any text
-	Malformed int       // requests that can't be replayed: lines of an access log, targets, entries
-	Problems  []Problem // the first of them
+	Path       string    // of the file
+	Kind       string    // "access log", "HAR file" or "target list"
+	Lines      int       // in the file
+	Blank      int       // lines of an access log without any text
+	firstBlank int       // the first of them
+	Malformed  int       // requests that can't be replayed: lines of an access log, targets, entries
+	Problems   []Problem // the first of them
 
 	entries  []entry
 	methods  []string
@@ -334,7 +335,7 @@ func (r *Recording) Notices() []string {
 		notice("%s", text)
 	}
 	if r.Blank > 0 {
-		notice("%d blank lines skipped", r.Blank)
+		notice("%d blank lines skipped, the first is line %d", r.Blank, r.firstBlank)
 	}
 	if len(r.hosts) > 1 {
 		most := slices.SortedFunc(maps.Keys(r.hosts), func(a, b string) int {

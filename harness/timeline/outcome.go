@@ -74,6 +74,7 @@ type Outcome struct {
 	Class   Class
 
 	Cacheable bool // GET or HEAD
+	Truncated bool // of class Transport: an answer began, and its connection ended within the body
 	Stale     bool // older than its lifetime plus any allowance when it was asked for
 	Blocking  bool // born after it was asked for: it waited for the upstream
 	Proven    bool // carried the mock upstream's self-description

@@ -23,6 +23,7 @@ type Counts struct {
 	CacheableProven   int64 `json:"cacheable_proven,omitempty"`
 	CacheableBlocking int64 `json:"cacheable_blocking,omitempty"`
 
+	Truncated int64 `json:"truncated,omitempty"` // of class Transport, cut off within the body
 	Stale     int64 `json:"stale,omitempty"`
 	ClaimHit  int64 `json:"claim_hit,omitempty"`  // the answer's headers say that it came from a cache …
 	ClaimMiss int64 `json:"claim_miss,omitempty"` // … or that it didn't
@@ -69,6 +70,9 @@ func (c *Counts) record(o Outcome) {
 	if o.Latency > Longest {
 		c.Beyond++
 	}
+	if o.Truncated {
+		c.Truncated++
+	}
 	if o.Proven {
 		c.Proven++
 	}
@@ -109,6 +113,7 @@ func (c *Counts) add(d *Counts) {
 	c.CacheableProven += d.CacheableProven
 	c.Blocking += d.Blocking
 	c.CacheableBlocking += d.CacheableBlocking
+	c.Truncated += d.Truncated
 	c.Stale += d.Stale
 	c.ClaimHit += d.ClaimHit
 	c.ClaimMiss += d.ClaimMiss

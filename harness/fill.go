@@ -287,14 +287,17 @@ func (r *record) fillLoad() {
 func (r *record) fillShortfall() {
 	rep := r.report
 	due := rep.Offered - rep.Unfinished // whoever was cut off by the end isn't late
-	if float64(rep.Sent) >= 0.99*float64(due) {
+	if float64(rep.SentInTime) >= 0.99*float64(due) {
 		return
 	}
 	var expired uint64
 	for _, arm := range rep.Arms {
 		expired += arm.Expired
 	}
-	text := fmt.Sprintf("only %d of %d requests due were sent (%.1f %%), so the figures are those of a lighter load than the scenario's", rep.Sent, due, 100*float64(rep.Sent)/float64(due))
+	text := fmt.Sprintf("only %d of %d requests due were sent in time (%.1f %%), so the figures are those of a lighter load than the scenario's", rep.SentInTime, due, 100*float64(rep.SentInTime)/float64(due))
+	if late := rep.Sent - rep.SentInTime; late > 0 {
+		text += fmt.Sprintf("; %d were sent after the schedule's end, when a connection became free", late)
+	}
 	if expired > 0 {
 		text += fmt.Sprintf("; %d found every connection busy until their timeout", expired)
 	}

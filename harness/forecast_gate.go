@@ -32,7 +32,8 @@ func (o *oracle) gate(g scenario.Gate) GateForecast {
 	}
 	f.Of, f.Clean, f.OneBad, f.Power, f.Truth, f.Allowed = need.Of, need.Clean, need.OneBad, need.Power, decimal(need.Truth), decimal(need.Allowed)
 	if o.h.run.plan.Load.Max && g.Metric.Source != scenario.FromSequential {
-		f.Why = append(f.Why, "load.rate is max: how many requests there will be is what the run finds out")
+		f.say(Open, "load.rate is max: how many requests there will be is what the run finds out")
+		f.short = f.Why[0]
 		return f
 	}
 	if need.Of != "" {

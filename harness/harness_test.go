@@ -188,13 +188,15 @@ func TestShortfallComesFirst(t *testing.T) {
 		report load.Report
 		want   string
 	}{
-		{"everything was sent", load.Report{Offered: 1000, Sent: 1000}, ""},
-		{"one in a hundred may be missing", load.Report{Offered: 1000, Sent: 990}, ""},
-		{"more may not", load.Report{Offered: 1000, Sent: 989, Arms: []load.ArmReport{{Expired: 11}}},
-			"only 989 of 1000 requests due were sent (98.9 %), so the figures are those of a lighter load than the scenario's; 11 found every connection busy until their timeout"},
-		{"what a system refuses to take isn't sent either", load.Report{Offered: 1000, Sent: 500, Arms: []load.ArmReport{{Expired: 100}}},
-			"only 500 of 1000 requests due were sent (50.0 %), so the figures are those of a lighter load than the scenario's; 100 found every connection busy until their timeout; for 400 no connection could be opened"},
-		{"what the end of the run cut off isn't missing", load.Report{Offered: 1000, Sent: 800, Unfinished: 200, Interrupted: true}, ""},
+		{"everything was sent", load.Report{Offered: 1000, Sent: 1000, SentInTime: 1000}, ""},
+		{"one in a hundred may be missing", load.Report{Offered: 1000, Sent: 990, SentInTime: 990}, ""},
+		{"more may not", load.Report{Offered: 1000, Sent: 989, SentInTime: 989, Arms: []load.ArmReport{{Expired: 11}}},
+			"only 989 of 1000 requests due were sent in time (98.9 %), so the figures are those of a lighter load than the scenario's; 11 found every connection busy until their timeout"},
+		{"what a system refuses to take isn't sent either", load.Report{Offered: 1000, Sent: 500, SentInTime: 500, Arms: []load.ArmReport{{Expired: 100}}},
+			"only 500 of 1000 requests due were sent in time (50.0 %), so the figures are those of a lighter load than the scenario's; 100 found every connection busy until their timeout; for 400 no connection could be opened"},
+		{"what waited beyond the schedule's end made the load lighter", load.Report{Offered: 1000, Sent: 1000, SentInTime: 400},
+			"only 400 of 1000 requests due were sent in time (40.0 %), so the figures are those of a lighter load than the scenario's; 600 were sent after the schedule's end, when a connection became free"},
+		{"what the end of the run cut off isn't missing", load.Report{Offered: 1000, Sent: 800, SentInTime: 800, Unfinished: 200, Interrupted: true}, ""},
 	} {
 		r := &record{report: tt.report, res: &result.Result{Notices: []string{"another"}}}
 		r.fillShortfall()

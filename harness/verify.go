@@ -113,9 +113,13 @@ func Verify(out string) (v Verification, err error) {
 		return v, fmt.Errorf("verify %s: %w", out, err)
 	}
 	r, h, complete, err := readEvidence(out)
+	var unreadable *fs.PathError
 	switch {
-	case err != nil:
+	case errors.As(err, &unreadable):
 		return v, fmt.Errorf("verify %s: %w", out, err)
+	case err != nil: // it was written whole, so it was changed since
+		v.differ("%v", err)
+		return v, nil
 	case !complete:
 		v.differ("%s ends before the run did", journalFile)
 		return v, nil
@@ -129,13 +133,17 @@ func Verify(out string) (v Verification, err error) {
 	}
 	a, err := tree(recorded)
 	if err != nil {
-		return v, fmt.Errorf("verify %s: %s: %w", out, result.FileName, err)
+		v.differ("%s: %v", result.FileName, err)
+		return v, nil
 	}
 	b, err := tree(recomputed.Bytes())
 	if err != nil {
 		return v, fmt.Errorf("verify %s: %w", out, err)
 	}
 	v.compare("", a, b)
+	if len(v.Differences) == 0 && !bytes.Equal(recorded, recomputed.Bytes()) {
+		v.differ("%s isn't as it was written, though its last values are: a key is repeated, or it was put into another form", result.FileName)
+	}
 	return v, nil
 }
 

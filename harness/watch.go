@@ -20,6 +20,7 @@ type watch struct {
 	claims   []*claims        // by arm; nil where the system says nothing of its memory
 	began    chan time.Time
 	base     time.Time // when the schedule started
+	ended    bool      // it has ended, and so has every request
 }
 
 func newWatch(r *run) *watch {
@@ -63,7 +64,11 @@ func (w *watch) run(ctx context.Context, cancel context.CancelCauseFunc) {
 			defer c.start(ctx, func() time.Duration { return time.Since(w.base) })()
 		}
 	}
-	w.ledgers(ctx) // their zero
+	if w.r.env.Control() != nil {
+		for i := range w.r.arms {
+			w.r.recorder.Ledger(i, 0, timeline.LedgerCounts{}) // they were reset before
+		}
+	}
 	w.readMachine(0)
 	ticker := time.NewTicker(Interval)
 	defer ticker.Stop()
@@ -71,6 +76,7 @@ func (w *watch) run(ctx context.Context, cancel context.CancelCauseFunc) {
 	for {
 		select {
 		case <-ctx.Done():
+			w.ended = context.Cause(ctx) == errEnded
 			w.sample(context.WithoutCancel(ctx), time.Since(w.base))
 			return
 		case <-upstreamDied:
@@ -137,6 +143,8 @@ func (w *watch) readMachine(at time.Duration) {
 }
 
 // ledgers reads every arm's ledger, as of the middle of the time that it takes.
+// What is read after the schedule's end is as of its end: nothing falls due
+// later, and spread over the time until then it would look like hits.
 func (w *watch) ledgers(ctx context.Context) {
 	control := w.r.env.Control()
 	if control == nil {
@@ -147,7 +155,11 @@ func (w *watch) ledgers(ctx context.Context) {
 	for i, arm := range w.r.arms {
 		asked := time.Since(w.base)
 		if ledger, err := control.Ledger(ctx, arm.Name, false); err == nil {
-			w.r.recorder.Ledger(i, (asked+time.Since(w.base))/2, counts(ledger))
+			at := (asked + time.Since(w.base)) / 2
+			if end := w.r.stages.end(w.r.stages.looks); w.ended || at > end {
+				at = end
+			}
+			w.r.recorder.Ledger(i, at, counts(ledger))
 		}
 	}
 }

@@ -46,6 +46,13 @@ func (c *runCommand) Run(ctx context.Context, std Streams) error {
 	if err := openFolder(out); err != nil {
 		return err
 	}
+	if c.Raw != "" { // before an earlier run's reports are cleared away
+		f, err := os.OpenFile(c.Raw, os.O_CREATE|os.O_WRONLY, 0o644)
+		if err != nil {
+			return &failure{exitUsage, fmt.Errorf("--raw %s: %w", c.Raw, err), "Name a file that can be written."}
+		}
+		f.Close()
+	}
 	if err := reports.Clear(out); err != nil {
 		return &failure{exitEnvironment, err, "Name another folder with --out DIR."}
 	}

@@ -35,6 +35,7 @@ func (c *verifyCommand) Run(std Streams) error {
 	}
 	fmt.Fprintf(std.Out, "verified: %d files are as the run left them, and %d values of result.json follow from the evidence.\n"+
 		"What can't be recomputed is covered by the sums only: where, when and by which command the run was made (environment, started, duration),\n"+
-		"and what the journal reports as seen: the systems' addresses and exits, notices, the load generator's counts of connections and of failures.\n", v.Files, v.Values)
+		"and what the journal reports as seen: the systems' addresses and exits, notices, the load generator's counts of connections and of failures.\n"+
+		"Reports (HTML, JUnit and the rest) aren't covered: `phasegate report` makes them again from result.json.\n", v.Files, v.Values)
 	return nil
 }

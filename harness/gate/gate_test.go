@@ -111,6 +111,7 @@ func TestJudge(t *testing.T) {
 
 		// Counts.
 		{"no wrong response", "wrong_responses <= 0", phase1(always(hit())), Pass, []string{"none in 7,800 requests, so at 95 % confidence fewer than 0.0384 % of all"}},
+		{"a system that froze for most of the run has failed in it", "error_rate < 5%", phase1(first(800, hit(), failed(timeline.Timeout))), Fail, []string{"at least"}},
 		{"one that was cut off is wrong too", "wrong_responses <= 0", phase1(first(1, timeline.Outcome{Class: timeline.Transport, Truncated: true}, hit())), Fail, []string{"1 of 7,800 requests"}},
 		{"one is too many", "wrong_responses <= 0", phase1(first(1, failed(timeline.Wrong), hit())), Fail, []string{"1 of 7,800 requests"}},
 		{"nothing could be checked", "wrong_responses <= 0", phase1(always(timeline.Outcome{Cacheable: true})), Inconclusive, []string{"none could be checked"}},

@@ -70,6 +70,17 @@ func (c claim) judgeShare(t tally, limit float64) bounds {
 		strict = scenario.LessEqual
 	}
 	b.verdict = decide(scenario.Condition{Op: strict, Threshold: limit}, low, high)
+	if b.verdict == Inconclusive && limit > 0 && bad.k > limit*bad.n {
+		// The bounds above are on what goes on, of which a run is a sample; a run
+		// that goes over from good to bad says little of that. But the gate speaks
+		// of this very run: that it has spent more than its allowance can't be
+		// chance, however its seconds differ, if the watch's own test says so.
+		if spent, whole := bad.bySecond(), limit*(bad.n+bad.unknown); stat.AnytimeBeyond(spent, len(spent), whole, c.failing) {
+			b.verdict = Fail
+			low = stat.AnytimeLower(spent, len(spent), c.failing) / (bad.n + bad.unknown)
+			b.low = low
+		}
+	}
 	if b.verdict == Inconclusive && bad.unknown == 0 {
 		if k := min(bad.k, bad.n); k < limit*bad.n {
 			b.more, b.decidable = stat.More(k, bad.n, effect, limit, c.level)

@@ -24,6 +24,15 @@ func (t tally) share() float64 {
 	return t.k / t.n
 }
 
+// bySecond is k, interval by interval.
+func (t tally) bySecond() []float64 {
+	k := make([]float64, len(t.counts))
+	for i, c := range t.counts {
+		k[i] = c.K
+	}
+	return k
+}
+
 // complement turns the k around: the rest of n.
 func (t tally) complement() tally {
 	t.k = t.n - t.k
@@ -173,7 +182,7 @@ func seriesOf(m scenario.Metric, d Data, w *timeline.Window) (s series, missing 
 		}
 		for i := range w.Intervals {
 			in := &w.Intervals[i]
-			s.pairs = append(s.pairs, stat.Pair{Num: float64(in.Good()), Den: (in.End - in.Start).Seconds()})
+			s.pairs = append(s.pairs, stat.Pair{Num: float64(in.GoodEnded), Den: (in.End - in.Start).Seconds()})
 		}
 		s.samples = w.Requests
 		return s, ""

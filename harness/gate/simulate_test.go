@@ -162,6 +162,7 @@ func simulated(rng *rand.Rand, f []float64, level, bad float64, bimodal bool) Da
 		in.Requests, in.Offered, in.Proven = perSecond, perSecond, perSecond
 		in.Cacheable, in.CacheableProven = perSecond, perSecond
 		in.Class[timeline.OK], in.Class[timeline.ServerError] = perSecond-k, k
+		in.GoodEnded = perSecond - k
 		in.Over, in.HaveLedger, in.Ledger.Reads = []int64{k}, true, k
 		if bimodal {
 			in.LatencySum = float64(perSecond-k)*hitTime + missTime*(float64(k)+0.1*math.Sqrt(float64(k))*rng.NormFloat64())

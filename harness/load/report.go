@@ -23,6 +23,7 @@ type Report struct {
 	Offered    uint64 // requests that were due
 	Sent       uint64 // of them, those that were written to a connection
 	Completed  uint64 // of them, those with a complete response, whatever it was
+	SentInTime uint64 // of those sent, before the schedule's end
 	Unfinished uint64 // cut off by the interruption; they are no outcome
 
 	OfferedRate, SentRate, CompletedRate float64 // per second of the time in which requests were due
@@ -49,6 +50,8 @@ type Lag struct {
 type ArmReport struct {
 	Name                     string
 	Offered, Sent, Completed uint64
+	SentInTime               uint64 // before the schedule's end …
+	CompletedInTime          uint64 // … and completed before it
 	Queued                   uint64 // found every connection busy when due
 	Expired                  uint64 // of them, those whose timeout passed before one was free: never sent
 	Limit                    int    // of connections
@@ -178,15 +181,22 @@ type armTally struct {
 	prewarmed, prewarmFailed int
 
 	mu                                                  sync.Mutex
+	sentInTime, completedInTime                         uint64
 	sent, completed, retried, proven, unproven, earlier uint64
 	expired                                             uint64
 	answers                                             [wireProtocols]uint64
 	failures                                            [timeline.Classes + 1]Failure
 }
 
-func (a *arm) tally(name string, j job, x *exchange, target func() []byte) {
+func (a *arm) tally(name string, j job, x *exchange, target func() []byte, length time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if sent := x.Due + x.Wait; x.sent && sent <= length {
+		a.sentInTime++
+		if x.complete && sent+x.Service <= length {
+			a.completedInTime++
+		}
+	}
 	if x.sent {
 		a.sent++
 	} else if errors.Is(x.why, errExpired) {
@@ -240,6 +250,7 @@ func (a *arm) report() ArmReport {
 	defer a.mu.Unlock()
 	r := ArmReport{
 		Name: a.Name, Offered: a.offered, Sent: a.sent, Completed: a.completed,
+		SentInTime: a.sentInTime, CompletedInTime: a.completedInTime,
 		Queued: a.queued, Expired: a.expired, Limit: a.Connections, Retried: a.retried,
 		Proven: a.proven, Unproven: a.unproven, Earlier: a.earlier, Methods: maps.Clone(a.methods),
 		All: a.all, Steady: a.steady,

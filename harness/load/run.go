@@ -148,7 +148,7 @@ func (r *running) record(a *arm, j job, x *exchange) {
 		// system that refuses quickly must not look fast.
 		x.Latency = max(x.Latency, g.timeout)
 	}
-	a.tally(a.Name, j, x, target)
+	a.tally(a.Name, j, x, target, g.length)
 	if g.raw != nil {
 		g.raw.add(rawResult(a, r.base, j, x, target()))
 	}
@@ -184,17 +184,20 @@ func (r *running) report() Report {
 		Lags:        r.lag.all,
 		SteadyLags:  r.lag.steady,
 	}
+	var completed uint64
 	for _, a := range r.g.arms {
 		part := a.report()
 		report.Offered += part.Offered
 		report.Sent += part.Sent
 		report.Completed += part.Completed
+		report.SentInTime += part.SentInTime
+		completed += part.CompletedInTime
 		report.Arms = append(report.Arms, part)
 	}
 	if span := min(report.Elapsed, r.g.length).Seconds(); span > 0 {
 		report.OfferedRate = float64(report.Offered) / span
-		report.SentRate = float64(report.Sent) / span
-		report.CompletedRate = float64(report.Completed) / span
+		report.SentRate = float64(report.SentInTime) / span
+		report.CompletedRate = float64(completed) / span
 	}
 	return report
 }

@@ -191,6 +191,9 @@ func (r *Recorder) Record(system int, outcome Outcome) {
 	o.mu.Lock()
 	p := r.part(o, outcome.Due)
 	p.counts.record(outcome)
+	if outcome.Class == OK {
+		r.part(o, outcome.Due+outcome.Latency).counts.GoodEnded++
+	}
 	if outcome.Cacheable {
 		r.part(o, outcome.Due+outcome.Wait).counts.recordSent(outcome)
 	}

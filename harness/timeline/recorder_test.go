@@ -193,6 +193,18 @@ func TestCacheableCountsWhereItWasSent(t *testing.T) {
 	}
 }
 
+// A queue that is worked off after the schedule's end is no throughput within it.
+func TestGoodCountsWhereItEnded(t *testing.T) {
+	t.Parallel()
+	r := newRecorder(t)
+	r.Record(0, Outcome{Due: 900 * ms, Latency: 300 * ms})
+	r.Record(0, Outcome{Due: 900 * ms, Latency: 300 * ms, Class: Status})
+	w := r.Window(0, 0, 2*s)
+	if due, ended := w.Intervals[0].Counts, w.Intervals[1].Counts; due.Good() != 1 || due.GoodEnded != 0 || ended.GoodEnded != 1 {
+		t.Errorf("due: %d good, %d ended; ended: %d", due.Good(), due.GoodEnded, ended.GoodEnded)
+	}
+}
+
 // Readings that come late, and later at the end of a window than at its begin,
 // take nothing from it and add nothing to it.
 func TestLedgerReadLate(t *testing.T) {

@@ -17,6 +17,10 @@ type Counts struct {
 	Proven   int64 `json:"proven,omitempty"`   // carried the mock upstream's self-description
 	Blocking int64 `json:"blocking,omitempty"` // waited for the upstream; known of proven ones only
 
+	// Good ones that ended in the interval, whenever they fell due: what a system
+	// gets done.
+	GoodEnded int64 `json:"good_ended,omitempty"`
+
 	// GET and HEAD requests. They are compared with what the upstream saw, so
 	// they are those that were sent in the interval, whenever they fell due.
 	Cacheable         int64 `json:"cacheable,omitempty"`
@@ -108,6 +112,7 @@ func (c *Counts) add(d *Counts) {
 	for i, n := range d.Class {
 		c.Class[i] += n
 	}
+	c.GoodEnded += d.GoodEnded
 	c.Cacheable += d.Cacheable
 	c.Proven += d.Proven
 	c.CacheableProven += d.CacheableProven

@@ -286,7 +286,7 @@ func (r *record) fillLoad() {
 // their figures are those of a lighter load.
 func (r *record) fillShortfall() {
 	rep := r.report
-	due := rep.Offered - rep.Unfinished // whoever was cut off by the end isn't late
+	due := rep.Offered - rep.CutOff // whoever was under way when the run ended isn't late
 	if float64(rep.SentInTime) >= 0.99*float64(due) {
 		return
 	}
@@ -301,7 +301,11 @@ func (r *record) fillShortfall() {
 	if expired > 0 {
 		text += fmt.Sprintf("; %d found every connection busy until their timeout", expired)
 	}
-	if refused := due - rep.Sent - expired; refused > 0 {
+	waiting := rep.Unfinished - rep.CutOff
+	if waiting > 0 {
+		text += fmt.Sprintf("; %d still waited for a connection when the run ended", waiting)
+	}
+	if refused := due - rep.Sent - expired - waiting; refused > 0 {
 		text += fmt.Sprintf("; for %d no connection could be opened", refused)
 	}
 	r.res.Notices = slices.Insert(r.res.Notices, 0, text)

@@ -24,7 +24,7 @@ func (f *GateForecast) say(o Outlook, format string, args ...any) {
 
 // gate is the outlook on one gate.
 func (o *oracle) gate(g scenario.Gate) GateForecast {
-	need := gate.NeedOf(g, o.look(o.f.Looks))
+	need := gate.NeedOf(g, o.h.run.look(o.f.Looks))
 	f := GateForecast{Gate: g.Text, System: g.System, Outlook: Open, Why: []string{}}
 	if why := o.notOffered(g.Metric, g.System); why != "" {
 		f.say(Undecided, "%s", why)
@@ -65,10 +65,6 @@ func (o *oracle) gate(g scenario.Gate) GateForecast {
 
 // decimal takes away what binary arithmetic leaves of 1 − 0.95.
 func decimal(v float64) float64 { return math.Round(v*1e12) / 1e12 }
-
-func (o *oracle) look(number int) gate.Look {
-	return gate.Look{Number: number, Planned: o.f.Looks, Confidence: o.f.Confidence}
-}
 
 func (o *oracle) system(name string) *SystemForecast {
 	for i := range o.f.Systems {
@@ -250,8 +246,8 @@ func (o *oracle) feasible(f *GateForecast, g scenario.Gate) {
 	case s.MaxHit > 0:
 		return // a cache that fills goes on getting better
 	}
-	last := gate.Judge(g, o.best, o.look(o.f.Looks))
-	passes := last.Verdict == gate.Pass || o.f.Looks > 1 && gate.Judge(g, o.early, o.look(1)).Verdict == gate.Pass
+	last := gate.Judge(g, o.best, o.h.run.look(o.f.Looks))
+	passes := last.Verdict == gate.Pass || o.f.Looks > 1 && gate.Judge(g, o.early, o.h.run.look(1)).Verdict == gate.Pass
 	switch {
 	case last.Value == nil:
 		f.say(Undecided, "%s", last.Reason)

@@ -11,8 +11,10 @@ import (
 	"time"
 
 	"phasegate/harness/environment"
+	"phasegate/harness/gate"
 	"phasegate/harness/load"
 	"phasegate/harness/scenario"
+	"phasegate/harness/timeline"
 	"phasegate/reports/result"
 )
 
@@ -179,6 +181,38 @@ func TestStolen(t *testing.T) {
 	}
 }
 
+// Nobody knows how much a closed loop will send, so half of the first seconds
+// being bad makes no share of the whole certain; with a schedule it does.
+func TestClosedLoopIsNotStoppedByShares(t *testing.T) {
+	t.Parallel()
+	condition, err := scenario.ParseCondition("error_rate < 2%")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := scenario.Gate{Condition: condition, System: scenario.New}
+	for _, closed := range []bool{false, true} {
+		var w timeline.Window
+		for range 7 {
+			var in timeline.Interval
+			in.Offered, in.Requests = 50, 50
+			in.Class[timeline.OK], in.Class[timeline.ServerError] = 25, 25
+			w.Intervals = append(w.Intervals, in)
+			w.Offered, w.Requests = w.Offered+50, w.Requests+50
+			w.Class[timeline.OK] += 25
+			w.Class[timeline.ServerError] += 25
+		}
+		r := &record{
+			plan:   &scenario.Plan{Confidence: 0.95, AbortOnFailure: true, Load: scenario.Load{Max: closed}},
+			stages: stages{steady: 60 * time.Second, looks: 1, stopped: 7 * time.Second},
+			begun:  &begun{Systems: []begunSystem{{Name: scenario.New}}},
+			data:   gate.Data{Windows: map[string]timeline.Window{scenario.New: w}},
+		}
+		if j, certain := r.judgeEarly(g); certain == closed {
+			t.Errorf("closed loop %t: certain %t: %s", closed, certain, j.Reason)
+		}
+	}
+}
+
 // A lighter load than the scenario's is the first thing to be said, and only
 // where it was lighter: a timeout in line isn't a request tried.
 func TestShortfallComesFirst(t *testing.T) {
@@ -196,7 +230,9 @@ func TestShortfallComesFirst(t *testing.T) {
 			"only 500 of 1000 requests due were sent in time (50.0 %), so the figures are those of a lighter load than the scenario's; 100 found every connection busy until their timeout; for 400 no connection could be opened"},
 		{"what waited beyond the schedule's end made the load lighter", load.Report{Offered: 1000, Sent: 1000, SentInTime: 400},
 			"only 400 of 1000 requests due were sent in time (40.0 %), so the figures are those of a lighter load than the scenario's; 600 were sent after the schedule's end, when a connection became free"},
-		{"what the end of the run cut off isn't missing", load.Report{Offered: 1000, Sent: 800, SentInTime: 800, Unfinished: 200, Interrupted: true}, ""},
+		{"what the end of the run cut off isn't missing", load.Report{Offered: 1000, Sent: 800, SentInTime: 800, Unfinished: 200, CutOff: 200, Interrupted: true}, ""},
+		{"what waited in line at its end is", load.Report{Offered: 1000, Sent: 500, SentInTime: 500, Unfinished: 500, CutOff: 100, Interrupted: true},
+			"only 500 of 900 requests due were sent in time (55.6 %), so the figures are those of a lighter load than the scenario's; 400 still waited for a connection when the run ended"},
 	} {
 		r := &record{report: tt.report, res: &result.Result{Notices: []string{"another"}}}
 		r.fillShortfall()

@@ -2,6 +2,7 @@ package harness
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"phasegate/harness/gate"
@@ -126,6 +127,9 @@ func (r *record) judgeEarly(g scenario.Gate) (j gate.Judgement, certain bool) {
 	}
 	for _, s := range r.begun.Systems {
 		early.Remaining[s.Name] = left * s.Peak
+		if r.plan.Load.Max {
+			early.Remaining[s.Name] = math.Inf(1) // a closed loop sends whatever is taken: no share of that is certain
+		}
 	}
 	return gate.JudgeEarly(g, r.data, r.look(next), early)
 }

@@ -206,7 +206,7 @@ func (h *rehearsal) answer(a *rehearsed, req load.Request, status int, count *de
 	}
 	if !o.Cacheable {
 		count.Writes++
-		if c := a.copies[req.Target]; c != nil && changes(req.Method) {
+		if c := a.copies[req.Target]; c != nil && load.Writes(req.Method) {
 			c.written = true
 		}
 		wait()
@@ -273,16 +273,6 @@ func (h *rehearsal) ended(o timeline.Outcome) timeline.Outcome {
 	}
 	o.Service = o.Latency
 	return o
-}
-
-// changes reports whether a method makes a cache give up what it holds of its
-// target (RFC 9111, section 4.4).
-func changes(method string) bool {
-	switch method {
-	case http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete:
-		return true
-	}
-	return false
 }
 
 // data is what the gates would be judged by.

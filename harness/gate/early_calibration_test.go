@@ -2,6 +2,7 @@ package gate
 
 import (
 	"fmt"
+	"math"
 	"testing"
 	"time"
 
@@ -94,9 +95,10 @@ func TestEarlyCalibration(t *testing.T) {
 					share := func(n int) float64 { return float64(n) / float64(runs) }
 					t.Logf("%-26s %-12s %d looks: false stops %5.2f %%, false failures with them %5.2f %%, false passes %5.2f %%",
 						row.gate, f.name, looks, 100*share(stops), 100*share(failures), 100*share(passes))
-					if share(stops) > tolerated(runs) || share(failures) > tolerated(runs) || share(passes) > tolerated(runs) {
-						t.Errorf("%s, %s, %d looks: false stops %.4f, failures %.4f, passes %.4f of %d runs, want at most %.4f",
-							row.gate, f.name, looks, share(stops), share(failures), share(passes), runs, tolerated(runs))
+					own := 0.025 + 3*math.Sqrt(0.025*0.975/float64(runs))
+					if share(stops) > own || share(failures) > tolerated(runs) || share(passes) > tolerated(runs) {
+						t.Errorf("%s, %s, %d looks: false stops %.4f, failures %.4f, passes %.4f of %d runs, want at most %.4f, %.4f, %.4f",
+							row.gate, f.name, looks, share(stops), share(failures), share(passes), runs, own, tolerated(runs), tolerated(runs))
 					}
 				})
 			}

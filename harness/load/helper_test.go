@@ -80,7 +80,7 @@ func (o *origin) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if o.versions == nil {
 		o.versions = map[string]uint64{}
 	}
-	if writes(r.Method) {
+	if Writes(r.Method) {
 		o.versions[r.RequestURI]++
 	}
 	version := o.versions[r.RequestURI] + 1

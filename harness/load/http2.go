@@ -61,7 +61,7 @@ func newHTTP2Dialer(s side) *http2Dialer {
 	return d
 }
 
-// dial opens a connection, with one stream reserved on it.
+// dial opens a connection.
 func (d *http2Dialer) dial(ctx context.Context, deadline time.Time) (*http2Conn, error) {
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()

@@ -67,7 +67,7 @@ func (l *loop) client(protocol scenario.Protocol) {
 		l.pending.Add(1)
 		x = connections[at].perform(l.ctx, j, false)
 		if l.ctx.Err() != nil && !x.complete {
-			l.lose()
+			l.lose(x.sent)
 			return
 		}
 		l.record(a, j, &x)

@@ -20,7 +20,7 @@ type multiplex struct {
 	limit   int
 	streams int // per connection
 	record  func(*arm, job, *exchange)
-	lost    func() // told of every request that was cut off
+	lost    func(sent bool) // told of every request that was cut off
 
 	sockets sockets
 	workers sync.WaitGroup
@@ -79,7 +79,7 @@ func (p *multiplex) dispatch(j job) (at time.Time, free bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
-		p.lost()
+		p.lost(false)
 		return time.Time{}, false
 	}
 	p.line.push(j)
@@ -209,7 +209,7 @@ func (p *multiplex) serve(c *http2Conn, j job) {
 
 func (p *multiplex) finish(j job, x *exchange) {
 	if p.ctx.Err() != nil && !x.complete {
-		p.lost()
+		p.lost(x.sent)
 		return
 	}
 	p.record(p.arm, j, x)
@@ -231,7 +231,7 @@ func (p *multiplex) close() {
 	p.conns = nil
 	p.mu.Unlock()
 	for range dropped {
-		p.lost()
+		p.lost(false)
 	}
 	p.sockets.cut()
 	p.workers.Wait()

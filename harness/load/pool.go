@@ -18,7 +18,7 @@ type pool struct {
 	base   time.Time
 	limit  int
 	record func(*arm, job, *exchange)
-	lost   func() // told of every request that was cut off
+	lost   func(sent bool) // told of every request that was cut off
 
 	sockets sockets
 	readers sync.WaitGroup
@@ -38,7 +38,7 @@ func (p *pool) dispatch(j job) (at time.Time, free bool) {
 	switch n := len(p.idle); {
 	case p.closed:
 		p.mu.Unlock()
-		p.lost()
+		p.lost(false)
 		return time.Time{}, false
 	case n > 0:
 		c := p.idle[n-1]
@@ -79,7 +79,7 @@ func (p *pool) read(c *conn, j job) {
 	for {
 		x = c.perform(p.ctx, j, sent)
 		if p.ctx.Err() != nil && !x.complete {
-			p.lost()
+			p.lost(x.sent)
 		} else {
 			p.record(p.arm, j, &x)
 		}
@@ -174,7 +174,7 @@ func (p *pool) close() {
 	}
 	p.mu.Unlock()
 	for range dropped {
-		p.lost()
+		p.lost(false)
 	}
 	p.sockets.cut()
 	p.readers.Wait()

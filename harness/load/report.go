@@ -25,6 +25,7 @@ type Report struct {
 	Completed  uint64 // of them, those with a complete response, whatever it was
 	SentInTime uint64 // of those sent, before the schedule's end
 	Unfinished uint64 // cut off by the interruption; they are no outcome
+	CutOff     uint64 // of those unfinished, the ones that had been sent
 
 	OfferedRate, SentRate, CompletedRate float64 // per second of the time in which requests were due
 

@@ -73,6 +73,7 @@ type running struct {
 	lag     *lagClock
 	stop    atomic.Bool
 	lost    atomic.Uint64
+	cut     atomic.Uint64  // of those, after having been sent
 	pending sync.WaitGroup // requests that are due and have not ended
 	ended   bool           // the dispatcher reached the schedule's end
 }
@@ -140,7 +141,7 @@ func (a *arm) offer(r request, steady, free bool) {
 func (r *running) record(a *arm, j job, x *exchange) {
 	g := r.g
 	target := func() []byte { return g.source.appendTarget(nil, j.target) }
-	if x.Class == timeline.OK && x.Proven && writes(j.method) {
+	if x.Class == timeline.OK && x.Proven && Writes(j.method) {
 		a.written.raise(target(), x.version)
 	}
 	if !x.Class.Usable() {
@@ -156,9 +157,9 @@ func (r *running) record(a *arm, j job, x *exchange) {
 	r.pending.Done()
 }
 
-// writes reports whether a method changes its target, so that a cache has to
+// Writes reports whether a method changes its target, so that a cache has to
 // give up what it holds (RFC 9111, section 4.4).
-func writes(method string) bool {
+func Writes(method string) bool {
 	switch method {
 	case http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete:
 		return true
@@ -166,9 +167,12 @@ func writes(method string) bool {
 	return false
 }
 
-// lose takes a request that was cut off.
-func (r *running) lose() {
+// lose takes a request that was cut off, on its way or before it was sent.
+func (r *running) lose(sent bool) {
 	r.lost.Add(1)
+	if sent {
+		r.cut.Add(1)
+	}
 	r.pending.Done()
 }
 
@@ -178,6 +182,7 @@ func (r *running) report() Report {
 		Started:     r.base,
 		Elapsed:     time.Since(r.base),
 		Unfinished:  r.lost.Load(),
+		CutOff:      r.cut.Load(),
 		Interrupted: !r.ended || r.lost.Load() > 0,
 		Lag:         LagOf(r.lag.all),
 		SteadyLag:   LagOf(r.lag.steady),

@@ -23,9 +23,9 @@ func newSleeper() sleeper {
 }
 
 // The scheduler is told of the sleep, so that its processor goes on to others.
-// To keep it would save a quarter of the generator's CPU time at 2,000/s, and
-// cost accuracy: with two processors, the answers that come meanwhile are read
-// by one, and p95 of phase 1 was seen at 1.5 to 1.8 ms instead of 0.9 to 1.3.
+// To keep it saved a quarter of the harness's CPU time in phase 1 and cost
+// accuracy: with two processors, the answers that come meanwhile are read by
+// one, and p95 was 1.5 and 1.8 ms instead of 0.9 and 1.3, in alternating runs.
 func (threadSleeper) sleep(d time.Duration) {
 	ts := unix.NsecToTimespec(int64(d))
 	// An early return (the runtime preempts by signals) is the caller's to

@@ -35,9 +35,9 @@ func (c *compiler) load(root *value) {
 	}
 	l.Keys = c.keys(v.get("keys"))
 	c.rate(v)
-	if l.Poisson = read(v, "arrivals", "constant") == "poisson"; l.Poisson && l.Keys.PaceLog {
+	if l.Poisson = read(v, "arrivals", "constant") == "poisson"; l.Poisson && (l.Keys.PaceLog || l.Max) {
 		l.Poisson = false
-		c.notice("load.arrivals is not used: the recorded times set the pace")
+		c.notice("load.arrivals is not used: requests fall due by recorded times, or by none")
 	}
 	if p := v.get("path"); l.Keys.File() == "" && p != nil && p.read != nil && !strings.Contains(l.Path, "{key}") {
 		c.fail(p, "%s has no {key}, so all keys would be one; allowed: a path with {key}", quote(p.text))

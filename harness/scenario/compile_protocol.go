@@ -93,8 +93,8 @@ func (c *compiler) maxRate(load, v *value) {
 	if load.sound("connections") && c.plan.Load.Connections == 0 {
 		c.fail(v, "max needs as many clients as load.connections says, and it is auto; allowed: a number of connections")
 	}
-	if keys := load.get("keys"); c.plan.Load.Keys.AccessLog != "" && !c.plan.Load.Keys.Repeat {
-		c.fail(v, "max goes on until the time is up, and the log %s ends; allowed: with keys.repeat true", quote(read(keys, "access_log", "")))
+	if keys := c.plan.Load.Keys; keys.File() != "" && !keys.Repeat {
+		c.fail(v, "max goes on until the time is up, and the recording %s ends; allowed: with keys.repeat true", quote(keys.File()))
 	}
 	if streams := load.get("streams"); streams != nil {
 		c.fail(streams, "with rate max every client has a connection of its own and one request at a time; allowed: with a rate")

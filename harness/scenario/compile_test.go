@@ -127,7 +127,7 @@ var accepted = []struct {
 		func(p *scenario.Plan) any { return p.Load.Poisson }, true},
 	{"a HAR file at its own pace: arrivals aren't drawn", with("rate: 100/s", "arrivals: poisson", "{distribution: zipf, count: 500}", "{har: a.har, pace: log}"),
 		func(p *scenario.Plan) any { return []any{p.Load.Keys, p.Load.Poisson, p.Notices[1]} },
-		[]any{scenario.Keys{HAR: "a.har", PaceLog: true, Speed: 1}, false, "load.arrivals is not used: the recorded times set the pace"}},
+		[]any{scenario.Keys{HAR: "a.har", PaceLog: true, Speed: 1}, false, "load.arrivals is not used: requests fall due by recorded times, or by none"}},
 	{"targets go round, as in vegeta", with("{distribution: zipf, count: 500}", "{targets: a.txt}"),
 		func(p *scenario.Plan) any { return []any{p.Load.Keys, p.Load.Keys.File()} },
 		[]any{scenario.Keys{Targets: "a.txt", Speed: 1, Repeat: true}, "a.txt"}},

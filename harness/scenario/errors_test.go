@@ -176,6 +176,8 @@ var faulty = []struct {
 		"t.yaml:9:12: load.streams: HTTP/1.1 has no streams; allowed: with protocol h2 or h2c"},
 	{"the highest rate of how many", "rate: 100/s", "rate: max",
 		"t.yaml:8:9: load.rate: max needs as many clients as load.connections says, and it is auto; allowed: a number of connections"},
+	{"the highest rate of a recording that ends", "rate: 100/s\n  keys: {distribution: zipf, count: 500}", "rate: max\n  connections: 4\n  keys: {har: a.har}",
+		"t.yaml:8:9: load.rate: max goes on until the time is up, and the recording a.har ends; allowed: with keys.repeat true"},
 	{"no connections", "rate: 100/s", "rate: 100/s\n  connections: 0",
 		"t.yaml:9:16: load.connections: 0 is neither; allowed: auto, or a whole number from 1 to 100000"},
 	{"all keys one", "rate: 100/s", "rate: 100/s\n  path: /items",

@@ -410,7 +410,7 @@ func TestMemoryOfADayIsBounded(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	before := heap()
 	r, err := New(Config{
-		Systems: []string{"old", "new"}, Over: []time.Duration{ms, 10 * ms, 50 * ms},
+		Systems: []string{"old", "new", "silent"}, Over: []time.Duration{ms, 10 * ms, 50 * ms},
 		Marks: []time.Duration{600 * s, (600 + day) * s}, Recent: 75 * s, Journal: true,
 	})
 	if err != nil {
@@ -429,8 +429,8 @@ func TestMemoryOfADayIsBounded(t *testing.T) {
 			r.Record(i%2, Outcome{Due: due, Latency: latencies[drawn%len(latencies)], Service: ms, Cacheable: true})
 			drawn++
 		}
-		r.Resources(1, time.Duration(second+1)*s, Usage{Resident: 1})
-		for system := range 2 {
+		for system := range 3 { // of which the last gets no request
+			r.Resources(system, time.Duration(second+1)*s, Usage{Resident: 1})
 			r.Ledger(system, time.Duration(second+1)*s, LedgerCounts{Reads: int64(second)})
 		}
 		r.Take()

@@ -199,6 +199,8 @@ func (s *Series) resources(u *Resources) error {
 		sample.Span = max(u.At-t.usage[n-1].At, 0)
 	}
 	t.usage = append(t.usage, sample)
+	t.newest = max(t.newest, int(u.At/s.interval))
+	s.close(t)
 	return nil
 }
 
@@ -228,6 +230,7 @@ func (s *Series) ledger(l *Ledger) error {
 	}
 	t.ledger, t.ledgerAt = l.LedgerCounts, l.At
 	t.ledgers++
+	s.close(t) // also where no request comes
 	return nil
 }
 

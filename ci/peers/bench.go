@@ -208,7 +208,7 @@ func (b bench) load(ctx context.Context, w io.Writer) error {
 		for _, t := range tools {
 			runs, base := all[t.name], all["fortio"]
 			if len(runs) == 0 {
-				fmt.Fprintf(table, "%s\t-\n", t.name)
+				fmt.Fprintf(table, "%s\t-\t-\t-\t-\t-\t-\n", t.name)
 				continue
 			}
 			median := func(of func(i int) float64) float64 {
@@ -231,10 +231,14 @@ func (b bench) load(ctx context.Context, w io.Writer) error {
 			if l := median(func(i int) float64 { return runs[i].LagP99.Seconds() }); l > 0 && part.job.rate > 0 {
 				lag = fmt.Sprintf("%.2f ms", 1000*l)
 			}
-			fmt.Fprintf(table, "%s\t%.0f\t%s\t%.0f µs\t%s\t%.2f ms\t%s\n", t.name,
+			p99 := "-" // not every tool tells
+			if p := median(func(i int) float64 { return 1000 * runs[i].P99.Seconds() }); p > 0 {
+				p99 = fmt.Sprintf("%.2f ms", p)
+			}
+			fmt.Fprintf(table, "%s\t%.0f\t%s\t%.0f µs\t%s\t%s\t%s\n", t.name,
 				median(func(i int) float64 { return rate(runs[i]) }), versus(rate),
 				median(func(i int) float64 { return cpu(runs[i]) }), versus(cpu),
-				median(func(i int) float64 { return 1000 * runs[i].P99.Seconds() }), lag)
+				p99, lag)
 		}
 		if err := table.Flush(); err != nil {
 			return err

@@ -89,7 +89,7 @@ func (r *record) fill() {
 func (r *record) system(name string) result.System {
 	s, end := r.begun.system(name), r.ended.Systems[name]
 	out := result.System{
-		Kind: s.Kind, URL: s.URL, Command: s.Command, LogFile: s.LogFile,
+		Kind: s.Kind, URL: s.URL, Command: s.Command, LogFile: s.LogFile, Version: s.Setup.Version,
 		Metrics: map[string]*float64{}, Exit: end.Exit,
 	}
 	if out.Exit != "" {
@@ -131,6 +131,7 @@ func (r *record) measured(name string) {
 		}
 	}
 	s.Growth = r.growth(name)
+	s.Setup = r.setup(name, s)
 	r.res.Systems[name] = s
 
 	if n := w.Class[timeline.Unproven]; n > 0 {
@@ -146,6 +147,20 @@ func (r *record) measured(name string) {
 		}
 		r.notice("%s", text)
 	}
+}
+
+// setup is what must be alike where systems are compared.
+func (r *record) setup(name string, s result.System) *result.Setup {
+	begun := r.begun.system(name).Setup
+	out := &result.Setup{
+		CacheBytes: begun.CacheBytes, AccessLog: begun.AccessLog,
+		UpstreamHTTP2: s.Metrics["http2_adoption"], UpstreamReuse: s.Metrics["connection_reuse"],
+	}
+	if i := r.armIndex(name); i < len(r.report.Arms) {
+		arm := r.report.Arms[i]
+		out.Warmed = int64(arm.Prewarmed - arm.PrewarmFailed)
+	}
+	return out
 }
 
 func asResult(g scenario.Gate, j gate.Judgement) result.Gate {

@@ -106,7 +106,7 @@ func (o *oracle) notOffered(m scenario.Metric, system string) string {
 // clearText reports whether a system has no way to the upstream's TLS port.
 func clearText(s scenario.System) bool {
 	switch s.Kind {
-	case scenario.KindOptimizer:
+	case scenario.KindOptimizer, scenario.KindNginx, scenario.KindVarnish, scenario.KindHAProxy:
 		return !s.UpstreamTLS
 	case scenario.KindCommand:
 		return !strings.Contains(strings.Join(s.Command, " "), "{upstream_tls}")

@@ -86,8 +86,16 @@ type begunSystem struct {
 	Command []string `json:"command,omitempty"`
 	LogFile string   `json:"log_file,omitempty"` // relative to the output folder
 	Sampled bool     `json:"sampled"`            // its process is ours to sample
+	Setup   setup    `json:"setup,omitzero"`
 	Rate    float64  `json:"rate"`               // requests per second that it is offered …
 	Peak    float64  `json:"peak"`               // … and at the most
+}
+
+// setup is how a system was set up; nil and "" are unknown.
+type setup struct {
+	Version    string `json:"version,omitempty"`
+	CacheBytes *int64 `json:"cache_bytes,omitempty"`
+	AccessLog  *bool  `json:"access_log,omitempty"`
 }
 
 func (b *begun) system(name string) begunSystem {
@@ -322,7 +330,7 @@ func (r *run) systems() []begunSystem {
 		s := r.env.Systems()[arm.Name]
 		b := begunSystem{
 			Name: arm.Name, Kind: string(s.Kind), URL: s.URL.String(), Command: s.Command,
-			Sampled: s.PID != 0, Rate: r.offered(arm.Name), Peak: r.peak() * arm.Share,
+			Sampled: s.PID != 0, Setup: setup(s.Setup), Rate: r.offered(arm.Name), Peak: r.peak() * arm.Share,
 		}
 		if s.LogFile != "" {
 			if rel, err := filepath.Rel(r.opts.Out, s.LogFile); err == nil {

@@ -64,11 +64,12 @@ type Environment struct {
 	spawner  spawner
 	health   time.Duration
 	binary   string // the optimizer's
-	prober   *prober
 	systems  map[string]*System
 	upstream *System
 	ready    wire.Ready // of the upstream
 	control  *wire.Control
+
+	certificates []byte // PEM, of systems that speak TLS to clients
 
 	mu        sync.Mutex
 	stopped   bool
@@ -94,7 +95,6 @@ func Start(ctx context.Context, c Config) (*Environment, error) {
 		run:     c.Run,
 		health:  c.Health,
 		binary:  c.Optimizer,
-		prober:  newProber(),
 		spawner: spawner{self: c.Self, logDir: c.LogDir, grace: c.Grace},
 		systems: make(map[string]*System),
 	}
@@ -207,6 +207,7 @@ func (e *Environment) Authorities() (*x509.CertPool, error) {
 		}
 		roots.AppendCertsFromPEM(own)
 	}
+	roots.AppendCertsFromPEM(e.certificates)
 	return roots, nil
 }
 

@@ -2,6 +2,7 @@ package environment
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"phasegate/fixtures/upstream/wire"
+	"phasegate/harness/scenario"
 )
 
 // errDied says that a process ended while its answer was waited for.
@@ -26,14 +28,34 @@ func (e *refusedError) Error() string {
 // apart.
 type prober struct{ client *http.Client }
 
-func newProber() *prober {
+// prober returns one that trusts whom the load trusts, and speaks h2c where the
+// load speaks nothing else: a system may take nothing else then.
+func (e *Environment) prober() (*prober, error) {
+	roots, err := e.Authorities()
+	if err != nil {
+		return nil, err
+	}
+	// A connection for each probe, straight to the system: no proxy from the
+	// environment, nothing left open.
+	transport := &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: roots}}
+	if e.speaks(scenario.H2C) && !e.speaks(scenario.HTTP1) {
+		transport.Protocols = new(http.Protocols)
+		transport.Protocols.SetUnencryptedHTTP2(true)
+	}
 	return &prober{&http.Client{
-		// A connection for each probe, straight to the system: no proxy from the
-		// environment, nothing left open.
-		Transport:     &http.Transport{DisableKeepAlives: true},
+		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Timeout:       2 * time.Second,
-	}}
+	}}, nil
+}
+
+// waitFor waits until the system at base answers; see wait.
+func (e *Environment) waitFor(ctx context.Context, base *url.URL, died <-chan struct{}, timeout time.Duration, healthy func(status int) bool) error {
+	p, err := e.prober()
+	if err != nil {
+		return err
+	}
+	return p.wait(ctx, base, died, timeout, healthy)
 }
 
 // wait probes base until it answers with a status that is healthy; then it

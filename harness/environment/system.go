@@ -31,8 +31,17 @@ type System struct {
 	Supervisor int           // all descendants of this process are the system's, daemonised ones too; 0 if it isn't ours
 	Command    []string      // as executed, after substitution; nil if it isn't ours
 	LogFile    string        // both outputs of its processes; "" if it isn't ours
+	Setup      Setup
 
 	process *process // nil if it isn't ours
+}
+
+// Setup is how a system was set up, as far as that is known: what must be alike
+// where two are compared.
+type Setup struct {
+	Version    string // "" if unknown, as nil is in the others
+	CacheBytes *int64 // room for stored responses
+	AccessLog  *bool  // a line is written for every request
 }
 
 // Died returns a channel that is closed when the system's process has ended,
@@ -70,10 +79,12 @@ func (e *Environment) startSystem(ctx context.Context, s *scenario.System) (*Sys
 		return e.reach(ctx, s)
 	case scenario.KindOptimizer:
 		return e.startOptimizer(ctx, s)
+	case scenario.KindNginx, scenario.KindVarnish, scenario.KindHAProxy:
+		return e.startPackaged(ctx, s)
 	case scenario.KindCommand:
 		return e.startCommand(ctx, s)
 	default:
-		return nil, &Error{Op: "start it", System: s.Name, Err: fmt.Errorf("kind %q; allowed are optimizer, command, url and direct", s.Kind)}
+		return nil, &Error{Op: "start it", System: s.Name, Err: fmt.Errorf("kind %q; allowed are optimizer, nginx, varnish, haproxy, command, url and direct", s.Kind)}
 	}
 }
 
@@ -103,7 +114,7 @@ func (e *Environment) reach(ctx context.Context, s *scenario.System) (*System, e
 	if s.URL == nil {
 		return nil, &Error{Op: op, System: s.Name, Err: errors.New("no URL")}
 	}
-	err := e.prober.wait(ctx, s.URL, nil, min(e.health, reachTime), func(int) bool { return true })
+	err := e.waitFor(ctx, s.URL, nil, min(e.health, reachTime), func(int) bool { return true })
 	if err != nil {
 		return nil, &Error{Op: op, System: s.Name, Err: err, Hint: "Start the server at " + s.URL.Redacted() + " first, or correct the address."}
 	}
@@ -213,6 +224,8 @@ func (e *Environment) startOptimizer(ctx context.Context, s *scenario.System) (*
 	}
 	system := e.system(s, p, listen)
 	system.Admin, system.Metrics = admin, admin.JoinPath("metrics")
+	stored := s.Cache.Bytes()
+	system.Setup = Setup{CacheBytes: &stored, AccessLog: &s.Cache.AccessLog}
 	return system, e.waitHealthy(ctx, system, "")
 }
 
@@ -260,7 +273,7 @@ func (e *Environment) system(s *scenario.System, p *process, u *url.URL) *System
 // waitHealthy waits until a system answers through to the upstream. hint is
 // given if it doesn't answer at all.
 func (e *Environment) waitHealthy(ctx context.Context, s *System, hint string) error {
-	err := e.prober.wait(ctx, s.URL, s.Died(), e.health, func(status int) bool { return status < http.StatusInternalServerError })
+	err := e.waitFor(ctx, s.URL, s.Died(), e.health, func(status int) bool { return status < http.StatusInternalServerError })
 	if err == nil {
 		return nil
 	}

@@ -269,6 +269,9 @@ func (c *compiler) system(root, v *value, name string, share float64) System {
 		kind Kind
 	}{{"command", KindCommand}, {"metrics", KindCommand}, {"url", KindURL}, {"upstream_tls", KindOptimizer}} {
 		key, kind := owned.key, owned.kind
+		if key == "upstream_tls" && s.Kind.Packaged() {
+			continue
+		}
 		x := v.get(key)
 		if x != nil && s.Kind != kind {
 			c.fail(x, "not a key of kind %s; allowed: with kind %s", s.Kind, kind)
@@ -277,15 +280,20 @@ func (c *compiler) system(root, v *value, name string, share float64) System {
 		}
 	}
 	if config := v.get("config"); config != nil && config.form == mapping {
-		if s.Kind == KindOptimizer {
+		switch {
+		case s.Kind == KindOptimizer:
 			s.Config, s.ConfigAt = config.any().(map[string]any), config.at.String()
-		} else {
+		case s.Kind.Packaged():
+		default:
 			c.notice("systems.%s.config is not applied: a system of kind %s has settings of its own", name, s.Kind)
 		}
 	}
 	switch s.Kind {
 	case KindOptimizer:
 		s.UpstreamTLS = read(v, "upstream_tls", false)
+		s.Cache = optimizerCache(v.get("config"))
+	case KindNginx, KindVarnish, KindHAProxy:
+		c.packaged(v, &s)
 	case KindCommand:
 		s.Command = c.command(root, v.get("command"))
 		s.Metrics = c.metrics(v)

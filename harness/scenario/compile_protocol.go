@@ -70,6 +70,8 @@ func (c *compiler) offersTLS(v *value, s System) {
 	switch {
 	case s.Kind == KindOptimizer:
 		c.fail(v, need+"is of kind optimizer, which listens in clear text only in this version; allowed: http/1.1", s.Name)
+	case s.Kind == KindVarnish:
+		c.fail(v, need+"is of kind varnish, which speaks no TLS; allowed: http/1.1 or h2c", s.Name)
 	case s.Kind == KindCommand:
 		c.fail(v, need+"is of kind command, whose {listen} is a clear-text address; allowed: http/1.1 or h2c, or kind url with an https address", s.Name)
 	case s.Kind == KindURL && s.URL != nil && s.URL.Scheme != "https":

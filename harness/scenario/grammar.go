@@ -115,9 +115,9 @@ var (
 
 // kinds of system, and those of later versions.
 var (
-	kinds      = []Kind{KindOptimizer, KindDirect, KindCommand, KindURL}
+	kinds      = []Kind{KindOptimizer, KindNginx, KindVarnish, KindHAProxy, KindDirect, KindCommand, KindURL}
 	protocols  = []Protocol{HTTP1, H2, H2C}
-	laterKinds = []string{"nginx", "varnish", "haproxy", "container"}
+	laterKinds = []string{"container"}
 	profiles   = []string{"quick", "standard", "full"}
 )
 
@@ -128,9 +128,9 @@ var (
 		{name: "p95", shape: one(aTime), help: "95th percentile of the log-normal distribution"},
 	}}
 	systemShape = shape{keys: []key{
-		{name: "kind", required: true, shape: one(oneOfKinds()), help: "optimizer: the reference proxy. direct: no system, straight to the upstream. command: any program. url: a server that is already running"},
-		{name: "config", shape: shape{open: true}, help: "the optimizer's own configuration, passed on as it is"},
-		{name: "upstream_tls", shape: one(aFlag), help: "kind optimizer: speak TLS to the upstream, which offers HTTP/2 and HTTP/1.1 there; default false: clear text, HTTP/1.1"},
+		{name: "kind", required: true, shape: one(oneOfKinds()), help: "optimizer: the reference proxy. nginx, varnish, haproxy: these, from their packages and set up as caching proxies. direct: no system, straight to the upstream. command: any program. url: a server that is already running"},
+		{name: "config", shape: shape{open: true}, help: "the optimizer's own configuration, passed on as it is; of it, nginx, varnish and haproxy get cache.max_memory_mb and cache.default_ttl"},
+		{name: "upstream_tls", shape: one(aFlag), help: "kinds optimizer, nginx and haproxy: speak TLS to the upstream, which offers HTTP/2 and HTTP/1.1 there; default false: clear text, HTTP/1.1"},
 		{name: "command", shape: shape{item: &shape{scalar: anyText}, atMost: 1000}, help: "kind command: program and arguments; {listen}, {upstream}, {upstream_tls}, {ca} and {admin} are replaced"},
 		{name: "metrics", shape: one(aText), help: "kind command: where it serves its metrics in the Prometheus text format, such as http://{admin}/metrics; they explain growth of memory, and no gate rests on them"},
 		{name: "url", shape: one(aURL), help: "kind url: where the server is"},

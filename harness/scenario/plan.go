@@ -70,10 +70,33 @@ type Kind string
 // The kinds that this version can start or reach.
 const (
 	KindOptimizer Kind = "optimizer" // our reference proxy, a child process
-	KindDirect    Kind = "direct"    // no system: straight to the upstream
-	KindCommand   Kind = "command"   // any program, given {listen} and {upstream}
-	KindURL       Kind = "url"       // a server already running; nothing is started
+	KindNginx     Kind = "nginx"     // these three from their packages, set up by fixtures/systems
+	KindVarnish   Kind = "varnish"
+	KindHAProxy   Kind = "haproxy"
+	KindDirect    Kind = "direct"  // no system: straight to the upstream
+	KindCommand   Kind = "command" // any program, given {listen} and {upstream}
+	KindURL       Kind = "url"     // a server already running; nothing is started
 )
+
+// Packaged reports whether a kind is a server from a package, that is started
+// with a configuration of ours.
+func (k Kind) Packaged() bool { return k == KindNginx || k == KindVarnish || k == KindHAProxy }
+
+// Cache is what a system's configuration says about its cache in general, in
+// the optimizer's words.
+type Cache struct {
+	// MaxMemory is cache.max_memory_mb in bytes: what the whole process may take.
+	MaxMemory  int64
+	DefaultTTL time.Duration // cache.default_ttl: lifetime of responses that name none; 0: they aren't stored
+	AccessLog  bool          // telemetry.access_log; a packaged system never has one
+}
+
+// storedShare is the part of MaxMemory for stored responses. The optimizer takes
+// as much of its limit; the rest is what keeping and serving them costs.
+const storedShare = 0.55
+
+// Bytes is the room for stored responses.
+func (c Cache) Bytes() int64 { return int64(storedShare * float64(c.MaxMemory)) }
 
 // System is one arm: what is started, or reached, and its share of the load.
 type System struct {
@@ -83,8 +106,11 @@ type System struct {
 	Config map[string]any // KindOptimizer: the optimizer's own configuration …
 	// … and where it is written: "FILE:LINE:COL", or the flag of the command line.
 	ConfigAt string
-	// UpstreamTLS points a KindOptimizer at the upstream's TLS port, where
-	// HTTP/2 is offered, instead of the clear-text one.
+	// Cache is what of Config is said in general. Set for KindOptimizer and the
+	// packaged kinds.
+	Cache Cache
+	// UpstreamTLS points a KindOptimizer, KindNginx or KindHAProxy at the
+	// upstream's TLS port, where HTTP/2 is offered, instead of the clear-text one.
 	UpstreamTLS bool
 	// Command is the argument vector of a KindCommand before substitution of
 	// {listen}, {upstream}, {upstream_tls}, {ca} and {admin}; it holds {listen}.

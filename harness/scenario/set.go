@@ -93,7 +93,7 @@ func put(v *value, steps []string, i int, new *value, at place) *Error {
 }
 
 // replaceNew puts the system that the command line names in the place of the
-// new one. A kind keeps the optimizer's settings that the file has for it.
+// new one. The kinds that are set up keep the settings that the file has.
 func replaceNew(root *value, name string) *Error {
 	at := place{file: "--system " + oneLine(name)}
 	text := func(s string) *value { return &value{at: at, form: scalar, text: s, data: s} }
@@ -112,10 +112,10 @@ func replaceNew(root *value, name string) *Error {
 	case slices.Contains(laterKinds, name):
 		return at.fault("kind %s is not supported by this version; allowed: kind command, by --set 'systems.new={kind: command, command: [...]}'", name)
 	default:
-		return at.fault("unknown system; allowed: optimizer, direct, or a URL that begins with http:// or https://")
+		return at.fault("unknown system; allowed: optimizer, nginx, varnish, haproxy, direct, or a URL that begins with http:// or https://")
 	}
 	old := root.get("systems").get("new")
-	if name == string(KindOptimizer) && old != nil {
+	if kind := Kind(name); old != nil && (kind == KindOptimizer || kind.Packaged()) {
 		for _, key := range []string{"config", "upstream_tls"} {
 			if f := old.field(key); f != nil {
 				system.fields = append(system.fields, f)

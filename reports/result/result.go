@@ -123,6 +123,17 @@ type System struct {
 	MemoryLimit      *float64 `json:"memory_limit,omitempty"` // drawn in the memory plot
 	Examples         []string `json:"examples,omitempty"`     // the first failed answers, one sentence each
 	Growth           *Growth  `json:"growth,omitempty"`       // of resident memory in the steady state
+	Setup            *Setup   `json:"setup,omitempty"`        // nil in results of earlier versions
+}
+
+// Setup is how a system was set up and used: what must be alike for a
+// comparison to be fair. Nil is unknown.
+type Setup struct {
+	CacheBytes    *int64   `json:"cache_bytes"`    // room for stored responses, as configured
+	AccessLog     *bool    `json:"access_log"`     // it wrote a line for every request
+	UpstreamHTTP2 *float64 `json:"upstream_http2"` // share of upstream requests over HTTP/2, of the steady state like the next …
+	UpstreamReuse *float64 `json:"upstream_reuse"` // … and of those on a connection that had been used before
+	Warmed        int64    `json:"warmed"`         // targets that it answered before the clock started
 }
 
 // Interval is one second (or longer) of one arm, binned by due time. Quantiles

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"phasegate/fixtures/systems"
@@ -130,10 +131,7 @@ func (e *Environment) settings(s *scenario.System, version string) (systems.Sett
 		Either:      atLeast(version, eitherProtocol),
 		CacheBytes:  s.Cache.Bytes(),
 		DefaultTTL:  s.Cache.DefaultTTL,
-		Connections: e.plan.Load.Connections * 5 / 4, // probes and a prewarm's come beside them
-	}
-	if out.Connections < 4096 {
-		out.Connections = 0 // the default will do
+		Connections: connections(e.plan.Load.Connections),
 	}
 	address := arm.URL
 	if s.UpstreamTLS {
@@ -157,6 +155,18 @@ func (e *Environment) settings(s *scenario.System, version string) (systems.Sett
 		out.User = root.Username
 	}
 	return out, nil
+}
+
+// connections is how many a server has to take, as many as the load may open
+// with what a prewarm and the probes add, and may take by the limit of open files.
+func connections(load int) int {
+	const least, filesEach = 4096, 4
+	n := max(least, load*5/4)
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err == nil && limit.Max < uint64(n)*filesEach {
+		n = int(limit.Max / filesEach)
+	}
+	return n
 }
 
 // speaks reports whether the load comes over a protocol.

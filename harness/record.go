@@ -87,8 +87,8 @@ type begunSystem struct {
 	LogFile string   `json:"log_file,omitempty"` // relative to the output folder
 	Sampled bool     `json:"sampled"`            // its process is ours to sample
 	Setup   setup    `json:"setup,omitzero"`
-	Rate    float64  `json:"rate"`               // requests per second that it is offered …
-	Peak    float64  `json:"peak"`               // … and at the most
+	Rate    float64  `json:"rate"` // requests per second that it is offered …
+	Peak    float64  `json:"peak"` // … and at the most
 }
 
 // setup is how a system was set up; nil and "" are unknown.

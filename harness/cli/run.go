@@ -18,7 +18,7 @@ type runCommand struct {
 	Scenario  string   `arg:"" placeholder:"FILE|NAME" help:"Scenario file, or the name of an embedded one (phasegate list)."`
 	Profile   string   `default:"quick" help:"Which of the scenario's profiles to run: quick, standard or full."`
 	Upstream  string   `default:"process" enum:"process,container,auto" help:"How the mock upstream is started: process, container or auto."`
-	System    string   `placeholder:"NAME|URL" help:"Judge this system instead of the scenario's new one: optimizer, direct, or the URL of a server already running."`
+	System    string   `placeholder:"NAME|URL" help:"Judge this system instead of the scenario's new one: optimizer, nginx, varnish, haproxy, direct, or the URL of a server already running."`
 	Out       string   `placeholder:"DIR" help:"Folder for reports and logs; out/NAME unless told otherwise."`
 	Seed      *uint64  `help:"Seed of keys, split and latencies; the scenario's unless told otherwise."`
 	Set       []string `sep:"none" placeholder:"PATH=VALUE" help:"Set a value of the scenario, e.g. load.rate=200/s; VALUE is YAML. May be repeated."`

@@ -9,6 +9,9 @@
 //	harness ─┬─ supervise ── upstream
 //	         └─ supervise ── system ── whatever it forks
 //
+// A system from a package, such as nginx, is started with a configuration that
+// [phasegate/fixtures/systems] makes for this run.
+//
 // The environment failed if Start returns an [*Error]: it names the system,
 // holds its last log lines and says what to do.
 package environment

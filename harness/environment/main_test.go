@@ -34,7 +34,7 @@ import (
 //	--upstream URL …             an optimizer in small; its configuration's key "mode" spoils it
 //	broken supervise|upstream …  the same, but the upstream is spoilt
 //	proxy LISTEN UPSTREAM        a system under test
-//	harness SCRIPT DIR           a harness whose system runs a shell script
+//	harness SCRIPT DIR           a harness whose system runs a shell script, or is of a "kind KIND"
 //
 // It adopts orphans, so whatever escapes is found at the end.
 func TestMain(m *testing.M) {
@@ -225,8 +225,12 @@ func serveOptimizer(upstream, file string) error {
 // processes and stays; it ends in good order when its standard input does.
 func beHarness(script, dir string) error {
 	signal.Ignore(os.Interrupt)
+	system := command("sh", "-c", `"$0" proxy {listen} {upstream} & `+script, executable())
+	if kind, ok := strings.CutPrefix(script, "kind "); ok {
+		system = fromPackage(scenario.Kind(kind))
+	}
 	e, err := Start(context.Background(), Config{
-		Plan:   plan(command("sh", "-c", `"$0" proxy {listen} {upstream} & `+script, executable())),
+		Plan:   plan(system),
 		LogDir: dir,
 		Grace:  100 * time.Millisecond,
 	})
@@ -254,6 +258,10 @@ func plan(systems ...scenario.System) *scenario.Plan {
 
 func command(args ...string) scenario.System {
 	return scenario.System{Name: scenario.New, Kind: scenario.KindCommand, Share: 1, Command: args}
+}
+
+func fromPackage(kind scenario.Kind) scenario.System {
+	return scenario.System{Name: scenario.New, Kind: kind, Share: 1, Cache: scenario.Cache{MaxMemory: 100e6, DefaultTTL: time.Minute}}
 }
 
 func optimizer(config map[string]any) scenario.System {

@@ -38,8 +38,8 @@ var packages = map[scenario.Kind]packaged{
 // sbin is where Debian has servers, which isn't on the PATH of plain users.
 var sbin = []string{"/usr/local/sbin", "/usr/sbin", "/sbin"}
 
-// find returns the program's path.
-func (p packaged) find() (string, error) {
+// find returns the program's path. The error is an *Error.
+func (p packaged) find(system string) (string, error) {
 	path, err := exec.LookPath(p.program)
 	if err == nil {
 		return filepath.Abs(path)
@@ -49,7 +49,8 @@ func (p packaged) find() (string, error) {
 			return path, nil
 		}
 	}
-	return "", err
+	return "", &Error{Op: "start it", System: system, Err: fmt.Errorf("%w, nor is it in %s", err, strings.Join(sbin, ", ")),
+		Hint: fmt.Sprintf("Install the Debian package %s (apt-get install %[1]s), or put %s on PATH.", p.debian, p.program)}
 }
 
 // versionTime bounds the wait for a program to tell its version.
@@ -81,10 +82,9 @@ func (e *Environment) startPackaged(ctx context.Context, s *scenario.System) (*S
 	if e.plan.Upstream == nil {
 		return nil, &Error{Op: op, System: s.Name, Err: errNoUpstream}
 	}
-	path, err := p.find()
+	path, err := p.find(s.Name)
 	if err != nil {
-		return nil, &Error{Op: op, System: s.Name, Err: fmt.Errorf("find %s: %w, nor in %s", p.program, err, strings.Join(sbin, ", ")),
-			Hint: fmt.Sprintf("Install the Debian package %s (apt-get install %[1]s), or put %s on PATH.", p.debian, p.program)}
+		return nil, err
 	}
 	version := p.told(ctx, path)
 	settings, err := e.settings(s, version)

@@ -224,7 +224,8 @@ func TestCompileFillsInDefaults(t *testing.T) {
 		Systems: []scenario.System{
 			{Name: "old", Kind: scenario.KindDirect, Share: 0.95},
 			{Name: "new", Kind: scenario.KindOptimizer, Share: 0.05,
-				Config: map[string]any{"cache": map[string]any{"max_memory_mb": uint64(100), "default_ttl": "5m"}}, ConfigAt: "t.yaml:5:34"},
+				Config: map[string]any{"cache": map[string]any{"max_memory_mb": uint64(100), "default_ttl": "5m"}}, ConfigAt: "t.yaml:5:34",
+				Cache: scenario.Cache{MaxMemory: 100e6, DefaultTTL: 5 * time.Minute}},
 		},
 		Load: scenario.Load{
 			Rate: []scenario.Segment{{From: 100, To: 100}}, Protocols: []scenario.ProtocolShare{{Protocol: scenario.HTTP1, Share: 1}}, Streams: scenario.DefaultStreams, Path: "/items/{key}",

@@ -18,7 +18,7 @@ const (
 	paces      = rates + ", or max"
 	conditions = "METRIC OP VALUE, such as p95_latency < 10ms or cache_hit_ratio > 70%"
 	aName      = "a name of lower-case letters, digits, '-', '_' and '.', such as phase1"
-	theKinds   = "optimizer, direct, command, url"
+	theKinds   = "optimizer, nginx, varnish, haproxy, direct, command, url"
 )
 
 // faulty are scenarios that must be refused: what is replaced in valid, and
@@ -87,8 +87,14 @@ var faulty = []struct {
 		"t.yaml:6:16: traffic.new: the new system gets no traffic, so nothing would be judged; allowed: traffic.new above 0%"},
 	{"a kind that is none", "kind: optimizer", "kind: optimiser",
 		"t.yaml:5:15: systems.new.kind: optimiser is none of the choices (nearest: optimizer); allowed: " + theKinds},
-	{"a kind of a later version", "kind: optimizer", "kind: nginx",
-		"t.yaml:5:15: systems.new.kind: nginx is not supported by this version; use command; allowed: " + theKinds},
+	{"a kind of a later version", "kind: optimizer", "kind: container",
+		"t.yaml:5:15: systems.new.kind: container is not supported by this version; use command; allowed: " + theKinds},
+	{"a cache of a packaged system's own that holds nothing", "kind: optimizer, config: {cache: {max_memory_mb: 100", "kind: nginx, config: {cache: {max_memory_mb: none",
+		"t.yaml:5:54: systems.new.config.cache.max_memory_mb: none; allowed: a number from 4 to 1048576"},
+	{"a lifetime without a unit, for a packaged system", "kind: optimizer, config: {cache: {max_memory_mb: 100, default_ttl: 5m", "kind: varnish, config: {cache: {default_ttl: 5",
+		"t.yaml:5:54: systems.new.config.cache.default_ttl: 5; allowed: a duration such as 250ms or 5m"},
+	{"h2 is over TLS, which varnish has none of", "{kind: optimizer, config: {cache: {max_memory_mb: 100, default_ttl: 5m}}}\ntraffic: {new: 5%, old: 95%}\nload:\n", "{kind: varnish}\nload:\n  protocol: h2\n",
+		"t.yaml:7:13: load.protocol: h2 needs TLS, and the new system is of kind varnish, which speaks no TLS; allowed: http/1.1 or h2c"},
 	{"no kind", "{kind: optimizer, config: ", "{config: ",
 		"t.yaml:5:8: systems.new.kind is missing; allowed: " + theKinds},
 	{"an image is a container's", "kind: optimizer", "image: nginx, kind: optimizer",
@@ -325,10 +331,10 @@ func TestCompileRefusesOptions(t *testing.T) {
 			"t.yaml:6:25: traffic.old: new 50% and old 95% are 145% together; allowed: 100%, or leave one out"},
 		{"a mapping that lacks something", scenario.Options{Set: []string{"load.keys={distribution: zipf}"}},
 			"--set load.keys={distribution: zipf}: load.keys.count is missing; allowed: a whole number from 1"},
-		{"a system of a later version", scenario.Options{System: "nginx"},
-			"--system nginx: kind nginx is not supported by this version; allowed: kind command, by --set 'systems.new={kind: command, command: [...]}'"},
+		{"a system of a later version", scenario.Options{System: "container"},
+			"--system container: kind container is not supported by this version; allowed: kind command, by --set 'systems.new={kind: command, command: [...]}'"},
 		{"a system that is none", scenario.Options{System: "squid"},
-			"--system squid: unknown system; allowed: optimizer, direct, or a URL that begins with http:// or https://"},
+			"--system squid: unknown system; allowed: optimizer, nginx, varnish, haproxy, direct, or a URL that begins with http:// or https://"},
 		{"a command can't be named alone", scenario.Options{System: "command"},
 			`--system command: a command needs its arguments; allowed: --set 'systems.new={kind: command, command: [PROGRAM, ARG, "{listen}", "{upstream}"]}'`},
 		{"nor a URL", scenario.Options{System: "url"},

@@ -1,0 +1,84 @@
+package ci
+
+import (
+	"math"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"phasegate/reports/result"
+)
+
+// installed skips a test, and says what to install, where a system's program
+// isn't here.
+func installed(t *testing.T, system string) {
+	t.Helper()
+	program := map[string]string{"varnish": "varnishd"}[system]
+	if program == "" {
+		program = system
+	}
+	for _, name := range []string{program, "/usr/sbin/" + program, "/usr/local/sbin/" + program} {
+		if _, err := exec.LookPath(name); err == nil {
+			return
+		}
+	}
+	t.Skipf("no %s here: install the Debian package %s (apt-get install %[2]s)", program, system)
+}
+
+// Servers from packages are judged as the optimizer is, over each leg that they
+// have, and what one doesn't have never passes.
+func TestSystems(t *testing.T) {
+	t.Parallel()
+	http2 := "gates=[error_rate < 5%, http2_adoption > 80%, connection_reuse > 50%, negotiation_success > 95%]"
+	for _, tt := range []struct {
+		why, system string
+		set         []string
+		code        int
+		verdicts    map[string]result.Verdict
+		spoken      string // by the load, to the new system
+	}{
+		{"as it comes", "nginx", nil, 0, map[string]result.Verdict{"cache_hit_ratio": result.Pass}, "http/1.1"},
+		{"as it comes", "varnish", nil, 0, map[string]result.Verdict{"cache_hit_ratio": result.Pass}, "http/1.1"},
+		{"as it comes", "haproxy", nil, 0, map[string]result.Verdict{"cache_hit_ratio": result.Pass}, "http/1.1"},
+		{"its upstream offers HTTP/2, and it has none", "nginx", []string{"systems.new.upstream_tls=true", http2}, 1,
+			map[string]result.Verdict{"error_rate": result.Pass, "http2_adoption": result.Fail}, "http/1.1"},
+		{"it has no TLS: no handshake is no sample", "varnish", []string{"systems.new.upstream_tls=true", http2}, 1,
+			map[string]result.Verdict{"http2_adoption": result.Fail, "negotiation_success": result.Inconclusive}, "http/1.1"},
+		{"HTTP/2 to the upstream", "haproxy", []string{"systems.new.upstream_tls=true", http2}, 3,
+			map[string]result.Verdict{"http2_adoption": result.Pass, "connection_reuse": result.Pass}, "http/1.1"},
+		{"HTTP/2 over TLS from clients, with a certificate of its own", "nginx", []string{"load.protocol=h2"}, 0, nil, "h2"},
+		{"HTTP/2 in clear text from clients", "varnish", []string{"load.protocol=h2c"}, 0, nil, "h2c"},
+		{"both at one port", "haproxy", []string{"load.protocol={http/1.1: 50%, h2c: 50%}"}, 0, nil, "h2c"},
+	} {
+		t.Run(tt.system+": "+tt.why, func(t *testing.T) {
+			t.Parallel()
+			installed(t, tt.system)
+			args := []string{"run", tiny, "--system", tt.system}
+			for _, set := range tt.set {
+				args = append(args, "--set", set)
+			}
+			p := phasegate(t, args...)
+			p.run(tt.code)
+			for metric, verdict := range tt.verdicts {
+				p.want(metric, verdict, "")
+			}
+			r := p.result()
+			s := r.Systems["new"]
+			if s.Version == "" || s.Setup == nil || s.Setup.AccessLog == nil || *s.Setup.AccessLog || s.Setup.Warmed != 200 ||
+				s.Setup.CacheBytes == nil || math.Abs(float64(*s.Setup.CacheBytes)-55e6) > 1e6 {
+				t.Errorf("version %q, set up as %+v", s.Version, s.Setup)
+			}
+			heard := false
+			for _, spoken := range r.Load.Spoken {
+				heard = heard || spoken.System == "new" && spoken.Protocol == tt.spoken && spoken.Requests > 0
+			}
+			if !heard {
+				t.Errorf("it was spoken to as %+v; want %s too", r.Load.Spoken, tt.spoken)
+			}
+			phasegate(t, "verify", p.out).run(0)
+			if left, _ := filepath.Glob(filepath.Join(p.tmp, "*")); len(left) > 0 {
+				t.Errorf("left: %v", left)
+			}
+		})
+	}
+}

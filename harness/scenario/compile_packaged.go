@@ -17,7 +17,7 @@ const (
 // compares it with one that can.
 var limits = map[Kind]string{
 	KindNginx: "sends no Age, doesn't drop a stored response when its target is written to, wakes those who wait for the same fetch every 500 ms only, " +
-		"speaks HTTP/1.1 to its upstream, and keeps its cache in files in the folder for temporary ones, which no figure of its memory has",
+		"speaks HTTP/1.1 to its upstream, and keeps its cache in files in the folder for temporary ones, so that its memory is that of its processes without the responses",
 	KindVarnish: "doesn't drop a stored response when its target is written to, speaks HTTP/1.1 in clear text to its upstream, and has no stale-if-error",
 	KindHAProxy: "fetches once for each of those who wait for the same response, serves nothing stale and validates nothing, " +
 		"stores no status but 200 and nothing that names no lifetime, and tells variants apart by Accept-Encoding, Origin and Referer only",

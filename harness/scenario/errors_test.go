@@ -92,7 +92,7 @@ var faulty = []struct {
 	{"a cache of a packaged system's own that holds nothing", "kind: optimizer, config: {cache: {max_memory_mb: 100", "kind: nginx, config: {cache: {max_memory_mb: none",
 		"t.yaml:5:54: systems.new.config.cache.max_memory_mb: none; allowed: a number from 4 to 1048576"},
 	{"a lifetime without a unit, for a packaged system", "kind: optimizer, config: {cache: {max_memory_mb: 100, default_ttl: 5m", "kind: varnish, config: {cache: {default_ttl: 5",
-		"t.yaml:5:54: systems.new.config.cache.default_ttl: 5; allowed: a duration such as 250ms or 5m"},
+		"t.yaml:5:54: systems.new.config.cache.default_ttl: 5; allowed: a duration such as 250ms, 5m or 24h (units ns, us, ms, s, m, h, d)"},
 	{"h2 is over TLS, which varnish has none of", "{kind: optimizer, config: {cache: {max_memory_mb: 100, default_ttl: 5m}}}\ntraffic: {new: 5%, old: 95%}\nload:\n", "{kind: varnish}\nload:\n  protocol: h2\n",
 		"t.yaml:7:13: load.protocol: h2 needs TLS, and the new system is of kind varnish, which speaks no TLS; allowed: http/1.1 or h2c"},
 	{"no kind", "{kind: optimizer, config: ", "{config: ",

@@ -265,18 +265,17 @@ func (c *compiler) system(root, v *value, name string, share float64) System {
 		}
 	}
 	for _, owned := range []struct {
-		key  string
-		kind Kind
-	}{{"command", KindCommand}, {"metrics", KindCommand}, {"url", KindURL}, {"upstream_tls", KindOptimizer}} {
-		key, kind := owned.key, owned.kind
-		if key == "upstream_tls" && s.Kind.Packaged() {
-			continue
-		}
-		x := v.get(key)
-		if x != nil && s.Kind != kind {
-			c.fail(x, "not a key of kind %s; allowed: with kind %s", s.Kind, kind)
-		} else if x == nil && s.Kind == kind && key == string(kind) {
-			c.failAt(v.at, "%s.%s is missing; allowed: %s", v.path, key, systemShape.keyNamed(key).describe())
+		key   string
+		kinds []Kind
+	}{
+		{"command", []Kind{KindCommand}}, {"metrics", []Kind{KindCommand}}, {"url", []Kind{KindURL}},
+		{"upstream_tls", []Kind{KindOptimizer, KindNginx, KindVarnish, KindHAProxy}},
+	} {
+		x := v.get(owned.key)
+		if x != nil && !slices.Contains(owned.kinds, s.Kind) {
+			c.fail(x, "not a key of kind %s; allowed: with kind %s", s.Kind, listed(owned.kinds))
+		} else if x == nil && owned.key == string(s.Kind) {
+			c.failAt(v.at, "%s.%s is missing; allowed: %s", v.path, owned.key, systemShape.keyNamed(owned.key).describe())
 		}
 	}
 	if config := v.get("config"); config != nil && config.form == mapping {

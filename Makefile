@@ -17,7 +17,7 @@ help: ## list the targets
 	@printf '  %-18s %s\n' 'validate-phaseN' 'one phase, N from 1 to 4; PROFILE=quick|standard|full UPSTREAM=process|container ARGS=…'
 
 build: ## make bin/phasegate and bin/optimizer
-	go build -buildvcs=auto -o bin/ ./harness/cmd/phasegate ./optimizer/cmd/optimizer
+	CGO_ENABLED=0 go build -buildvcs=auto -o bin/ ./harness/cmd/phasegate ./optimizer/cmd/optimizer
 
 $(PHASES:%=validate-%): validate-%: build
 	./bin/phasegate run $* --profile $(PROFILE) --upstream $(UPSTREAM) $(ARGS)

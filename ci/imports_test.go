@@ -63,6 +63,7 @@ var harnessOrder = [][]string{
 	{"harness/scenario"},
 	{"harness/gate"},
 	{"harness/recording"},
+	{"harness/environment/container"},
 	{"harness/load", "harness/environment", "harness/probe", "harness/rollout"},
 	{"harness"},
 	{"harness/cli"},

@@ -25,13 +25,15 @@ import (
 //   - scenario.yaml: the source that was compiled.
 //   - journal.jsonl: one JSON object a line with one field that says what the
 //     line is, in the order in which it became known: "run" (how the run came
-//     about), "notice", "begun" (the systems), "foreign" (one before another upstream), "started" (the schedule),
+//     about), "notice", "begun" (the systems), "foreign" (one before another upstream),
+//     "kills" (in a container, for want of memory), "drill" (it begins, with a
+//     clock and logs of its own), "fault" (when it was there), "drill_ended", "started" (the schedule),
 //     "requests" (counts of what ended of one interval since the last line of
 //     the same one), "resources", "ledger", "machine" (CPU time, and what was
 //     stolen), "evaluate_ns" (the triggers were), "sequence" and "ended". Times
 //     that end in _ns are nanoseconds on the timeline's clock.
-//   - latency-SYSTEM.hlog, service-SYSTEM.hlog: the histograms of the "requests"
-//     lines, in the HdrHistogram log format; microseconds.
+//   - latency-SYSTEM.hlog, service-SYSTEM.hlog, and with -drillN those of drills:
+//     the histograms of the "requests" lines, in the HdrHistogram log format; microseconds.
 //   - lag.hlog: how late the load generator was, of the whole schedule and of
 //     what was due after the warm-up.
 //   - SHA256SUMS: written last, over all these and the result file, for
@@ -46,8 +48,20 @@ const (
 	sumsFile     = "SHA256SUMS"
 )
 
-func latencyFile(system string) string { return "latency-" + system + ".hlog" }
-func serviceFile(system string) string { return "service-" + system + ".hlog" }
+// latencyFile and serviceFile are those of the schedule, or of a drill.
+func latencyFile(system string, d *drillBegun) string {
+	return "latency-" + system + drillPart(d) + ".hlog"
+}
+func serviceFile(system string, d *drillBegun) string {
+	return "service-" + system + drillPart(d) + ".hlog"
+}
+
+func drillPart(d *drillBegun) string {
+	if d == nil {
+		return ""
+	}
+	return fmt.Sprintf("-drill%d", d.Number+1)
+}
 
 // format is the version of the evidence's files.
 const format = 1
@@ -59,7 +73,8 @@ type evidence struct {
 	dir     string
 	started time.Time
 	journal *output
-	logs    map[string]*systemLogs // by system, from its first part on
+	logs    map[string]*systemLogs // by system, from its first part on; of a drill, its own
+	drill   *drillBegun            // the latest; nil before
 	lines   int                    // of the journal
 	err     error
 }
@@ -129,6 +144,10 @@ func (e *evidence) write(line entry) {
 	if line.Started != nil {
 		e.started = *line.Started
 	}
+	if line.Drill != nil {
+		e.closeLogs()
+		e.drill = line.Drill
+	}
 	if p := line.Requests; p != nil {
 		var logs *systemLogs
 		if logs, e.err = e.systemLogs(p.System); e.err != nil {
@@ -157,8 +176,8 @@ func (e *evidence) systemLogs(system string) (*systemLogs, error) {
 		name, what string
 		to         **timeline.LogWriter
 	}{
-		{latencyFile(system), "latency from the due time of the " + system + " system", &logs.latency},
-		{serviceFile(system), "service time from the send of the " + system + " system", &logs.service},
+		{latencyFile(system, e.drill), "latency from the due time of the " + system + " system", &logs.latency},
+		{serviceFile(system, e.drill), "service time from the send of the " + system + " system", &logs.service},
 	} {
 		file, err := create(filepath.Join(e.dir, of.name))
 		if err != nil {
@@ -197,7 +216,7 @@ func (e *evidence) lags(report load.Report, warmup time.Duration) error {
 		e.err = err
 		return nil
 	}
-	log, err := timeline.NewLogWriter(f, e.started, Interval, "lag of the load generator: the whole schedule, and what was due after the warm-up")
+	log, err := timeline.NewLogWriter(f, report.Started, Interval, "lag of the load generator: the whole schedule, and what was due after the warm-up")
 	if err == nil {
 		err = errors.Join(log.Write(report.Lags, 0, report.Elapsed), log.Write(report.SteadyLags, warmup, max(report.Elapsed-warmup, 0)))
 	}
@@ -205,8 +224,8 @@ func (e *evidence) lags(report load.Report, warmup time.Duration) error {
 	return nil
 }
 
-// close ends the evidence and says what of it couldn't be written.
-func (e *evidence) close() error {
+// closeLogs ends the histogram logs: what comes next goes into others.
+func (e *evidence) closeLogs() {
 	e.flush()
 	for _, logs := range e.logs {
 		for _, f := range logs.files {
@@ -215,6 +234,12 @@ func (e *evidence) close() error {
 			}
 		}
 	}
+	clear(e.logs)
+}
+
+// close ends the evidence and says what of it couldn't be written.
+func (e *evidence) close() error {
+	e.closeLogs()
 	if e.journal != nil {
 		e.err = errors.Join(e.err, e.journal.file.Close())
 	}
@@ -289,7 +314,8 @@ func readJournal(journal io.Reader, source []byte, open func(name string) (io.Re
 // journalReader rebuilds a record line by line.
 type journalReader struct {
 	open    func(name string) (io.Reader, error)
-	logs    map[string][2]*timeline.LogReader // by system: latency, service time
+	logs    map[string][2]*timeline.LogReader // by system: latency, service time; of a drill, its own
+	drill   *drillBegun
 	record  *record
 	head    head
 	started time.Time
@@ -314,6 +340,9 @@ func (j *journalReader) take(line []byte, number int, source []byte) error {
 		return errors.New(`the journal doesn't begin with "run"`)
 	case e.Started != nil:
 		j.started = *e.Started
+	case e.Drill != nil:
+		clear(j.logs)
+		j.drill = e.Drill
 	case e.Requests != nil:
 		if err := j.histograms(e.Requests); err != nil {
 			return err
@@ -349,7 +378,7 @@ func (j *journalReader) histograms(p *timeline.Part) error {
 		if j.record.armIndex(p.System) < 0 {
 			return fmt.Errorf("no system %q in the scenario", p.System)
 		}
-		for i, name := range []string{latencyFile(p.System), serviceFile(p.System)} {
+		for i, name := range []string{latencyFile(p.System, j.drill), serviceFile(p.System, j.drill)} {
 			r, err := j.open(name)
 			if err != nil {
 				return err

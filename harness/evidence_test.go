@@ -440,7 +440,7 @@ func TestMachineReadingsAreThinned(t *testing.T) {
 	}
 	const now = 25 * time.Hour
 	for _, at := range [][2]time.Duration{{plan.Warmup, plan.Warmup + plan.Steady}, {plan.Warmup, now}, {now - time.Minute, now}} {
-		if got, want := r.stolen(at[0], at[1]), plain.stolen(at[0], at[1]); got != want {
+		if got, want := r.cpu.stolen(at[0], at[1]), plain.cpu.stolen(at[0], at[1]); got != want {
 			t.Errorf("stolen from %v to %v: %v, want %v", at[0], at[1], got, want)
 		}
 	}

@@ -75,12 +75,8 @@ func (r *record) fill() {
 		r.res.Gates = append(r.res.Gates, asResult(g, r.judge(g)))
 	}
 	r.fillExits()
-	for _, d := range r.plan.Drills {
-		r.res.Gates = append(r.res.Gates, result.Gate{
-			Gate: d.Text, Metric: "drill", System: scenario.New, Verdict: result.Inconclusive,
-			Reason: "this version injects no faults, so the drill was not run",
-		})
-	}
+	r.fillKills()
+	r.fillDrills()
 	r.fillTriggers()
 	r.fillTimeline()
 }

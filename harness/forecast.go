@@ -209,7 +209,10 @@ func (h *rehearsal) forecast(others []*scenario.Plan) *Forecast {
 	}
 	f.Triggers = o.triggers()
 	for _, d := range plan.Drills {
-		const why = "this version injects no faults"
+		if d.Fault.Kind != "" {
+			continue // what it meets depends on the system
+		}
+		const why = "this version doesn't inject this fault"
 		f.Drills = append(f.Drills, GateForecast{Gate: d.Text, System: scenario.New, Outlook: Undecided, Why: []string{why}, short: why})
 	}
 	f.Duration = h.duration()

@@ -23,12 +23,16 @@ import (
 // resources, ledgers and triggers are looked at.
 const Interval = time.Second
 
+// Contained is the [Options.Upstream] of a run in containers.
+const Contained = "container"
+
 // Options say where and with what a plan is run. Out and Self are required.
 type Options struct {
 	Out       string         // folder of the run; logs go below it
 	Self      []string       // argument vector that starts this program again: "phasegate"
 	Optimizer string         // path of the optimizer's binary; "" where no system needs it
-	Upstream  string         // how the mock upstream is started, for the record: "process"
+	Upstream  string         // how the mock upstream and the optimizer are started: "process" (default) or "container"
+	Static    string         // a static binary of this program, for containers; required with them
 	Command   []string       // argument vector that repeats the run, for the record
 	Raw       string         // file for every request's result in a vegeta encoding; "" for none
 	Commit    string         // revision that this program was built from, for the record
@@ -54,6 +58,7 @@ type run struct {
 	env       *environment.Environment
 	arms      []load.Arm // in the plan's order, with their pools sized
 	recorder  *timeline.Recorder
+	load      load.Config
 	generator *load.Generator
 	watch     *watch
 }
@@ -136,7 +141,10 @@ func (r *run) measure(ctx context.Context) error {
 	if err := r.replay(ctx); err != nil {
 		return err
 	}
-	return r.sequential(ctx)
+	if err := r.sequential(ctx); err != nil {
+		return err
+	}
+	return r.drills(ctx)
 }
 
 // openRecording reads what is to be replayed and fits the stages to it: a
@@ -186,6 +194,8 @@ func (r *run) start(ctx context.Context) error {
 		LogDir:    filepath.Join(r.opts.Out, "logs"),
 		Self:      r.opts.Self,
 		Optimizer: r.opts.Optimizer,
+		Contain:   r.opts.Upstream == Contained,
+		Static:    r.opts.Static,
 	})
 	if err != nil {
 		return err
@@ -206,6 +216,7 @@ func (r *run) start(ctx context.Context) error {
 	}
 	r.series = r.recorder.Series()
 	r.watch = newWatch(r)
+	r.tellContainers()
 	config := load.Config{
 		Arms:   r.arms,
 		Load:   r.plan.Load,
@@ -233,6 +244,7 @@ func (r *run) start(ctx context.Context) error {
 			}
 		}
 	}
+	r.load = config
 	r.generator, err = load.New(config)
 	if err != nil {
 		return fmt.Errorf("set up the load: %w", err)

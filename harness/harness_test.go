@@ -164,7 +164,7 @@ func TestUntil(t *testing.T) {
 func TestStolen(t *testing.T) {
 	t.Parallel()
 	w := &record{}
-	if got := w.stolen(0, time.Second); got != 0 {
+	if got := w.cpu.stolen(0, time.Second); got != 0 {
 		t.Errorf("without a reading: %g", got)
 	}
 	for i, stolen := range []time.Duration{0, 0, 100, 600, 600} { // milliseconds, of two processors
@@ -174,7 +174,7 @@ func TestStolen(t *testing.T) {
 	for _, tt := range []struct{ from, to, want float64 }{
 		{0, 1, 0}, {1, 2, 0.05}, {2, 3, 0.25}, {1, 3, 0.15}, {3, 4, 0}, {0, 4, 0.075}, {3, 60, 0}, {4, 4, 0},
 	} {
-		got := w.stolen(time.Duration(tt.from*float64(time.Second)), time.Duration(tt.to*float64(time.Second)))
+		got := w.cpu.stolen(time.Duration(tt.from*float64(time.Second)), time.Duration(tt.to*float64(time.Second)))
 		if math.Abs(got-tt.want) > 1e-9 {
 			t.Errorf("from %g s to %g s: %g, want %g", tt.from, tt.to, got, tt.want)
 		}
@@ -242,6 +242,36 @@ func TestShortfallComesFirst(t *testing.T) {
 		}
 		if got != tt.want || r.res.Notices[len(r.res.Notices)-1] != "another" {
 			t.Errorf("%s: notices %q, want first %q", tt.why, r.res.Notices, tt.want)
+		}
+	}
+}
+
+// A system that the kernel killed for want of memory isn't ready, whether it
+// ended with that or went on with what was left.
+func TestKillsAreGates(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		why    string
+		killed map[string]int64
+		ended  map[string]endedSystem
+		want   result.Verdict
+		reason string
+	}{
+		{"none was", nil, nil, result.Pass, ""},
+		{"one worker of many", map[string]int64{"new": 2}, nil, result.Fail, "the kernel killed 2 of its processes for want of memory: its container has at most 64 MB"},
+		{"all of it, before it was sampled", nil, map[string]endedSystem{"new": {OOM: true}}, result.Fail, "the kernel killed 1 of"},
+		{"the old one: nothing to compare with", map[string]int64{"old": 1}, nil, result.Inconclusive, "no limit of memory"},
+	} {
+		r := &record{
+			plan:   &scenario.Plan{Systems: []scenario.System{{Name: "old"}, {Name: "new", Limit: scenario.Limits{Memory: 64e6}}}},
+			res:    &result.Result{Gates: []result.Gate{{Verdict: result.Pass}}},
+			killed: tt.killed,
+			ended:  ended{Systems: tt.ended},
+		}
+		r.fillKills()
+		r.conclude()
+		if last := r.res.Gates[len(r.res.Gates)-1]; r.res.Verdict != tt.want || !strings.Contains(last.Reason, tt.reason) {
+			t.Errorf("%s: %s (%s), want %s (%s)", tt.why, r.res.Verdict, last.Reason, tt.want, tt.reason)
 		}
 	}
 }

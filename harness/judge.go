@@ -31,7 +31,7 @@ func (r *record) collect() {
 		r.data.Rate[arm.Name] = r.rate(arm.Name)
 		r.data.Missing[arm.Name] = r.missing(arm.Name, w)
 	}
-	r.data.Stolen = r.stolen(r.stages.warmup, r.until())
+	r.data.Stolen = r.cpu.stolen(r.stages.warmup, r.until())
 	// While the load runs its quantiles aren't known; the longest lag is more.
 	r.data.LagP99 = &longest
 	if lag := r.report.SteadyLag; lag.Requests > 0 {

@@ -30,7 +30,7 @@ type record struct {
 	stages   stages
 	series   *timeline.Series // nil until the systems run
 	triggers []*gate.Trigger
-	cpu      []machineCPU // in order of time
+	cpu      machineReadings
 	report   load.Report
 	ended    ended
 	data     gate.Data
@@ -38,6 +38,9 @@ type record struct {
 	values     map[string]gate.Measured // of the sequential stage, by metric
 	noSequence string                   // why there are none
 	foreign    bool                     // the new system doesn't stand before our upstream
+	drilled    map[int]*drilled         // by number
+	current    *drilled                 // the one under way: what is observed is its own; nil outside of drills
+	killed     map[string]int64         // processes, by system, for want of memory in its container
 }
 
 // entry is one line of the journal: exactly one of its fields is set. Times on
@@ -45,14 +48,18 @@ type record struct {
 type entry struct {
 	Head *head `json:"run,omitempty"` // always the first
 	timeline.Entry
-	Notice   *string        `json:"notice,omitempty"`
-	Begun    *begun         `json:"begun,omitempty"`
-	Foreign  *string        `json:"foreign,omitempty"` // this system doesn't stand before our upstream
-	Started  *time.Time     `json:"started,omitempty"` // the schedule: where the timeline's clock is 0
-	Machine  *machineCPU    `json:"machine,omitempty"`
-	Evaluate *time.Duration `json:"evaluate_ns,omitempty"` // the triggers, at this time
-	Sequence *sequence      `json:"sequence,omitempty"`
-	Ended    *ended         `json:"ended,omitempty"` // always the last
+	Notice     *string        `json:"notice,omitempty"`
+	Begun      *begun         `json:"begun,omitempty"`
+	Foreign    *string        `json:"foreign,omitempty"` // this system doesn't stand before our upstream
+	Kills      *kills         `json:"kills,omitempty"`
+	Drill      *drillBegun    `json:"drill,omitempty"` // it begins: until its end, observations are its own
+	Fault      *faultTimes    `json:"fault,omitempty"`
+	DrillEnded *drillEnded    `json:"drill_ended,omitempty"`
+	Started    *time.Time     `json:"started,omitempty"` // the schedule: where the timeline's clock is 0
+	Machine    *machineCPU    `json:"machine,omitempty"`
+	Evaluate   *time.Duration `json:"evaluate_ns,omitempty"` // the triggers, at this time
+	Sequence   *sequence      `json:"sequence,omitempty"`
+	Ended      *ended         `json:"ended,omitempty"` // always the last
 }
 
 // head is how the run came about. What of it isn't the scenario can't be
@@ -113,6 +120,9 @@ type machineCPU struct {
 	Stolen time.Duration `json:"stolen_ns"`
 }
 
+// machineReadings are in the order of time.
+type machineReadings []machineCPU
+
 // sequence is what the sequential stage took, or why it didn't.
 type sequence struct {
 	Direct []load.Turn `json:"direct,omitempty"`
@@ -137,6 +147,7 @@ type ended struct {
 type endedSystem struct {
 	Exit    string   `json:"exit"`
 	LogTail []string `json:"log_tail,omitempty"`
+	OOM     bool     `json:"oom,omitempty"` // the kernel had killed a process of its container for want of memory
 }
 
 func newRecord(plan *scenario.Plan, h head) *record {
@@ -153,16 +164,33 @@ func (r *record) apply(e entry) error {
 		return errors.New("an observation before the systems ran")
 	}
 	switch {
+	case e.Entry != timeline.Entry{} && r.current != nil:
+		return r.current.series.Apply(e.Entry)
 	case e.Entry != timeline.Entry{}:
 		return r.series.Apply(e.Entry)
+	case e.Drill != nil:
+		return r.beginDrill(*e.Drill)
+	case e.Fault != nil:
+		return r.setFault(*e.Fault)
+	case e.DrillEnded != nil:
+		return r.endDrill(*e.DrillEnded)
 	case e.Notice != nil:
 		r.notice("%s", *e.Notice)
 	case e.Begun != nil:
 		return r.begin(e.Begun)
 	case e.Foreign != nil:
 		r.foreign = true
+	case e.Kills != nil:
+		if r.killed == nil {
+			r.killed = map[string]int64{}
+		}
+		r.killed[e.Kills.System] = e.Kills.Count
 	case e.Machine != nil:
-		r.readMachine(*e.Machine)
+		if r.current != nil {
+			r.current.cpu = append(r.current.cpu, *e.Machine)
+		} else {
+			r.readMachine(*e.Machine)
+		}
 	case e.Evaluate != nil:
 		r.evaluate(*e.Evaluate)
 	case e.Sequence != nil:
@@ -241,7 +269,11 @@ func (r *record) armIndex(name string) int {
 // windows never reach back into the warm-up.
 func (r *record) evaluate(at time.Duration) {
 	s := r.stages
-	if at <= s.warmup || at > s.end(s.looks) {
+	armed, end, series, triggers, cpu := s.warmup, s.end(s.looks), r.series, r.triggers, r.cpu
+	if d := r.current; d != nil {
+		armed, end, series, triggers, cpu = 0, d.length, d.series, d.triggers, d.cpu
+	}
+	if at <= armed || at > end {
 		return // not armed yet, or nothing is due any more
 	}
 	for i, t := range r.plan.Triggers {
@@ -250,13 +282,13 @@ func (r *record) evaluate(at time.Duration) {
 		}
 		arm := r.armIndex(t.System)
 		length := gate.WindowLength(r.rate(t.System), r.plan.TimeScale)
-		window := r.series.Window(arm, max(at-length, s.warmup), at)
-		if late := at - r.plan.Load.Timeout; t.Metric.Estimator == scenario.ByShare && window.Pending() > window.Requests && late > s.warmup {
+		window := series.Window(arm, max(at-length, armed), at)
+		if late := at - r.plan.Load.Timeout; t.Metric.Estimator == scenario.ByShare && window.Pending() > window.Requests && late > armed {
 			// Most of it hasn't ended. What fell due a timeout earlier has, one
 			// way or another: a system that hangs is seen by its timeouts.
-			window = r.series.Window(arm, max(late-length, s.warmup), late)
+			window = series.Window(arm, max(late-length, armed), late)
 		}
-		r.triggers[i].Observe(at, window, r.stolen(at-length, at))
+		triggers[i].Observe(at, window, cpu.stolen(at-length, at))
 	}
 }
 
@@ -283,12 +315,12 @@ func (r *record) readMachine(m machineCPU) {
 
 // stolen is the share of the machine's CPU time that others took between two
 // times, from the readings that lie nearest before them.
-func (r *record) stolen(from, to time.Duration) float64 {
+func (m machineReadings) stolen(from, to time.Duration) float64 {
 	before := func(t time.Duration) machineCPU {
-		i := sort.Search(len(r.cpu), func(i int) bool { return r.cpu[i].At > t+Interval/2 })
-		return r.cpu[max(i-1, 0)]
+		i := sort.Search(len(m), func(i int) bool { return m[i].At > t+Interval/2 })
+		return m[max(i-1, 0)]
 	}
-	if len(r.cpu) == 0 {
+	if len(m) == 0 {
 		return 0
 	}
 	a, b := before(from), before(to)
@@ -330,7 +362,7 @@ func (r *run) systems() []begunSystem {
 		s := r.env.Systems()[arm.Name]
 		b := begunSystem{
 			Name: arm.Name, Kind: string(s.Kind), URL: s.URL.String(), Command: s.Command,
-			Sampled: s.PID != 0, Setup: setup(s.Setup), Rate: r.offered(arm.Name), Peak: r.peak() * arm.Share,
+			Sampled: s.PID != 0 || s.Container != nil, Setup: setup(s.Setup), Rate: r.offered(arm.Name), Peak: r.peak() * arm.Share,
 		}
 		if s.LogFile != "" {
 			if rel, err := filepath.Rel(r.opts.Out, s.LogFile); err == nil {
@@ -360,7 +392,7 @@ func (r *run) end(ctx context.Context, err error, took time.Duration) *ended {
 	if r.env != nil {
 		for name, s := range r.env.Systems() {
 			if exit := s.Exit(); exit != "" {
-				e.Systems[name] = endedSystem{exit, s.LogTail(20)}
+				e.Systems[name] = endedSystem{exit, s.LogTail(20), s.Container != nil && s.Container.OOM()}
 			}
 		}
 	}

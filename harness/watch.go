@@ -16,21 +16,35 @@ import (
 // ledgers, evaluates the triggers and reports progress.
 type watch struct {
 	r        *run
-	samplers []*probe.Sampler // by arm; nil where the process isn't ours
-	claims   []*claims        // by arm; nil where the system says nothing of its memory
+	samplers []sampler // by arm; nil where the process isn't ours
+	claims   []*claims // by arm; nil where the system says nothing of its memory
 	began    chan time.Time
-	base     time.Time // when the schedule started
-	ended    bool      // it has ended, and so has every request
+	base     time.Time     // when the schedule started
+	end      time.Duration // of the schedule
+	ended    bool          // it has ended, and so has every request
+	drill    string        // what is drilled; "" while gates are measured
+}
+
+// sampler samples a system's process tree or container.
+type sampler interface {
+	Sample() (probe.Usage, error)
+}
+
+// samplerOf returns the sampler of a system; nil if it isn't ours.
+func samplerOf(s *environment.System) sampler {
+	switch {
+	case s.Container != nil:
+		return containerSampler(s.Container)
+	case s.Supervisor != 0:
+		return probe.Below(s.Supervisor)
+	}
+	return nil
 }
 
 func newWatch(r *run) *watch {
-	w := &watch{r: r, began: make(chan time.Time, 1)}
+	w := &watch{r: r, began: make(chan time.Time, 1), end: r.stages.end(r.stages.looks)}
 	for _, arm := range r.arms {
-		var s *probe.Sampler
-		if system := r.env.Systems()[arm.Name]; system.Supervisor != 0 {
-			s = probe.Below(system.Supervisor)
-		}
-		w.samplers = append(w.samplers, s)
+		w.samplers = append(w.samplers, samplerOf(r.env.Systems()[arm.Name]))
 		w.claims = append(w.claims, newClaims(r.env.Systems()[arm.Name].Metrics))
 	}
 	return w
@@ -97,6 +111,9 @@ func (w *watch) run(ctx context.Context, cancel context.CancelCauseFunc) {
 			cancel(err)
 			return
 		}
+		if w.drill != "" {
+			continue
+		}
 		if s := w.r.stages; next < s.looks && now >= s.end(next)+w.r.plan.Load.Timeout {
 			if w.r.decided(next) {
 				cancel(errDecided)
@@ -129,6 +146,9 @@ func (w *watch) sample(ctx context.Context, at time.Duration) {
 				Resident: usage.Resident, Peak: usage.Peak, CPU: usage.CPU,
 				LiveHeap: claimed.LiveHeap, CachePayload: claimed.CachePayload,
 			})
+			if g, ok := s.(*probe.GroupSampler); ok {
+				w.kills(i, g.Kills(), at)
+			}
 		}
 	}
 	w.ledgers(ctx)
@@ -156,8 +176,8 @@ func (w *watch) ledgers(ctx context.Context) {
 		asked := time.Since(w.base)
 		if ledger, err := control.Ledger(ctx, arm.Name, false); err == nil {
 			at := (asked + time.Since(w.base)) / 2
-			if end := w.r.stages.end(w.r.stages.looks); w.ended || at > end {
-				at = end
+			if w.ended || at > w.end {
+				at = w.end
 			}
 			w.r.recorder.Ledger(i, at, counts(ledger))
 		}
@@ -170,9 +190,12 @@ func (w *watch) progress(now time.Duration) {
 	if now < s.warmup {
 		p = Progress{Stage: "warmup", Done: now.Seconds(), Total: s.warmup.Seconds()}
 	}
+	if w.drill != "" {
+		p = Progress{Stage: "drill", Done: now.Seconds(), Total: w.end.Seconds()}
+	}
 	p.Done = min(p.Done, p.Total)
 	arm := len(w.r.plan.Systems) - 1
-	last := w.r.series.Window(arm, now-2*Interval, now-Interval)
+	last := w.r.recorder.Window(arm, now-2*Interval, now-Interval)
 	if last.Requests > 0 {
 		p95 := time.Duration(last.Latency.ValueAtQuantile(95)) * time.Microsecond
 		p.Text = fmt.Sprintf("%s: %d requests/s, p95 %s, %d errors", w.r.plan.Systems[arm].Name,

@@ -60,6 +60,9 @@ func Main(args []string, std Streams) int {
 	if len(args) > 0 && args[0] == superviseName {
 		return supervise(args[1:])
 	}
+	if len(args) == 2 && args[0] == containName {
+		return contain(args[1])
+	}
 	ended := -1
 	parser, err := kong.New(&grammar{},
 		kong.Name("phasegate"),

@@ -17,7 +17,7 @@ import (
 type runCommand struct {
 	Scenario  string   `arg:"" placeholder:"FILE|NAME" help:"Scenario file, or the name of an embedded one (phasegate list)."`
 	Profile   string   `default:"quick" help:"Which of the scenario's profiles to run: quick, standard or full."`
-	Upstream  string   `default:"process" enum:"process,container,auto" help:"How the mock upstream is started: process, container or auto."`
+	Upstream  string   `default:"process" enum:"process,container,auto" help:"How the mock upstream and the optimizer are started: process, container, or auto for containers where an engine answers."`
 	System    string   `placeholder:"NAME|URL" help:"Judge this system instead of the scenario's new one: optimizer, nginx, varnish, haproxy, direct, or the URL of a server already running."`
 	Out       string   `placeholder:"DIR" help:"Folder for reports and logs; out/NAME unless told otherwise."`
 	Seed      *uint64  `help:"Seed of keys, split and latencies; the scenario's unless told otherwise."`
@@ -31,10 +31,6 @@ func (c *runCommand) Run(ctx context.Context, std Streams) error {
 	plan, err := c.choice().open()
 	if err != nil {
 		return err
-	}
-	if c.Upstream == "container" {
-		return &failure{exitEnvironment, errors.New("start the mock upstream in a container: this version has processes only"),
-			"Leave --upstream out, or say --upstream process."}
 	}
 	if err := forewarn(std, plan, c.choice()); err != nil {
 		return err
@@ -53,12 +49,16 @@ func (c *runCommand) Run(ctx context.Context, std Streams) error {
 		}
 		f.Close()
 	}
+	mode, err := c.mode(ctx, std, plan)
+	if err != nil {
+		return err
+	}
 	if err := reports.Clear(out); err != nil {
 		return &failure{exitEnvironment, err, "Name another folder with --out DIR."}
 	}
 	opts := harness.Options{
 		Out:      out,
-		Upstream: "process",
+		Upstream: mode,
 		Raw:      c.Raw,
 		Command:  c.repeat(plan),
 		Commit:   commit(),
@@ -68,11 +68,23 @@ func (c *runCommand) Run(ctx context.Context, std Streams) error {
 		return fmt.Errorf("find this program's own path: %w", err)
 	}
 	opts.Self = []string{self}
+	if mode == container {
+		defer os.Remove(filepath.Join(out, builtSelf))
+		if opts.Static, err = static(ctx, self, "phasegate/harness/cmd/phasegate", filepath.Join(out, builtSelf)); err != nil {
+			return err
+		}
+	}
 	if needsOptimizer(plan) {
 		// One that had to be built is no output of the run.
 		defer os.Remove(filepath.Join(out, builtOptimizer))
 		if opts.Optimizer, err = findOptimizer(ctx, c.Optimizer, out); err != nil {
 			return err
+		}
+		if mode == container {
+			defer os.Remove(filepath.Join(out, builtStatic))
+			if opts.Optimizer, err = static(ctx, opts.Optimizer, "phasegate/optimizer/cmd/optimizer", filepath.Join(out, builtStatic)); err != nil {
+				return err
+			}
 		}
 		if err := checkConfig(ctx, opts.Optimizer, plan, out); err != nil {
 			return err
@@ -151,6 +163,9 @@ func needsOptimizer(plan *scenario.Plan) bool {
 // repeat is the command line that runs the same thing again, seed included.
 func (c *runCommand) repeat(plan *scenario.Plan) []string {
 	args := []string{"phasegate", "run", c.Scenario, "--profile", plan.Profile, "--seed", fmt.Sprint(plan.Seed)}
+	if c.Upstream != "" && c.Upstream != process {
+		args = append(args, "--upstream", c.Upstream)
+	}
 	if c.Optimizer != "" {
 		args = append(args, "--optimizer", c.Optimizer)
 	}

@@ -8,3 +8,9 @@ import "phasegate/harness/environment"
 const superviseName = "supervise"
 
 func supervise(args []string) int { return environment.Supervise(args) }
+
+// containName is the first argument under which it is started to keep a
+// container; a file follows.
+const containName = "contain"
+
+func contain(file string) int { return environment.Keep(file) }

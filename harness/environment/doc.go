@@ -1,5 +1,6 @@
 // Package environment starts what a plan needs, the mock upstream and the
-// systems under test, each as a process of its own, and stops it again.
+// systems under test, each as a process or a container of its own, and stops it
+// again.
 //
 // [Start] returns when everything answers; [Environment.Stop] when nothing of
 // it is left. Between harness and process stands a supervisor, this program
@@ -11,6 +12,9 @@
 //
 // A system from a package, such as nginx, is started with a configuration that
 // [phasegate/fixtures/systems] makes for this run.
+//
+// A container is kept by a process, so it is supervised like one; see package
+// container.
 //
 // The environment failed if Start returns an [*Error]: it names the system,
 // holds its last log lines and says what to do.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"phasegate/fixtures/upstream/wire"
+	"phasegate/harness/environment/container"
 	"phasegate/harness/scenario"
 )
 
@@ -36,6 +37,12 @@ type Config struct {
 	Self      []string
 	Optimizer string // path of the optimizer's binary; required by systems of that kind
 
+	// Contain starts the mock upstream and systems of kind optimizer in
+	// containers; a system of kind container needs it. Run is required then, as
+	// are static binaries: Optimizer, and Static, which is this program.
+	Contain bool
+	Static  string
+
 	Health time.Duration // how long a process may take to answer; default 15 s
 	Grace  time.Duration // how long a process may take to end after SIGTERM; default 5 s
 }
@@ -50,6 +57,12 @@ func (c Config) Validate() error {
 	}
 	if c.LogDir == "" {
 		errs = append(errs, errors.New("no folder for logs"))
+	}
+	if c.Plan != nil && c.Plan.Contained() && !c.Contain {
+		errs = append(errs, errors.New("a system of kind container, and no containers"))
+	}
+	if c.Contain && (c.Run == "" || c.Static == "") {
+		errs = append(errs, errors.New("containers without a name for the run and a static binary of this program"))
 	}
 	if c.Health < 0 || c.Grace < 0 {
 		errs = append(errs, fmt.Errorf("times to answer %v and to end %v; negative ones are not allowed", c.Health, c.Grace))
@@ -71,6 +84,12 @@ type Environment struct {
 
 	certificates []byte // PEM, of systems that speak TLS to clients
 
+	contained bool   // upstream and optimizers run in containers
+	static    string // binary of this program for them
+	swept     error
+	engine    *container.Engine          // nil without containers
+	inside    map[string]wire.ArmAddress // the upstream's arms as containers find them
+
 	mu        sync.Mutex
 	stopped   bool
 	stopErr   error
@@ -91,12 +110,14 @@ func Start(ctx context.Context, c Config) (*Environment, error) {
 		return nil, &Error{Op: "set up the environment", Err: err}
 	}
 	e := &Environment{
-		plan:    c.Plan,
-		run:     c.Run,
-		health:  c.Health,
-		binary:  c.Optimizer,
-		spawner: spawner{self: c.Self, logDir: c.LogDir, grace: c.Grace},
-		systems: make(map[string]*System),
+		plan:      c.Plan,
+		run:       c.Run,
+		health:    c.Health,
+		binary:    c.Optimizer,
+		spawner:   spawner{self: c.Self, logDir: c.LogDir, grace: c.Grace},
+		contained: c.Contain,
+		static:    c.Static,
+		systems:   make(map[string]*System),
 	}
 	if e.health == 0 {
 		e.health = defaultHealth
@@ -108,7 +129,11 @@ func Start(ctx context.Context, c Config) (*Environment, error) {
 		if ctx.Err() != nil {
 			err = fmt.Errorf("start the environment: %w", ctx.Err())
 		}
-		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.spawner.grace+stopTime)
+		patience := e.spawner.grace + stopTime
+		if e.contained {
+			patience += engineTime
+		}
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), patience)
 		defer cancel()
 		if stopErr := e.Stop(stop); stopErr != nil {
 			err = errors.Join(err, stopErr)
@@ -121,6 +146,11 @@ func Start(ctx context.Context, c Config) (*Environment, error) {
 func (e *Environment) start(ctx context.Context) error {
 	if err := e.prepare(); err != nil {
 		return err
+	}
+	if e.contained {
+		if err := e.startEngine(ctx); err != nil {
+			return err
+		}
 	}
 	if e.plan.Upstream != nil {
 		if err := e.startUpstream(ctx); err != nil {
@@ -224,7 +254,7 @@ func (e *Environment) Stop(ctx context.Context) error {
 	}
 	e.stopped = true
 
-	errs := make([]error, len(e.processes)+1)
+	errs := make([]error, len(e.processes)+2)
 	stop := func(i int) {
 		if err := e.processes[i].stop(ctx); err != nil {
 			errs[i] = fmt.Errorf("stop %s: %w", e.processes[i].name, err)
@@ -244,6 +274,9 @@ func (e *Environment) Stop(ctx context.Context) error {
 		if p.name == upstreamName {
 			stop(i)
 		}
+	}
+	if err := e.stopEngine(ctx); err != nil {
+		errs[len(e.processes)+1] = err
 	}
 	if e.spawner.temp != "" {
 		if err := os.RemoveAll(e.spawner.temp); err != nil {

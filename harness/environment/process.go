@@ -34,9 +34,10 @@ type process struct {
 	died       chan struct{} // closed when the command has ended
 	ended      chan struct{} // closed when nothing of it is left, its log included
 
-	cmd   *exec.Cmd
-	grace time.Duration
-	begun time.Time
+	cmd     *exec.Cmd
+	grace   time.Duration
+	explain func(how string) string // adds what else is known of its end
+	begun   time.Time
 
 	mu       sync.Mutex
 	stopping bool
@@ -50,6 +51,8 @@ type spawner struct {
 	logDir string
 	temp   string
 	grace  time.Duration
+
+	explain func(how string) string // of the process; nil adds nothing
 }
 
 // spawn runs a command under a supervisor and waits until it is executing. The
@@ -74,7 +77,7 @@ func (s spawner) spawn(ctx context.Context, name string, command []string) (*pro
 	}
 
 	p := &process{
-		command: command, log: log, logFile: file, grace: s.grace, begun: time.Now(),
+		command: command, log: log, logFile: file, grace: s.grace, explain: s.explain, begun: time.Now(),
 		first: make(chan string, 1), died: make(chan struct{}), ended: make(chan struct{}),
 	}
 	supervision := supervision{remove: s.temp, grace: s.grace, status: 3, args: append([]string{path}, command[1:]...)}
@@ -172,6 +175,9 @@ func (p *process) end(how string) {
 	}
 	if !p.stopping {
 		p.exit = fmt.Sprintf("%s after %.1f s", how, time.Since(p.begun).Seconds())
+		if p.explain != nil {
+			p.exit = p.explain(p.exit)
+		}
 	}
 	close(p.died)
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"phasegate/fixtures/upstream/wire"
 	"phasegate/harness/scenario"
 )
 
@@ -32,6 +33,7 @@ type System struct {
 	Command    []string      // as executed, after substitution; nil if it isn't ours
 	LogFile    string        // both outputs of its processes; "" if it isn't ours
 	Setup      Setup
+	Container  *Container // that it runs in, instead of PID and Supervisor; nil if it doesn't
 
 	process *process // nil if it isn't ours
 }
@@ -83,8 +85,10 @@ func (e *Environment) startSystem(ctx context.Context, s *scenario.System) (*Sys
 		return e.startPackaged(ctx, s)
 	case scenario.KindCommand:
 		return e.startCommand(ctx, s)
+	case scenario.KindContainer:
+		return e.containImage(ctx, s)
 	default:
-		return nil, &Error{Op: "start it", System: s.Name, Err: fmt.Errorf("kind %q; allowed are optimizer, nginx, varnish, haproxy, command, url and direct", s.Kind)}
+		return nil, &Error{Op: "start it", System: s.Name, Err: fmt.Errorf("kind %q; allowed are optimizer, nginx, varnish, haproxy, command, container, url and direct", s.Kind)}
 	}
 }
 
@@ -191,17 +195,12 @@ func (e *Environment) startOptimizer(ctx context.Context, s *scenario.System) (*
 		return nil, &Error{Op: op, System: s.Name, Err: errors.New("the optimizer's binary was not found"),
 			Hint: "Name it with --optimizer PATH or PHASEGATE_OPTIMIZER, or put it beside phasegate or on PATH."}
 	}
-	arm := e.ready.Arms[s.Name]
-	upstream, config := arm.URL, s.Config
-	if s.UpstreamTLS {
-		upstream, config = arm.TLSURL, withCA(config, e.ready.CAFile)
+	if e.contained {
+		return e.containOptimizer(ctx, s)
 	}
-	if config == nil {
-		config = map[string]any{}
-	}
-	text, err := yaml.Marshal(config)
+	upstream, text, err := e.optimizerConfig(s, e.ready.Arms[s.Name], e.ready.CAFile)
 	if err != nil {
-		return nil, &Error{Op: "write its configuration", System: s.Name, Err: err}
+		return nil, err
 	}
 	file := filepath.Join(e.spawner.temp, s.Name+".yaml")
 	if err := os.WriteFile(file, text, 0o600); err != nil {
@@ -227,6 +226,23 @@ func (e *Environment) startOptimizer(ctx context.Context, s *scenario.System) (*
 	stored := s.Cache.Bytes()
 	system.Setup = Setup{CacheBytes: &stored, AccessLog: &s.Cache.AccessLog}
 	return system, e.waitHealthy(ctx, system, "")
+}
+
+// optimizerConfig returns the address of its upstream and the text of its
+// configuration.
+func (e *Environment) optimizerConfig(s *scenario.System, arm wire.ArmAddress, ca string) (upstream string, text []byte, err error) {
+	upstream, config := arm.URL, s.Config
+	if s.UpstreamTLS {
+		upstream, config = arm.TLSURL, withCA(config, ca)
+	}
+	if config == nil {
+		config = map[string]any{}
+	}
+	text, err = yaml.Marshal(config)
+	if err != nil {
+		return "", nil, &Error{Op: "write its configuration", System: s.Name, Err: err}
+	}
+	return upstream, text, nil
 }
 
 // withCA adds upstream.ca_file, unless it is set, to a copy of the configuration.
@@ -294,7 +310,7 @@ func (e *Environment) waitHealthy(ctx context.Context, s *System, hint string) e
 
 // portHint explains the most common reason to end at once, if it is that.
 func (p *process) portHint() string {
-	if p.log.contains("address already in use") {
+	if p.log.contains("address already in use") || p.log.contains("port is already allocated") {
 		return "Another process took the port between our choosing it and the start. Run again."
 	}
 	return ""

@@ -28,6 +28,9 @@ func (e *Environment) startUpstream(ctx context.Context) error {
 	if err := checkFree(e.plan.Upstream.Listen); err != nil {
 		return err
 	}
+	if e.contained {
+		return e.containUpstream(ctx)
+	}
 	config, err := json.Marshal(upstreamConfig(e.plan, e.run, e.spawner.temp))
 	if err != nil {
 		return &Error{Op: "write its configuration", System: upstreamName, Err: err}

@@ -44,13 +44,13 @@ func quota(root fs.FS) float64 {
 		if len(fields) != 3 {
 			continue
 		}
-		read := quotaV1
+		read, controller := quotaV1, "cpu"
 		if fields[0] == "0" && fields[1] == "" {
-			read = quotaV2
+			read, controller = quotaV2, ""
 		} else if !slices.Contains(strings.Split(fields[1], ","), "cpu") {
 			continue
 		}
-		for _, m := range cgroupMounts(string(mounts), fields[0] == "0") {
+		for _, m := range cgroupMounts(string(mounts), controller) {
 			dir := m.point
 			// The mount shows the hierarchy from m.root downwards.
 			if below, ok := strings.CutPrefix(fields[2], m.root); ok {
@@ -70,9 +70,9 @@ func quota(root fs.FS) float64 {
 
 type mount struct{ root, point string }
 
-// cgroupMounts reads from /proc/self/mountinfo where the hierarchy of version 2,
-// or that of version 1 with the cpu controller, is mounted.
-func cgroupMounts(mountinfo string, v2 bool) []mount {
+// cgroupMounts reads from /proc/self/mountinfo where the hierarchy of version 1
+// with a controller is mounted, or with "" that of version 2.
+func cgroupMounts(mountinfo, controller string) []mount {
 	var mounts []mount
 	for line := range strings.Lines(mountinfo) {
 		// id parent major:minor root point options optional… - type source superoptions
@@ -81,7 +81,7 @@ func cgroupMounts(mountinfo string, v2 bool) []mount {
 		if !ok || len(f) < 5 || len(b) < 3 {
 			continue
 		}
-		if v2 && b[0] == "cgroup2" || !v2 && b[0] == "cgroup" && slices.Contains(strings.Split(b[2], ","), "cpu") {
+		if controller == "" && b[0] == "cgroup2" || controller != "" && b[0] == "cgroup" && slices.Contains(strings.Split(b[2], ","), controller) {
 			mounts = append(mounts, mount{root: f[3], point: f[4]})
 		}
 	}

@@ -83,9 +83,7 @@ func join(path, name string) string {
 func (s *shape) keyNames() []string {
 	var out []string
 	for _, k := range s.keys {
-		if !k.later {
-			out = append(out, k.name)
-		}
+		out = append(out, k.name)
 	}
 	return out
 }
@@ -140,9 +138,6 @@ func (s *shape) schema() map[string]any {
 		properties, required := map[string]any{}, []string{}
 		for i := range s.keys {
 			k := &s.keys[i]
-			if k.later {
-				continue
-			}
 			property := k.shape.schema()
 			property["description"] = k.help
 			properties[k.name] = property

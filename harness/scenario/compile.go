@@ -259,16 +259,13 @@ func (c *compiler) system(root, v *value, name string, share float64) System {
 	if s.Kind == "" {
 		return s // reported
 	}
-	for _, later := range []string{"image", "dockerfile"} {
-		if x := v.get(later); x != nil {
-			c.fail(x, "kind container is not supported by this version; allowed: kind command")
-		}
-	}
 	for _, owned := range []struct {
 		key   string
 		kinds []Kind
 	}{
-		{"command", []Kind{KindCommand}}, {"metrics", []Kind{KindCommand}}, {"url", []Kind{KindURL}},
+		{"command", []Kind{KindCommand, KindContainer}}, {"metrics", []Kind{KindCommand, KindContainer}}, {"url", []Kind{KindURL}},
+		{"image", []Kind{KindContainer}}, {"dockerfile", []Kind{KindContainer}}, {"env", []Kind{KindContainer}},
+		{"port", []Kind{KindContainer}}, {"limits", []Kind{KindContainer, KindOptimizer}},
 		{"upstream_tls", []Kind{KindOptimizer, KindNginx, KindVarnish, KindHAProxy}},
 	} {
 		x := v.get(owned.key)
@@ -287,6 +284,8 @@ func (c *compiler) system(root, v *value, name string, share float64) System {
 			c.notice("systems.%s.config is not applied: a system of kind %s has settings of its own", name, s.Kind)
 		}
 	}
+	limits := v.get("limits")
+	s.Limit = Limits{Memory: read(limits, "memory", int64(0)), CPUs: read(limits, "cpus", 0.0)}
 	switch s.Kind {
 	case KindOptimizer:
 		s.UpstreamTLS = read(v, "upstream_tls", false)
@@ -294,8 +293,10 @@ func (c *compiler) system(root, v *value, name string, share float64) System {
 	case KindNginx, KindVarnish, KindHAProxy:
 		c.packaged(v, &s)
 	case KindCommand:
-		s.Command = c.command(root, v.get("command"))
+		s.Command = c.command(root, v.get("command"), true)
 		s.Metrics = c.metrics(v)
+	case KindContainer:
+		c.container(root, v, &s)
 	case KindURL:
 		s.URL = read[*url.URL](v, "url", nil)
 	}
@@ -307,26 +308,60 @@ func (s *shape) keyNamed(name string) *shape {
 	return &s.keys[i].shape
 }
 
+// container reads what a system of kind container runs.
+func (c *compiler) container(root, v *value, s *System) {
+	image, dockerfile := v.get("image"), v.get("dockerfile")
+	if (image == nil) == (dockerfile == nil) {
+		c.failAt(v.at, "%s: %s of image and dockerfile; allowed: one of them", v.path, map[bool]string{true: "neither", false: "both"}[image == nil])
+	}
+	s.Image, s.Dockerfile, s.Port = read(v, "image", ""), read(v, "dockerfile", ""), read(v, "port", 0)
+	if s.Port == 8081 {
+		c.fail(v.get("port"), "8081 is {admin}; allowed: another one")
+	}
+	s.Command = c.command(root, v.get("command"), false)
+	s.Metrics = c.metrics(v)
+	if env := v.get("env"); env != nil && env.form == mapping {
+		s.Env = map[string]string{}
+		for _, f := range env.fields {
+			if f.value.form != scalar {
+				c.fail(f.value, "%s; allowed: text", f.value.describe())
+				continue
+			}
+			c.placeholders(f.value)
+			s.Env[f.name] = f.value.text
+		}
+	}
+}
+
+// placeholders checks the placeholders in a text and returns them.
+func (c *compiler) placeholders(v *value) []string {
+	used := placeholder.FindAllString(v.text, -1)
+	for _, p := range used {
+		if !slices.Contains(placeholders, p) {
+			c.fail(v, "%s has the unknown placeholder %s%s; allowed: %s", quote(v.text), p, meant(p, placeholders), listed(placeholders))
+		}
+	}
+	return used
+}
+
 // command checks an argument vector: without an address to listen on nobody
-// could reach the program, and without one of the upstream it could reach
-// nobody.
-func (c *compiler) command(root, v *value) []string {
+// could reach a program, and without one of the upstream it could reach nobody.
+// An image may have both in its environment, so there they aren't needed.
+func (c *compiler) command(root, v *value, needed bool) []string {
 	if v == nil || v.form != list {
 		return nil
 	}
-	if len(v.items) == 0 || v.items[0].text == "" {
+	if needed && (len(v.items) == 0 || v.items[0].text == "") {
 		c.fail(v, "no program; allowed: a program and its arguments")
 		return nil
 	}
 	var args, used []string
 	for _, item := range v.items {
 		args = append(args, item.text)
-		for _, p := range placeholder.FindAllString(item.text, -1) {
-			if !slices.Contains(placeholders, p) {
-				c.fail(item, "%s has the unknown placeholder %s%s; allowed: %s", quote(item.text), p, meant(p, placeholders), listed(placeholders))
-			}
-			used = append(used, p)
-		}
+		used = append(used, c.placeholders(item)...)
+	}
+	if !needed {
+		return args
 	}
 	if !slices.Contains(used, "{listen}") {
 		c.fail(v, "no argument has {listen}; allowed: the address to listen on passed as {listen}")

@@ -153,10 +153,31 @@ var accepted = []struct {
 			return []any{len(p.Gates), p.Notices[len(p.Notices)-1]}
 		},
 		[]any{2, "gate memory_growth_rate < 10MB/hour is not judged in profile quick, only in full"}},
-	{"drills are kept for judgement", valid + "drills:\n  - {fault: {kind: upstream_outage, for: 30s}, expect: [\"error_rate<1%\", no trigger]}\n",
-		func(p *scenario.Plan) any { return []any{p.Drills, p.Notices[len(p.Notices)-1]} },
-		[]any{[]scenario.Drill{{Text: "upstream_outage for 30s; expect error_rate < 1%, no trigger"}},
-			`drill "upstream_outage for 30s; expect error_rate < 1%, no trigger" not run: this version injects no faults`}},
+	{"drills of a fault that can be injected", valid + "drills:\n  - {fault: {kind: pause, for: 30s, target: new}, expect: [\"error_rate<1%\", no trigger]}\n",
+		func(p *scenario.Plan) any {
+			d := p.Drills[0]
+			return []any{d.Text, d.Fault, d.Fault.String(), d.Expect[0].Text, d.Expect[0].Condition.Threshold, d.Expect[1], len(p.Notices)}
+		},
+		[]any{"pause for 30s; expect error_rate < 1%, no trigger", scenario.Fault{Kind: scenario.Pause, Target: scenario.New, For: 30 * time.Second},
+			"pause of the new system for 30s", "error_rate < 1%", 0.01, scenario.Expectation{Text: scenario.NoTrigger}, 1}},
+	{"a fault breaks the upstream unless told otherwise", valid + "drills:\n  - {fault: {kind: partition, for: 1m}, expect: [no trigger]}\n",
+		func(p *scenario.Plan) any { return p.Drills[0].Fault },
+		scenario.Fault{Kind: scenario.Partition, Target: scenario.TargetUpstream, For: time.Minute}},
+	{"a container's limits, and what it is given", with("kind: optimizer", `kind: container, image: "proxy:1", command: [--to, "{upstream}"], env: {AT: "{listen}"}, port: 80, limits: {memory: 64MiB, cpus: 0.5}`),
+		func(p *scenario.Plan) any {
+			s := p.System("new")
+			return []any{s.Image, s.Command, s.Env, s.Port, p.Limits("new"), p.Contained()}
+		},
+		[]any{"proxy:1", []string{"--to", "{upstream}"}, map[string]string{"AT": "{listen}"}, 80, scenario.Limits{Memory: 64 << 20, CPUs: 0.5}, true}},
+	{"without a limit of its own it gets what the laxest trigger on memory allows", with("{when: error_rate > 2%, for: 3m}", "{when: memory > 150MB}\n  - {when: memory > 120MB, for: 1m}"),
+		func(p *scenario.Plan) any { return []any{p.Limits("new"), p.Contained()} },
+		[]any{scenario.Limits{Memory: 150e6}, false}},
+	{"drills of other faults are kept for judgement", valid + "drills:\n  - {fault: {kind: upstream_outage, for: 30s}, expect: [\"error_rate<1%\", no trigger]}\n",
+		func(p *scenario.Plan) any {
+			return []any{p.Drills[0].Text, p.Drills[0].Fault, p.Notices[len(p.Notices)-1]}
+		},
+		[]any{"upstream_outage for 30s; expect error_rate < 1%, no trigger", scenario.Fault{},
+			`drill "upstream_outage for 30s; expect error_rate < 1%, no trigger" not run: this version injects no such fault`}},
 }
 
 // foreign judges a server with an upstream of its own.

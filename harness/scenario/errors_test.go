@@ -18,7 +18,7 @@ const (
 	paces      = rates + ", or max"
 	conditions = "METRIC OP VALUE, such as p95_latency < 10ms or cache_hit_ratio > 70%"
 	aName      = "a name of lower-case letters, digits, '-', '_' and '.', such as phase1"
-	theKinds   = "optimizer, nginx, varnish, haproxy, direct, command, url"
+	theKinds   = "optimizer, nginx, varnish, haproxy, direct, command, container, url"
 )
 
 // faulty are scenarios that must be refused: what is replaced in valid, and
@@ -87,8 +87,6 @@ var faulty = []struct {
 		"t.yaml:6:16: traffic.new: the new system gets no traffic, so nothing would be judged; allowed: traffic.new above 0%"},
 	{"a kind that is none", "kind: optimizer", "kind: optimiser",
 		"t.yaml:5:15: systems.new.kind: optimiser is none of the choices (nearest: optimizer); allowed: " + theKinds},
-	{"a kind of a later version", "kind: optimizer", "kind: container",
-		"t.yaml:5:15: systems.new.kind: container is not supported by this version; use command; allowed: " + theKinds},
 	{"a cache of a packaged system's own that holds nothing", "kind: optimizer, config: {cache: {max_memory_mb: 100", "kind: nginx, config: {cache: {max_memory_mb: none",
 		"t.yaml:5:54: systems.new.config.cache.max_memory_mb: none; allowed: a number from 4 to 1048576"},
 	{"a lifetime without a unit, for a packaged system", "kind: optimizer, config: {cache: {max_memory_mb: 100, default_ttl: 5m", "kind: varnish, config: {cache: {default_ttl: 5",
@@ -98,7 +96,7 @@ var faulty = []struct {
 	{"no kind", "{kind: optimizer, config: ", "{config: ",
 		"t.yaml:5:8: systems.new.kind is missing; allowed: " + theKinds},
 	{"an image is a container's", "kind: optimizer", "image: nginx, kind: optimizer",
-		"t.yaml:5:16: systems.new.image: kind container is not supported by this version; allowed: kind command"},
+		"t.yaml:5:16: systems.new.image: not a key of kind optimizer; allowed: with kind container"},
 	{"a command without one", "kind: optimizer", "kind: command",
 		"t.yaml:5:8: systems.new.command is missing; allowed: a list of text"},
 	{"a command of nothing", "kind: optimizer", "kind: command, command: []",
@@ -106,7 +104,7 @@ var faulty = []struct {
 	{"a typing error in a placeholder", "kind: optimizer", `kind: command, command: [p, "{listen}", "{upstreams}", "{upstream}"]`,
 		"t.yaml:5:49: systems.new.command.2: {upstreams} has the unknown placeholder {upstreams} (nearest: {upstream}, {upstream_tls}); allowed: {listen}, {upstream}, {upstream_tls}, {ca}, {admin}"},
 	{"metrics of a system that has its own", "kind: optimizer", `kind: optimizer, metrics: "http://127.0.0.1:1/metrics"`,
-		"t.yaml:5:35: systems.new.metrics: not a key of kind optimizer; allowed: with kind command"},
+		"t.yaml:5:35: systems.new.metrics: not a key of kind optimizer; allowed: with kind command, container"},
 	{"metrics at the upstream's", "kind: optimizer", `kind: command, command: [p, "{listen}", "{upstream}"], metrics: "{upstream}/metrics"`,
 		"t.yaml:5:73: systems.new.metrics: {upstream}/metrics has the unknown placeholder {upstream}; allowed: a URL such as http://{admin}/metrics, with {admin} or {listen} as its host"},
 	{"metrics without a scheme", "kind: optimizer", `kind: command, command: [p, "{listen}", "{upstream}"], metrics: "{admin}/metrics"`,
@@ -270,6 +268,14 @@ var faulty = []struct {
 		"t.yaml:18:46: triggers.0.action: now is none of the choices; allowed: immediate, gradual"},
 	{"a drill without a kind", "triggers:", "drills: [{fault: {for: 1s}, expect: [x]}]\ntriggers:",
 		"t.yaml:17:18: drills.0.fault: no kind; allowed: {kind: NAME, for: DURATION}"},
+	{"a drill that expects nothing", "triggers:", "drills: [{fault: {kind: pause, for: 1s}, expect: []}]\ntriggers:",
+		"t.yaml:17:10: drills.0: nothing is expected, so nothing would be judged; allowed: conditions, and no trigger"},
+	{"a fault without an end", "triggers:", "drills: [{fault: {kind: pause}, expect: [no trigger]}]\ntriggers:",
+		"t.yaml:17:18: drills.0.fault: no time; allowed: for, above 0"},
+	{"a fault of something that isn't there", "triggers:", "drills: [{fault: {kind: pause, for: 1s, target: news}, expect: [no trigger]}]\ntriggers:",
+		"t.yaml:17:49: drills.0.fault.target: news is none of the choices; allowed: upstream, new, old"},
+	{"a container of nothing", "kind: optimizer", "kind: container",
+		"t.yaml:5:8: systems.new: neither of image and dockerfile; allowed: one of them"},
 	{"a drill's expectation", "triggers:", "drills: [{fault: {kind: k}, expect: [error_rat < 1%]}]\ntriggers:",
 		"t.yaml:17:38: drills.0.expect.0: unknown metric error_rat; nearest: error_rate"},
 	{"a list for a mapping", "{top: 400}", "[400]",
@@ -331,8 +337,8 @@ func TestCompileRefusesOptions(t *testing.T) {
 			"t.yaml:6:25: traffic.old: new 50% and old 95% are 145% together; allowed: 100%, or leave one out"},
 		{"a mapping that lacks something", scenario.Options{Set: []string{"load.keys={distribution: zipf}"}},
 			"--set load.keys={distribution: zipf}: load.keys.count is missing; allowed: a whole number from 1"},
-		{"a system of a later version", scenario.Options{System: "container"},
-			"--system container: kind container is not supported by this version; allowed: kind command, by --set 'systems.new={kind: command, command: [...]}'"},
+		{"a container can't be named alone", scenario.Options{System: "container"},
+			`--system container: a container needs an image; allowed: --set 'systems.new={kind: container, image: "NAME:TAG"}'`},
 		{"a system that is none", scenario.Options{System: "squid"},
 			"--system squid: unknown system; allowed: optimizer, nginx, varnish, haproxy, direct, or a URL that begins with http:// or https://"},
 		{"a command can't be named alone", scenario.Options{System: "command"},

@@ -26,10 +26,7 @@ type key struct {
 	name     string
 	shape    shape
 	required bool
-	// later marks the documented keys of a later version. They are known, so
-	// that compiling can say what to use instead, and not advertised.
-	later bool
-	help  string
+	help     string
 }
 
 // kindOf is one kind of single value.
@@ -113,12 +110,11 @@ var (
 	pathPattern = regexp.MustCompile(`^/[!"$-~]*$`)
 )
 
-// kinds of system, and those of later versions.
+// The choices of words.
 var (
-	kinds      = []Kind{KindOptimizer, KindNginx, KindVarnish, KindHAProxy, KindDirect, KindCommand, KindURL}
-	protocols  = []Protocol{HTTP1, H2, H2C}
-	laterKinds = []string{"container"}
-	profiles   = []string{"quick", "standard", "full"}
+	kinds     = []Kind{KindOptimizer, KindNginx, KindVarnish, KindHAProxy, KindDirect, KindCommand, KindContainer, KindURL}
+	protocols = []Protocol{HTTP1, H2, H2C}
+	profiles  = []string{"quick", "standard", "full"}
 )
 
 var (
@@ -128,14 +124,20 @@ var (
 		{name: "p95", shape: one(aTime), help: "95th percentile of the log-normal distribution"},
 	}}
 	systemShape = shape{keys: []key{
-		{name: "kind", required: true, shape: one(oneOfKinds()), help: "optimizer: the reference proxy. nginx, varnish, haproxy: these, from their packages and set up as caching proxies. direct: no system, straight to the upstream. command: any program. url: a server that is already running"},
+		{name: "kind", required: true, shape: one(oneOf(kinds...)), help: "optimizer: the reference proxy. nginx, varnish, haproxy: these, from their packages and set up as caching proxies. direct: no system, straight to the upstream. command: any program. container: any image. url: a server that is already running"},
 		{name: "config", shape: shape{open: true}, help: "the optimizer's own configuration, passed on as it is; of it, nginx, varnish and haproxy get cache.max_memory_mb and cache.default_ttl"},
 		{name: "upstream_tls", shape: one(aFlag), help: "kinds optimizer, nginx and haproxy: speak TLS to the upstream, which offers HTTP/2 and HTTP/1.1 there; default false: clear text, HTTP/1.1"},
-		{name: "command", shape: shape{item: &shape{scalar: anyText}, atMost: 1000}, help: "kind command: program and arguments; {listen}, {upstream}, {upstream_tls}, {ca} and {admin} are replaced"},
-		{name: "metrics", shape: one(aText), help: "kind command: where it serves its metrics in the Prometheus text format, such as http://{admin}/metrics; they explain growth of memory, and no gate rests on them"},
+		{name: "command", shape: shape{item: &shape{scalar: anyText}, atMost: 1000}, help: "kind command: program and arguments; kind container: what follows the entry point; {listen}, {upstream}, {upstream_tls}, {ca} and {admin} are replaced"},
+		{name: "metrics", shape: one(aText), help: "kinds command and container: where it serves its metrics in the Prometheus text format, such as http://{admin}/metrics; they explain growth of memory, and no gate rests on them"},
 		{name: "url", shape: one(aURL), help: "kind url: where the server is"},
-		{name: "image", shape: one(aText), later: true},
-		{name: "dockerfile", shape: one(aText), later: true},
+		{name: "image", shape: one(aText), help: "kind container: what is run; fetched if the engine doesn't have it"},
+		{name: "dockerfile", shape: one(aText), help: "kind container, instead of image: the file to build it from, in whose folder everything lies that it copies; a path from the working directory"},
+		{name: "env", shape: shape{open: true}, help: "kind container: added to its environment; the same is replaced as in command"},
+		{name: "port", shape: one(whole(1, 65535)), help: "kind container: where it listens on all interfaces; default 8080, which is {listen}"},
+		{name: "limits", shape: shape{keys: []key{
+			{name: "memory", shape: one(aSize), help: "a system that needs more is killed; default what the laxest trigger on memory allows, else none"},
+			{name: "cpus", shape: one(number(0.01, 10_000)), help: "CPU time per time; default no limit"},
+		}}, help: "kind container, and optimizer with --upstream container: enforced by the kernel"},
 	}}
 	rateShape = shape{scalar: aPace, keys: []key{
 		{name: "ramp", shape: shape{keys: []key{
@@ -206,8 +208,8 @@ var (
 		{name: "system", shape: one(oneOf(Old, New)), help: "default new"},
 	}}
 	drillShape = shape{keys: []key{
-		{name: "fault", required: true, shape: shape{open: true}, help: "what is broken: {kind: NAME, for: DURATION}"},
-		{name: "expect", required: true, shape: shape{item: &shape{scalar: aText}}, help: "conditions that must hold, and statements such as no trigger"},
+		{name: "fault", required: true, shape: shape{open: true}, help: "what is broken: {kind: partition, for: 30s} takes the container of the upstream (or target: new) off its network, {kind: pause, for: 30s} makes it stand still; the time is divided by time_scale"},
+		{name: "expect", required: true, shape: shape{item: &shape{scalar: aText}}, help: "conditions on the new system that must hold while the fault is there, and no trigger"},
 	}}
 
 	grammar = shape{keys: []key{
@@ -250,7 +252,7 @@ var (
 		}}},
 		{name: "gates", required: true, shape: shape{item: &gateShape}, help: "the claims to be judged"},
 		{name: "triggers", shape: shape{item: &triggerShape}, help: "conditions under which traffic is rolled back"},
-		{name: "drills", shape: shape{item: &drillShape}, help: "planned faults with an expected outcome; accepted and not run by this version"},
+		{name: "drills", shape: shape{item: &drillShape}, help: "planned faults with an expected outcome, one by one after the steady state; a fault of another kind is accepted and not injected"},
 	}}
 )
 
@@ -260,33 +262,12 @@ func oneOf[S ~string](words ...S) *kindOf {
 	for i, w := range words {
 		allowed[i] = string(w)
 	}
-	return oneOfLater(allowed)
-}
-
-// oneOfLater is a choice of words, some of which belong to a later version.
-func oneOfLater(words []string, later ...string) *kindOf {
-	return &kindOf{listed(words), func(text string) (any, error) {
-		switch {
-		case slices.Contains(words, text):
-			return text, nil
-		case slices.Contains(later, text):
-			return nil, fmt.Errorf("%s is not supported by this version", text)
+	return &kindOf{listed(allowed), func(text string) (any, error) {
+		if !slices.Contains(allowed, text) {
+			return nil, fmt.Errorf("%s is none of the choices%s", quote(text), meant(text, allowed))
 		}
-		return nil, fmt.Errorf("%s is none of the choices%s", quote(text), meant(text, words))
-	}, map[string]any{"enum": words}}
-}
-
-// oneOfKinds is the choice of the kinds of system.
-func oneOfKinds() *kindOf {
-	k := oneOf(kinds...)
-	parse := k.parse
-	k.parse = func(text string) (any, error) {
-		if slices.Contains(laterKinds, text) {
-			return nil, fmt.Errorf("%s is not supported by this version; use command", text)
-		}
-		return parse(text)
-	}
-	return k
+		return text, nil
+	}, map[string]any{"enum": allowed}}
 }
 
 // meant suggests the nearest words, as a clause.

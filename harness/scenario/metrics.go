@@ -16,7 +16,7 @@ const (
 	whySecurity   = "this version runs no security checks"
 	whyClientLeg  = "what was spoken on the client's leg, and over how many connections, is in the report, and this version judges none of it"
 	whyRollback   = "this version evaluates triggers and doesn't act on them"
-	whyFaults     = "this version injects no faults"
+	whyFaults     = "this version doesn't time how faults are detected"
 	whyBusiness   = "this version has no model of costs and users"
 	whyDeployment = "this version deploys nothing"
 )

@@ -2,7 +2,9 @@ package scenario
 
 import (
 	"cmp"
+	"fmt"
 	"net/url"
+	"slices"
 	"time"
 )
 
@@ -39,7 +41,7 @@ type Plan struct {
 	AbortOnFailure bool
 	Gates          []Gate
 	Triggers       []Trigger
-	Drills         []Drill // written, and not run by this version
+	Drills         []Drill // after the steady state, one by one
 
 	// Notices are what compiling decided that a reader of the figures must
 	// know: prewarm dropped for a log, keys that don't apply, a time scale.
@@ -73,9 +75,10 @@ const (
 	KindNginx     Kind = "nginx"     // these three from their packages, set up by fixtures/systems
 	KindVarnish   Kind = "varnish"
 	KindHAProxy   Kind = "haproxy"
-	KindDirect    Kind = "direct"  // no system: straight to the upstream
-	KindCommand   Kind = "command" // any program, given {listen} and {upstream}
-	KindURL       Kind = "url"     // a server already running; nothing is started
+	KindDirect    Kind = "direct"    // no system: straight to the upstream
+	KindCommand   Kind = "command"   // any program, given {listen} and {upstream}
+	KindContainer Kind = "container" // an image, run in a container
+	KindURL       Kind = "url"       // a server already running; nothing is started
 )
 
 // Packaged reports whether a kind is a server from a package, that is started
@@ -114,11 +117,49 @@ type System struct {
 	UpstreamTLS bool
 	// Command is the argument vector of a KindCommand before substitution of
 	// {listen}, {upstream}, {upstream_tls}, {ca} and {admin}; it holds {listen}.
+	// Of a KindContainer it is what follows the entry point, nil for the image's own.
 	Command []string
-	// Metrics is where a KindCommand serves Prometheus text, before substitution
+	// Image or Dockerfile is what a KindContainer runs; Env is added to its
+	// environment after the same substitution, and Port is where it listens (0
+	// for 8080).
+	Image, Dockerfile string
+	Env               map[string]string
+	Port              int
+	// Limit is what the scenario says of the container's limits; [Plan.Limits] has
+	// what holds.
+	Limit Limits
+	// Metrics is where a KindCommand or KindContainer serves Prometheus text, before substitution
 	// of {listen} and {admin}; "" where it doesn't.
 	Metrics string
 	URL     *url.URL // KindURL: scheme and host, no path
+}
+
+// Limits of a container, which the kernel enforces: a system that needs more
+// memory is killed, and one that needs more CPU time waits for it.
+type Limits struct {
+	Memory int64   // bytes; 0 for none
+	CPUs   float64 // 0 for none
+}
+
+// Limits returns the limits of a system's container: the scenario's, and where
+// it sets none of memory, the most that a trigger on memory lets it have.
+func (p *Plan) Limits(name string) Limits {
+	limits := p.System(name).Limit
+	if limits.Memory > 0 {
+		return limits
+	}
+	for _, t := range p.Triggers {
+		if t.System == name && t.Metric.Name == "memory" && (t.Op == Greater || t.Op == GreaterEqual) {
+			limits.Memory = max(limits.Memory, int64(t.Threshold))
+		}
+	}
+	return limits
+}
+
+// Contained reports whether a system of the plan runs in a container in any
+// case, so that its upstream must too.
+func (p *Plan) Contained() bool {
+	return slices.ContainsFunc(p.Systems, func(s System) bool { return s.Kind == KindContainer })
 }
 
 // Upstream describes the mock upstream.
@@ -271,5 +312,45 @@ type Trigger struct {
 
 // Drill is a planned fault with an expected outcome.
 type Drill struct {
-	Text string // "upstream_outage for 30s; expect error_rate < 1%, no trigger"
+	Text   string // "partition for 30s; expect error_rate < 1%, no trigger"
+	Fault  Fault
+	Expect []Expectation
+}
+
+// FaultKind is what a fault breaks.
+type FaultKind string
+
+// The kinds of fault that this version injects.
+const (
+	Partition FaultKind = "partition" // the container is taken off its network
+	Pause     FaultKind = "pause"     // the container's processes stand still
+)
+
+// TargetUpstream is the [Fault.Target] that isn't a system.
+const TargetUpstream = "upstream"
+
+// Fault is what a drill breaks, and for how long.
+type Fault struct {
+	Kind   FaultKind     // "" for one that this version doesn't inject
+	Target string        // TargetUpstream, New or Old
+	For    time.Duration // before scaling
+}
+
+// String returns "partition of the upstream for 30s".
+func (f Fault) String() string {
+	target := f.Target
+	if target != TargetUpstream {
+		target += " system"
+	}
+	return fmt.Sprintf("%s of the %s for %s", f.Kind, target, f.For)
+}
+
+// NoTrigger is the [Expectation.Text] that no trigger fires.
+const NoTrigger = "no trigger"
+
+// Expectation is what must hold in a drill: a condition on the new system while
+// the fault is there, or a statement.
+type Expectation struct {
+	Text      string
+	Condition *Condition // nil for a statement
 }

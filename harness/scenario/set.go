@@ -107,10 +107,10 @@ func replaceNew(root *value, name string) *Error {
 		return at.fault(`a command needs its arguments; allowed: --set 'systems.new={kind: command, command: [PROGRAM, ARG, "{listen}", "{upstream}"]}'`)
 	case name == string(KindURL):
 		return at.fault("no address; allowed: the URL itself, such as --system http://127.0.0.1:8080")
+	case name == string(KindContainer):
+		return at.fault(`a container needs an image; allowed: --set 'systems.new={kind: container, image: "NAME:TAG"}'`)
 	case slices.Contains(kinds, Kind(name)):
 		add("kind", text(name))
-	case slices.Contains(laterKinds, name):
-		return at.fault("kind %s is not supported by this version; allowed: kind command, by --set 'systems.new={kind: command, command: [...]}'", name)
 	default:
 		return at.fault("unknown system; allowed: optimizer, nginx, varnish, haproxy, direct, or a URL that begins with http:// or https://")
 	}

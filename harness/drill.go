@@ -1,0 +1,353 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"phasegate/harness/gate"
+	"phasegate/harness/load"
+	"phasegate/harness/scenario"
+	"phasegate/harness/timeline"
+	"phasegate/reports/result"
+)
+
+// A drill's load goes on as in the steady state, for leadTime before its fault
+// and until triggers have had their window after it.
+const leadTime = 5 * time.Second
+
+// mendTime bounds how long a fault may take to begin, and to be mended.
+const mendTime = 15 * time.Second
+
+// fault is something that is broken on purpose, for a while.
+type fault interface {
+	inject(ctx context.Context) error
+	// mend undoes inject; it is called once after it, whatever came of it.
+	mend(ctx context.Context) error
+}
+
+// faultOf returns the fault of a drill. The error says why it can't be injected
+// in this run.
+func (r *run) faultOf(f scenario.Fault) (fault, error) {
+	target := r.env.Upstream()
+	if f.Target != scenario.TargetUpstream {
+		target = r.env.Systems()[f.Target]
+	}
+	switch {
+	case target == nil:
+		return nil, fmt.Errorf("there is no %s to break", f.Target)
+	case target.Container == nil:
+		return nil, fmt.Errorf("the %s isn't in a container, which %s needs (--upstream container)", f.Target, f.Kind)
+	}
+	switch c := target.Container; f.Kind {
+	case scenario.Partition:
+		return switched{c.Detach, c.Attach}, nil
+	case scenario.Pause:
+		return switched{c.Pause, c.Resume}, nil
+	}
+	return nil, errors.New(whyNoFault)
+}
+
+// whyNoFault is why a drill with a fault of an unknown kind isn't run.
+const whyNoFault = "this version doesn't inject this fault, so the drill was not run"
+
+// switched is a fault with one call to begin and one to end it.
+type switched struct{ on, off func(context.Context) error }
+
+func (s switched) inject(ctx context.Context) error { return s.on(ctx) }
+func (s switched) mend(ctx context.Context) error   { return s.off(ctx) }
+
+// drilled is what is known of one drill. It is begun by an entry, and what is
+// observed until its end is its own.
+type drilled struct {
+	length   time.Duration // of its load
+	series   *timeline.Series
+	triggers []*gate.Trigger
+	cpu      machineReadings
+	fault    *faultTimes
+	lag      time.Duration
+	none     string // why there is nothing to judge
+}
+
+// drillBegun is the entry that begins a drill, numbered as in the scenario, from
+// 0. Times until its end are on the drill's own clock, which starts with its load.
+type drillBegun struct {
+	Number int    `json:"number"`
+	None   string `json:"none,omitempty"` // why it wasn't run
+}
+
+// faultTimes is when the fault was there, from the first call to the end of the
+// last.
+type faultTimes struct {
+	From time.Duration `json:"from_ns"`
+	To   time.Duration `json:"to_ns"`
+}
+
+// drillEnded is the entry that ends a drill.
+type drillEnded struct {
+	Failure string        `json:"failure,omitempty"` // why there is nothing to judge
+	LagP99  time.Duration `json:"lag_p99_ns"`        // of its load; see load.Report
+}
+
+// drills runs the plan's drills one by one, when everything that gates are
+// judged on has been measured.
+func (r *run) drills(ctx context.Context) error {
+	for i, d := range r.plan.Drills {
+		broken, err := r.faultOf(d.Fault)
+		if r.stages.stopped > 0 {
+			err = errors.New("the run was stopped before its drills")
+		}
+		if err != nil {
+			r.note(entry{Drill: &drillBegun{Number: i, None: err.Error()}})
+			continue
+		}
+		if err := r.drill(ctx, i, broken); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// drill runs one drill. The error is the context's, or says what of the
+// harness failed; what becomes of the systems is what is judged.
+func (r *run) drill(ctx context.Context, number int, broken fault) error {
+	d := r.plan.Drills[number]
+	length := r.drillLength(d)
+	if control := r.env.Control(); control != nil {
+		if err := control.Reset(ctx); err != nil {
+			return fmt.Errorf("reset the upstream's ledger: %w", err)
+		}
+	}
+	r.flush() // of what was before
+	r.note(entry{Drill: &drillBegun{Number: number}})
+	var err error
+	if r.recorder, err = timeline.New(r.drillTimeline(length)); err != nil {
+		return fmt.Errorf("set up a drill's timeline: %w", err)
+	}
+	r.drilled[number].series = r.recorder.Series()
+	w := &watch{r: r, samplers: r.watch.samplers, claims: make([]*claims, len(r.arms)), began: make(chan time.Time, 1), end: length, drill: d.Text}
+	config := r.load
+	config.Length, config.Warmup, config.Sink, config.Raw = length, 0, r.recorder, nil
+	began := make(chan time.Time, 1)
+	config.Begin = func(now time.Time) { w.begin(now); began <- now }
+	generator, err := load.New(config)
+	if err != nil {
+		return fmt.Errorf("set up the load of a drill: %w", err)
+	}
+	defer generator.Close()
+
+	loading, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var during sync.WaitGroup
+	var times *faultTimes
+	var failed error
+	during.Go(func() { w.run(loading, cancel) })
+	during.Go(func() { times, failed = breakAndMend(loading, began, r.faultLength(d), broken) })
+	report, err := generator.Run(loading)
+	cancel(errEnded)
+	during.Wait()
+	if times != nil {
+		r.note(entry{Fault: times})
+	}
+	ended := drillEnded{LagP99: report.Lag.P99}
+	switch cause := context.Cause(loading); {
+	case ctx.Err() != nil:
+		ended.Failure = "it was broken off"
+		err = ctx.Err()
+	case failed != nil:
+		ended.Failure, err = failed.Error(), nil
+	case cause != errEnded: // the upstream died
+		ended.Failure, err = cause.Error(), cause
+	case err != nil:
+		err = fmt.Errorf("run the load of a drill: %w", err)
+		ended.Failure = err.Error()
+	}
+	r.flush()
+	r.note(entry{DrillEnded: &ended})
+	return err
+}
+
+// breakAndMend injects the fault a lead after the load's start and mends it
+// when its time is over, or at once when ctx ends. Times are since the start.
+func breakAndMend(ctx context.Context, began <-chan time.Time, length time.Duration, broken fault) (times *faultTimes, err error) {
+	var start time.Time
+	select {
+	case start = <-began:
+	case <-ctx.Done():
+		return nil, errors.New("its load never began")
+	}
+	if !sleep(ctx, leadTime) {
+		return nil, errors.New("its fault was never injected")
+	}
+	times = &faultTimes{From: time.Since(start)}
+	call := func(of func(context.Context) error) error {
+		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), mendTime)
+		defer cancel()
+		return of(bounded)
+	}
+	if err = call(broken.inject); err == nil {
+		sleep(ctx, length)
+	}
+	err = errors.Join(err, call(broken.mend))
+	times.To = time.Since(start)
+	return times, err
+}
+
+// sleep returns false if ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// faultLength is how long a drill's fault is there.
+func (r *record) faultLength(d scenario.Drill) time.Duration {
+	return time.Duration(float64(d.Fault.For) / r.plan.TimeScale)
+}
+
+// drillLength is how long a drill's load lasts: until triggers have had a window
+// after the fault, and requests the time to end.
+func (r *record) drillLength(d scenario.Drill) time.Duration {
+	after := max(gate.WindowLength(r.rate(scenario.New), r.plan.TimeScale), r.plan.Load.Timeout)
+	return (leadTime + r.faultLength(d) + after + Interval).Round(Interval)
+}
+
+// drillTimeline keeps all of a drill as it is.
+func (r *record) drillTimeline(length time.Duration) timeline.Config {
+	c := r.timeline()
+	c.Marks, c.Recent = nil, max(c.Recent, length+2*r.plan.Load.Timeout+time.Minute)
+	for _, d := range r.plan.Drills {
+		for _, e := range d.Expect {
+			if e.Condition != nil {
+				c.Over = append(c.Over, gate.Thresholds([]scenario.Gate{{Condition: *e.Condition}}, nil)...)
+			}
+		}
+	}
+	return c
+}
+
+// beginDrill takes in the entry that begins a drill.
+func (r *record) beginDrill(b drillBegun) error {
+	if b.Number < 0 || b.Number >= len(r.plan.Drills) || r.drilled[b.Number] != nil || r.current != nil {
+		return fmt.Errorf("drill %d begins; the scenario has %d, one after the other", b.Number, len(r.plan.Drills))
+	}
+	if r.begun == nil {
+		return errors.New("a drill before the systems ran")
+	}
+	d := &drilled{length: r.drillLength(r.plan.Drills[b.Number]), none: b.None}
+	if r.drilled == nil {
+		r.drilled = map[int]*drilled{}
+	}
+	r.drilled[b.Number] = d
+	if d.none != "" {
+		return nil
+	}
+	for _, t := range r.plan.Triggers {
+		d.triggers = append(d.triggers, gate.NewTrigger(t, r.plan.TimeScale))
+	}
+	d.none = "it has no end"
+	r.current = d
+	series, err := timeline.NewSeries(r.drillTimeline(d.length))
+	d.series = series
+	return err
+}
+
+// setFault takes in when its fault was there.
+func (r *record) setFault(f faultTimes) error {
+	if r.current == nil || f.From < 0 || f.To < f.From {
+		return fmt.Errorf("a fault from %s to %s, and a drill under way: %t", f.From, f.To, r.current != nil)
+	}
+	r.current.fault = &f
+	return nil
+}
+
+// endDrill takes in the entry that ends it.
+func (r *record) endDrill(e drillEnded) error {
+	if r.current == nil {
+		return errors.New("the end of a drill that never began")
+	}
+	r.current.none, r.current.lag = e.Failure, e.LagP99
+	r.current = nil
+	return nil
+}
+
+// fillDrills adds a gate for every expectation of every drill.
+func (r *record) fillDrills() {
+	for i, plan := range r.plan.Drills {
+		d := r.drilled[i]
+		switch {
+		case plan.Fault.Kind == "":
+			r.res.Gates = append(r.res.Gates, result.Gate{Gate: plan.Text, Metric: "drill", System: scenario.New, Verdict: result.Inconclusive, Reason: whyNoFault})
+			continue
+		case d == nil:
+			d = &drilled{none: "the run ended before it"}
+		}
+		for _, e := range plan.Expect {
+			r.res.Gates = append(r.res.Gates, r.expectation(plan, d, e))
+		}
+	}
+}
+
+// expectation judges one expectation on its drill: a condition on the whole
+// intervals in which the fault was there, a trigger on all of the drill.
+func (r *record) expectation(plan scenario.Drill, d *drilled, e scenario.Expectation) result.Gate {
+	name := plan.Fault.String() + ": " + e.Text
+	g := result.Gate{Gate: name, Metric: "drill", System: scenario.New, Verdict: result.Inconclusive, Confidence: r.plan.Confidence, Looks: 1}
+	switch {
+	case d.none != "":
+		g.Reason = d.none
+	case e.Condition != nil && d.fault != nil:
+		j := gate.Judge(scenario.Gate{Condition: *e.Condition, System: scenario.New}, r.drillData(d), gate.Look{Number: 1, Planned: 1, Confidence: r.plan.Confidence})
+		g = asResult(scenario.Gate{Condition: *e.Condition, System: scenario.New}, j)
+		g.Gate = name
+	case e.Condition == nil && e.Text == scenario.NoTrigger:
+		g.Verdict, g.Reason = noTrigger(r.plan.Triggers, d.triggers)
+	default:
+		g.Reason = "this version can't judge what is expected"
+	}
+	return g
+}
+
+// drillData is what a drill's conditions are judged on.
+func (r *record) drillData(d *drilled) gate.Data {
+	from := d.fault.From.Truncate(Interval)
+	to := min((d.fault.To + Interval - 1).Truncate(Interval), d.length)
+	data := gate.Data{
+		Windows: map[string]timeline.Window{}, Missing: map[string]map[string]string{}, Rate: map[string]float64{},
+		Stolen: d.cpu.stolen(from, to), LagP99: &d.lag,
+	}
+	for i, arm := range r.plan.Systems {
+		w := d.series.Window(i, from, to)
+		data.Windows[arm.Name], data.Rate[arm.Name] = w, r.rate(arm.Name)
+		data.Missing[arm.Name] = r.missing(arm.Name, w)
+	}
+	return data
+}
+
+// noTrigger judges that none fired. One that had no data might have.
+func noTrigger(rules []scenario.Trigger, triggers []*gate.Trigger) (result.Verdict, string) {
+	var fired, blind []string
+	for i, t := range triggers {
+		switch s := t.Status(); {
+		case s.FiredAt != nil:
+			fired = append(fired, fmt.Sprintf("%s, %s after the drill began", rules[i].Text, s.FiredAt))
+		case s.Worst == nil:
+			blind = append(blind, rules[i].Text)
+		}
+	}
+	switch {
+	case len(fired) > 0:
+		return result.Fail, "fired: " + strings.Join(fired, "; ")
+	case len(triggers) == 0:
+		return result.Inconclusive, "the scenario has no trigger that could have fired"
+	case len(blind) > 0:
+		return result.Inconclusive, "without data: " + strings.Join(blind, "; ")
+	}
+	return result.Pass, ""
+}

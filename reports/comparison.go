@@ -366,7 +366,7 @@ func between(b result.Bounds, u string) string {
 	if b.Low == nil || b.High == nil {
 		return ""
 	}
-	return "[" + unit.Format(*b.Low, u) + ", " + unit.Format(*b.High, u) + "]"
+	return "[" + unit.Beside(b.Low, *b.High, u) + ", " + unit.Beside(b.High, *b.Low, u) + "]"
 }
 
 // relativeText is a comparison with the first system and its interval.
@@ -381,26 +381,37 @@ func relativeText(v result.ComparedValue, u string) (value, interval string) {
 		}
 		return value, interval
 	}
-	value = factor(*v.Relative.Value)
-	if v.Relative.Low != nil {
-		interval = "[" + factor(*v.Relative.Low) + ", " + factor(*v.Relative.High) + "]"
-	}
-	return value, interval
+	return factors(*v.Relative)
 }
 
-// factor is a ratio with three digits of what lies between it and 1.
-func factor(v float64) string {
-	switch off := math.Abs(v - 1); {
-	case off == 0:
-		return "1×"
-	case off < 0.1:
-		return fmt.Sprintf("%.*f×", min(max(1-int(math.Floor(math.Log10(off))), 3), 5), v)
-	case v >= 100:
-		return unit.Format(v, "ratio")
-	case v < 0.1:
-		return fmt.Sprintf("%.2g×", v)
+// factors are a ratio and its interval with equally many digits: so many that
+// what lies between each of them and 1 shows.
+func factors(b result.Bounds) (value, interval string) {
+	if b.Value == nil {
+		return "", ""
 	}
-	return fmt.Sprintf("%.2f×", v)
+	digits := 2
+	for _, p := range []*float64{b.Value, b.Low, b.High} {
+		if p == nil {
+			continue
+		}
+		if off := math.Abs(*p - 1); off > 0 && off < 0.1 {
+			digits = max(digits, min(1-int(math.Floor(math.Log10(off))), 4))
+		}
+	}
+	format := func(v float64) string {
+		switch {
+		case v >= 100:
+			return unit.Format(v, "ratio")
+		case v < 0.1:
+			return fmt.Sprintf("%.2g×", v)
+		}
+		return fmt.Sprintf("%.*f×", digits, v)
+	}
+	if b.Low != nil && b.High != nil {
+		interval = "[" + format(*b.Low) + ", " + format(*b.High) + "]"
+	}
+	return format(*b.Value), interval
 }
 
 func signed(v float64, u string) string {

@@ -2,6 +2,7 @@ package reports
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
 	"io"
 	"math"
@@ -246,11 +247,8 @@ func newRegressionView(c *result.Comparison) *regressionView {
 	}
 	for _, m := range r.Metrics {
 		row := regressionRow{Metric: m.Metric, Ratio: unit.None, Interval: unit.None, Detectable: unit.None}
-		if m.Value != nil {
-			row.Ratio = factor(*m.Value)
-		}
-		if m.Low != nil && m.High != nil {
-			row.Interval = "[" + factor(*m.Low) + ", " + factor(*m.High) + "]"
+		if ratio, interval := factors(m.Bounds); ratio != "" {
+			row.Ratio, row.Interval = ratio, cmp.Or(interval, unit.None)
 		}
 		if m.Detectable != nil {
 			row.Detectable = "+" + unit.Format(*m.Detectable-1, "share")

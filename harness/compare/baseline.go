@@ -104,10 +104,13 @@ func (b *Baseline) against(c *result.Comparison) *result.Baseline {
 			}
 			v := result.BaselineValue{Metric: m.Metric, Unit: m.Unit, System: s.Name, Then: old.name,
 				Before: *estimate(before, m.Unit).Value, Now: *estimate(now, m.Unit).Value}
-			if positive(before) && positive(now) {
-				v.Bounds = exponential(bounds(stat.Unpaired(logs(now), logs(before), bound)))
-			} else {
-				v.Bounds, v.Difference = bounds(stat.Unpaired(now, before, bound)), true
+			v.Difference = !positive(before) || !positive(now)
+			if !v.Difference {
+				before, now = logs(before), logs(now)
+			}
+			e, ok := stat.Unpaired(now, before, bound)
+			if v.Bounds = bounds(len(now), e, ok); !v.Difference {
+				v.Bounds = exponential(v.Bounds)
 			}
 			out.Values = append(out.Values, v)
 		}

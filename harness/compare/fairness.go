@@ -18,6 +18,7 @@ const (
 	maxWarmGap = 0.05 // of the hit ratio in the first second
 	minReuse   = 0.8  // of upstream requests on a connection that was used before
 	minReads   = 100  // upstream requests from which reuse says something
+	maxSizeGap = 0.05 // of the room for stored responses
 	maxHTTP2   = 0.05 // between the shares of upstream requests over HTTP/2
 )
 
@@ -240,7 +241,7 @@ func (s subject) encrypted() bool {
 func keepAlive(all []subject) result.FairnessCheck {
 	const name = "keep-alive to the upstream"
 	var found []string
-	used, missed, unknown := false, false, false
+	missed, unknown := false, false
 	for _, s := range all {
 		reuse, ok := s.mean("connection_reuse")
 		reads := 0.0
@@ -258,31 +259,64 @@ func keepAlive(all []subject) result.FairnessCheck {
 			continue
 		case reuse < minReuse:
 			missed = true
-		default:
-			used = true
 		}
 		found = append(found, fmt.Sprintf("%s %s on a connection used before", s.Name, unit.Format(reuse, "share")))
 	}
 	switch {
 	case missed: // also where all do without: none is at its best then
 		return check(name, result.Violated, found)
-	case unknown && !used, unknown:
+	case unknown:
 		return check(name, result.Unknown, found)
 	}
 	return check(name, result.Held, found)
 }
 
-// declared are the checks on what a system was told rather than seen to do.
+// declared are the checks on what a system was told rather than seen to do. A
+// program of the user's own says nothing of it.
 func declared(all []subject) []result.FairnessCheck {
-	names := func(why string) []string {
-		var found []string
-		for _, s := range all {
-			found = append(found, s.Name+" "+why)
+	least, most := int64(math.MaxInt64), int64(0)
+	size := compared("same cache size in force", all, func(s *result.Setup) string {
+		if s.CacheBytes == nil {
+			return ""
 		}
-		return found
+		least, most = min(least, *s.CacheBytes), max(most, *s.CacheBytes)
+		return unit.Format(float64(*s.CacheBytes), "B")
+	})
+	if float64(most-least) > maxSizeGap*float64(most) {
+		size.State = result.Violated
 	}
-	return []result.FairnessCheck{
-		check("same cache size in force", result.Unknown, names("doesn't say")),
-		check("logging alike", result.Unknown, names("doesn't say")),
+	with, without := false, false
+	logging := compared("logging alike", all, func(s *result.Setup) string {
+		switch {
+		case s.AccessLog == nil:
+			return ""
+		case *s.AccessLog:
+			with = true
+			return "logs every request"
+		}
+		without = true
+		return "has no access log"
+	})
+	if with && without {
+		logging.State = result.Violated
 	}
+	return []result.FairnessCheck{size, logging}
+}
+
+// compared puts a declared fact of all systems side by side; get returns "" where
+// it isn't known. Whether they agree is for the caller to say.
+func compared(name string, all []subject, get func(*result.Setup) string) result.FairnessCheck {
+	var found []string
+	state := result.Held
+	for _, s := range all {
+		text := ""
+		if setup := s.runs[0].Systems[scenario.New].Setup; setup != nil {
+			text = get(setup)
+		}
+		if text == "" {
+			text, state = "unknown", result.Unknown
+		}
+		found = append(found, s.Name+" "+text)
+	}
+	return check(name, state, found)
 }

@@ -177,7 +177,8 @@ func estimate(values []float64, u string) result.Bounds {
 	if scaled {
 		values = logs(values)
 	}
-	b := bounds(stat.Rounds(values, bound))
+	e, ok := stat.Rounds(values, bound)
+	b := bounds(len(values), e, ok)
 	if scaled {
 		return exponential(b)
 	}
@@ -206,7 +207,8 @@ func relative(own, first []float64) (b *result.Bounds, difference bool) {
 	for i := range x {
 		x[i] -= y[i]
 	}
-	out := bounds(stat.Rounds(x, bound))
+	e, ok := stat.Rounds(x, bound)
+	out := bounds(len(x), e, ok)
 	if scaled {
 		out = exponential(out)
 	}
@@ -234,13 +236,15 @@ func exponential(b result.Bounds) result.Bounds {
 	return b
 }
 
-// bounds is an estimate as it is written.
-func bounds(e stat.Estimate, ok bool) result.Bounds {
+// bounds is an estimate of n rounds as it is written.
+func bounds(n int, e stat.Estimate, ok bool) result.Bounds {
 	switch {
 	case !ok:
 		return result.Bounds{Note: "not measured"}
+	case !e.Bounded && n >= stat.MinRounds:
+		return result.Bounds{Value: &e.Value, Note: "the same in every round"}
 	case !e.Bounded:
-		return result.Bounds{Value: &e.Value, Note: fmt.Sprintf("no interval: it takes %d rounds or more that differ", stat.MinRounds)}
+		return result.Bounds{Value: &e.Value, Note: fmt.Sprintf("no interval from fewer than %d rounds", stat.MinRounds)}
 	}
 	return result.Bounds{Value: &e.Value, Low: &e.Low, High: &e.High}
 }

@@ -84,7 +84,7 @@ func answer(name string, before, after []float64, tolerance, level float64) resu
 		return m
 	}
 	e, ok := stat.Rounds(ratios, level)
-	m.Bounds = exponential(bounds(e, ok))
+	m.Bounds = exponential(bounds(len(ratios), e, ok))
 	limit := math.Log(1 + tolerance)
 	switch {
 	case !e.Bounded && len(ratios) >= stat.MinRounds && e.Value == 0:

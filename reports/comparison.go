@@ -70,7 +70,8 @@ type comparisonView struct {
 	Systems    []systemView
 	Headings   []string
 	Gates      []gateMatrixRow
-	Metrics    []comparedRow
+	Metrics    []comparedRow // that a reader looks for first
+	Further    []comparedRow
 	Rows       []multiplesRow
 	Regression *regressionView
 	Baseline   *baselineView
@@ -78,6 +79,17 @@ type comparisonView struct {
 	Where      []fact
 	Command    string
 	Confidence string
+}
+
+// comparedTable is a table of metrics of all systems.
+type comparedTable struct {
+	Headings []string
+	Rows     []comparedRow
+}
+
+// Table is for the template.
+func (v comparisonView) Table(rows []comparedRow) comparedTable {
+	return comparedTable{v.Headings, rows}
 }
 
 type checkRow struct {
@@ -179,7 +191,11 @@ func ComparisonHTML(w io.Writer, c *result.Comparison) error {
 		v.Gates = append(v.Gates, newGateMatrixRow(g))
 	}
 	for _, m := range c.Metrics {
-		v.Metrics = append(v.Metrics, newComparedRow(m))
+		if slices.Contains(headMetrics, m.Metric) {
+			v.Metrics = append(v.Metrics, newComparedRow(m))
+		} else {
+			v.Further = append(v.Further, newComparedRow(m))
+		}
 	}
 	for _, r := range plots.Multiples(c) {
 		row := multiplesRow{ID: r.Name, Title: r.Title, Key: r.Key}

@@ -38,13 +38,15 @@ func looks(rounds int) []int {
 }
 
 // look reports whether a round is one after which the comparison of two
-// revisions is decided.
+// revisions ends early: a regression is shown, or the steadiest metric lies
+// within the tolerance. Waiting for the least steady one would be waiting for the end,
+// and its figure says what it could have seen.
 func (w *comparison) look(round int) bool {
 	if !slices.Contains(w.looks, round) || round == w.Rounds {
 		return false
 	}
 	r := regression(w.whole(), w.Tolerance, w.looks, round)
-	return !slices.ContainsFunc(r.Metrics, func(m result.RegressionMetric) bool { return m.State == open }) ||
+	return r.Metrics[0].State == within ||
 		slices.ContainsFunc(r.Metrics, func(m result.RegressionMetric) bool { return m.State == worse })
 }
 

@@ -55,7 +55,7 @@ type multiples struct {
 
 // cell starts the picture of one system; its name stands above it.
 func (m *multiples) cell(i int, lines []line) Figure {
-	f := Figure{Name: m.c.Systems[i].Name, Title: m.c.Systems[i].Name, timeAxis: true, xMax: m.end, height: 176}
+	f := Figure{Name: m.c.Systems[i].Name, Title: m.c.Systems[i].Name, timeAxis: true, xMax: m.end, height: 205}
 	p := panel{name: plaintext.Line(m.c.Systems[i].Name), weight: 1, lines: slices.DeleteFunc(lines, func(l line) bool { return len(segments(l.points)) == 0 })}
 	if m.warmup > 0 {
 		p.bands = []band{{from: 0, to: min(m.warmup, m.end), color: shade}}

@@ -100,7 +100,6 @@ type checkRow struct {
 type systemView struct {
 	Name     string
 	Headings []fact
-	Notices  []string
 }
 
 type gateMatrixRow struct {
@@ -172,7 +171,7 @@ type orderRow struct {
 func ComparisonHTML(w io.Writer, c *result.Comparison) error {
 	v := comparisonView{
 		Style: template.CSS(pageStyle + comparisonStyle), Title: comparisonTitle(c),
-		Verdict: comparisonWords(c), Says: upper(comparisonSays(c)), Facts: comparisonFacts(c), Notices: comparisonNotices(c),
+		Verdict: comparisonWords(c), Says: comparisonSays(c), Facts: comparisonFacts(c), Notices: comparisonNotices(c),
 		Command: shell(c.Environment.Command), Confidence: unit.Exact(c.Confidence, "share"),
 		Where: environmentFacts(&result.Result{Environment: c.Environment, Seed: c.Seed, Started: c.Started}),
 	}
@@ -314,7 +313,13 @@ func comparisonNotices(c *result.Comparison) []string {
 	if c.Rounds > 0 && c.Rounds < 3 {
 		out = append(out, fmt.Sprintf("%s: intervals take 3 or more", plural(c.Rounds, "round")))
 	}
-	return plaintext.Lines(append(out, c.Notices...))
+	out = append(out, c.Notices...)
+	for _, s := range c.Systems {
+		for _, n := range s.Notices {
+			out = append(out, s.Name+": "+n)
+		}
+	}
+	return plaintext.Lines(out)
 }
 
 func checkWords(state string) verdictWords {
@@ -328,7 +333,7 @@ func checkWords(state string) verdictWords {
 }
 
 func newSystemView(s result.ComparedSystem) systemView {
-	v := systemView{Name: clean(s.Name), Notices: plaintext.Lines(s.Notices)}
+	v := systemView{Name: clean(s.Name)}
 	add := func(name, value string) {
 		if value != "" {
 			v.Headings = append(v.Headings, fact{name, clean(value)})

@@ -42,11 +42,6 @@ func ComparisonText(w io.Writer, c *result.Comparison, color bool) error {
 	for _, n := range comparisonNotices(c) {
 		line("note: ", n)
 	}
-	for _, s := range c.Systems {
-		for _, n := range s.Notices {
-			line("note: ", clean(s.Name), ": ", clean(n))
-		}
-	}
 	if c.Regression != nil {
 		line()
 		writeRegression(line, c, color)
@@ -141,7 +136,7 @@ func columns(rows [][]string) []string {
 func ComparisonSummary(w io.Writer, c *result.Comparison) error {
 	b := bufio.NewWriter(w)
 	v := comparisonWords(c)
-	fmt.Fprintf(b, "## %s %s: %s\n\n%s.\n", v.Symbol, v.Word, markdown(comparisonTitle(c)), markdown(upper(comparisonSays(c))))
+	fmt.Fprintf(b, "## %s %s: %s\n\n%s.\n", v.Symbol, v.Word, markdown(comparisonTitle(c)), markdown(comparisonSays(c)))
 	for _, f := range c.Fairness {
 		if f.State == result.Violated {
 			fmt.Fprintf(b, "\n> **Not fair**, %s: %s\n", markdown(f.Check), markdown(f.Found))

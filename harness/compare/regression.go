@@ -98,9 +98,7 @@ func answer(name string, before, after []float64, tolerance, level float64) resu
 		m.State = within
 	}
 	if e.Bounded {
-		// The interval's half width is t·s/√n: power takes some more of the same.
-		n := float64(len(ratios) - 1)
-		factor := math.Exp(limit + (e.High-e.Value)*(1+stat.Student(n, power)/stat.Student(n, level)))
+		factor := math.Exp(limit + e.Detectable(len(ratios), level, power))
 		m.Detectable = &factor
 	}
 	return m

@@ -44,7 +44,7 @@ func Rounds(values []float64, confidence float64) (e Estimate, ok bool) {
 	if len(values) < MinRounds || !(deviation > 1e-12*math.Abs(mean)) || !(confidence > 0.5 && confidence < 1) {
 		return e, true
 	}
-	off := Student(n-1, confidence) * deviation / math.Sqrt(n)
+	off := student(n-1, confidence) * deviation / math.Sqrt(n)
 	e.Low, e.High, e.Bounded = mean-off, mean+off, true
 	return e, true
 }
@@ -65,7 +65,7 @@ func Unpaired(a, b []float64, confidence float64) (e Estimate, ok bool) {
 	}
 	n, m := float64(len(a)), float64(len(b))
 	variance := func(e Estimate, n float64) float64 { // of the mean
-		s := (e.High - e.Value) / Student(n-1, confidence)
+		s := (e.High - e.Value) / student(n-1, confidence)
 		return s * s
 	}
 	va, vb, df := variance(x, n), 0.0, n-1
@@ -78,7 +78,18 @@ func Unpaired(a, b []float64, confidence float64) (e Estimate, ok bool) {
 		vb = variance(y, m)
 		df = (va + vb) * (va + vb) / (va*va/(n-1) + vb*vb/(m-1))
 	}
-	off := Student(df, confidence) * math.Sqrt(va+vb)
+	off := student(df, confidence) * math.Sqrt(va+vb)
 	e.Low, e.High, e.Bounded = value-off, value+off, true
 	return e, true
+}
+
+// Detectable is by how much the truth behind n rounds would have to lie beyond a
+// limit for their bound at this confidence to lie beyond it too, with the given
+// power, if they vary as these do. It is infinite where there are no bounds.
+func (e Estimate) Detectable(n int, confidence, power float64) float64 {
+	if !e.Bounded {
+		return math.Inf(1)
+	}
+	freedom := float64(n - 1)
+	return (e.High - e.Value) * (1 + student(freedom, power)/student(freedom, confidence))
 }

@@ -78,7 +78,7 @@ func Slope(points []Point, confidence float64) (f Fit, ok bool) {
 			break
 		}
 		e := math.Sqrt(dot(parts[2:k+2], parts[2:k+2])/float64(k)) / scale
-		if d := e * Student(float64(k), confidence); f.Freedom == 0 || d > f.distance {
+		if d := e * student(float64(k), confidence); f.Freedom == 0 || d > f.distance {
 			f.Error, f.Freedom, f.distance = e, float64(k), d
 		}
 	}
@@ -97,11 +97,10 @@ func (f Fit) Detectable(confidence, power float64) float64 {
 	if !(f.Freedom > 0) {
 		return math.Inf(1)
 	}
-	return (Student(f.Freedom, confidence) + Student(f.Freedom, power)) * f.Error
+	return (student(f.Freedom, confidence) + student(f.Freedom, power)) * f.Error
 }
 
-// Student is the quantile of Student's t for that probability.
-func Student(freedom, probability float64) float64 {
+func student(freedom, probability float64) float64 {
 	return distuv.StudentsT{Mu: 0, Sigma: 1, Nu: freedom}.Quantile(probability)
 }
 

@@ -111,3 +111,55 @@ func TestRoundsCoverage(t *testing.T) {
 		}
 	}
 }
+
+// What wasn't measured in the same rounds, and against a single value.
+func TestUnpairedCoverage(t *testing.T) {
+	t.Parallel()
+	const comparisons, level, truth = 2000, 0.95, 0.07
+	for _, c := range []struct {
+		n, m int
+		a, b float64 // spread
+	}{{5, 5, 0.03, 0.03}, {5, 5, 0.06, 0.02}, {10, 5, 0.02, 0.06}, {5, 1, 0.03, 0.03}} {
+		rng := rand.New(rand.NewPCG(uint64(c.n), uint64(c.m)))
+		draw := func(n int, mean, sigma float64) []float64 {
+			out := make([]float64, n)
+			for i := range out {
+				out[i] = mean + sigma*rng.NormFloat64()
+			}
+			return out
+		}
+		held := 0
+		for range comparisons {
+			e, ok := Unpaired(draw(c.n, truth, c.a), draw(c.m, 0, c.b), (1+level)/2)
+			if !ok || !e.Bounded {
+				t.Fatal("no interval")
+			}
+			if e.Low <= truth && truth <= e.High {
+				held++
+			}
+		}
+		if share := float64(held) / comparisons; share < level-3*math.Sqrt(level*(1-level)/comparisons) {
+			t.Errorf("%d values of spread %g against %d of %g: the interval holds the truth in %.3f", c.n, c.a, c.m, c.b, share)
+		}
+	}
+}
+
+// Where nothing supports an interval there is none.
+func TestRoundsWithoutBounds(t *testing.T) {
+	t.Parallel()
+	for why, values := range map[string][]float64{
+		"two rounds":              {1, 2},
+		"one":                     {1},
+		"they don't vary":         {0.1, 0.1, 0.1, 0.1},
+		"they are nothing at all": {0, 0, 0},
+	} {
+		if e, ok := Rounds(values, 0.975); !ok || e.Bounded || e.Low != e.Value || e.High != e.Value || !math.IsInf(e.Detectable(len(values), 0.95, 0.9), 1) {
+			t.Errorf("%s: %+v, %t", why, e, ok)
+		}
+	}
+	for why, values := range map[string][]float64{"none": nil, "not a number": {1, math.NaN(), 2}, "infinite": {1, math.Inf(1), 2}} {
+		if e, ok := Rounds(values, 0.975); ok {
+			t.Errorf("%s: %+v", why, e)
+		}
+	}
+}

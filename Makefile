@@ -5,12 +5,13 @@ SHELL := /bin/sh
 PROFILE  ?= quick
 UPSTREAM ?= process
 ARGS     ?=
+ROUNDS   ?= 5
 TESTFLAGS ?=
 BENCHFLAGS ?= -benchtime 1s -count 6
 
 PHASES := phase1 phase2 phase3 phase4
 
-.PHONY: help build test calibrate lint bench peers bench-stall bench-load clean validate $(PHASES:%=validate-%)
+.PHONY: compare help build test calibrate lint bench peers bench-stall bench-load clean validate $(PHASES:%=validate-%)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9$$():%_ -]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +25,9 @@ $(PHASES:%=validate-%): validate-%: build
 
 validate: ## the four phases in order; stops at the first that does not pass
 	@for phase in $(PHASES); do $(MAKE) --no-print-directory validate-$$phase || exit; done
+
+compare: build ## optimizer, nginx, Varnish and HAProxy side by side: out/compare-compare; ROUNDS=5 PROFILE=quick ARGS=…
+	./bin/phasegate compare compare --systems optimizer,nginx,varnish,haproxy --rounds $(ROUNDS) --profile $(PROFILE) $(ARGS)
 
 # gotestsum prints what go test does, and at the end each skipped test with its
 # reason, which go test says only with -v.

@@ -89,12 +89,12 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-// phasegate prepares `phasegate ARGS…`; for the run command, with an output
+// phasegate prepares `phasegate ARGS…`; for the commands that run something, with an output
 // folder of the test's own.
 func phasegate(t *testing.T, args ...string) *invocation {
 	t.Helper()
 	p := &invocation{t: t, id: fmt.Sprintf("%s-%d", t.Name(), time.Now().UnixNano()), out: filepath.Join(t.TempDir(), "out")}
-	if args[0] == "run" {
+	if args[0] == "run" || args[0] == "compare" {
 		args = append(args, "--out", p.out)
 	}
 	p.Cmd = exec.Command(filepath.Join(bin, "phasegate"), args...)

@@ -66,6 +66,7 @@ var harnessOrder = [][]string{
 	{"harness/environment/container"},
 	{"harness/load", "harness/environment", "harness/probe", "harness/rollout"},
 	{"harness"},
+	{"harness/compare"},
 	{"harness/cli"},
 	{"harness/cmd/phasegate"},
 }
@@ -147,10 +148,10 @@ func TestImports(t *testing.T) {
 			},
 		},
 		{
-			"result.json is what measuring and showing agree on: only the harness fills it and only the command line hands it on",
+			"result.json and compare.json are what measuring and showing agree on: only the harness fills them and only the command line hands them on",
 			func(p goPackage, imported string) bool {
-				return p.in("harness") && within(imported, "reports") &&
-					p.ImportPath != "phasegate/harness" && p.ImportPath != "phasegate/harness/cli"
+				return p.in("harness") && within(imported, "reports") && p.ImportPath != "phasegate/harness" &&
+					p.ImportPath != "phasegate/harness/compare" && p.ImportPath != "phasegate/harness/cli"
 			},
 		},
 	}

@@ -13,6 +13,7 @@ import (
 	"phasegate/harness/environment"
 	"phasegate/harness/gate"
 	"phasegate/harness/load"
+	"phasegate/harness/probe"
 	"phasegate/harness/recording"
 	"phasegate/harness/scenario"
 	"phasegate/harness/timeline"
@@ -55,6 +56,7 @@ type run struct {
 
 	recorded  *recording.Recording // nil unless one is replayed
 	raw       *load.Raw            // nil unless asked for
+	before    time.Duration        // CPU time that this process had used
 	env       *environment.Environment
 	arms      []load.Arm // in the plan's order, with their pools sized
 	recorder  *timeline.Recorder
@@ -88,7 +90,7 @@ func Run(ctx context.Context, plan *scenario.Plan, opts Options) (*result.Result
 	}
 	started := time.Now()
 	h := head{Format: format, File: plan.Origin.File, Options: plan.Origin.Options, Started: started.UTC(), Environment: environmentOf(plan, opts), Notices: plan.Notices}
-	r := &run{record: newRecord(plan, h), opts: opts}
+	r := &run{record: newRecord(plan, h), opts: opts, before: probe.SelfCPU()}
 	var err error
 	if r.evidence, err = newEvidence(opts.Out, plan.Origin.Text, h); err == nil {
 		err = r.measure(ctx)

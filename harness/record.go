@@ -378,7 +378,7 @@ func (r *run) systems() []begunSystem {
 func (r *run) end(ctx context.Context, err error, took time.Duration) *ended {
 	e := &ended{
 		Report: r.report, Looked: r.stages.looked, Stopped: r.stages.stopped,
-		Systems: map[string]endedSystem{}, CPU: probe.SelfCPU().Seconds(), Duration: took.Seconds(),
+		Systems: map[string]endedSystem{}, CPU: (probe.SelfCPU() - r.before).Seconds(), Duration: took.Seconds(),
 		Interrupted: ctx.Err() != nil, Lines: r.evidence.lines,
 	}
 	var environmentErr *environment.Error

@@ -1,5 +1,6 @@
 // Package scenarios holds the scenarios that ship with Phasegate, one per
-// phase of the rollout plan, and the JSON Schema of their grammar. It is files
+// phase of the rollout plan and those for comparisons, and the JSON Schema of
+// their grammar. It is files
 // only; harness/scenario reads them.
 package scenarios
 

@@ -49,8 +49,10 @@ func ExampleNames() {
 		fmt.Println(name, title)
 	}
 	// Output:
+	// compare Side by side
 	// phase1 Basic cache
 	// phase2 HTTP/2
 	// phase3 Monitoring
 	// phase4 Hardening
+	// regression Cost per request
 }

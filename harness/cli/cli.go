@@ -33,6 +33,7 @@ type Streams struct {
 type grammar struct {
 	Run      runCommand      `cmd:"" help:"Run a scenario and judge its gates."`
 	Plan     planCommand     `cmd:"" help:"Say what a run could decide, without running it."`
+	Compare  compareCommand  `cmd:"" help:"Have several systems, or two revisions of the optimizer, do the same work in turns."`
 	Report   reportCommand   `cmd:"" help:"Make the reports of a finished run again from its result.json."`
 	Verify   verifyCommand   `cmd:"" help:"Recompute every number and verdict of a finished run from its evidence."`
 	List     listCommand     `cmd:"" help:"List the embedded scenarios."`

@@ -17,6 +17,8 @@
 //   - Kendall, Note on bias in the estimation of autocorrelation; Marriott & Pope, Bias in the estimation of autocorrelations, Biometrika 41 (1954)
 //   - Waudby-Smith & Ramdas, Estimating means of bounded random variables by betting, JRSS B 86 (2024);
 //     Howard, Ramdas, McAuliffe & Sekhon, Time-uniform, nonparametric, nonasymptotic confidence sequences, Annals of Statistics 49 (2021)
+//   - Student, The probable error of a mean, Biometrika 6 (1908); Welch, The generalization of
+//     'Student's' problem when several different population variances are involved, Biometrika 34 (1947)
 //   - Sun, Robust trend inference with series variance estimator and testing-optimal
 //     smoothing parameter, Journal of Econometrics 164 (2011)
 //   - Bloom, Minimum detectable effects, Evaluation Review 19 (1995)

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/HdrHistogram/hdrhistogram-go"
 	"gonum.org/v1/plot/vg"
 
 	"phasegate/reports/result"
@@ -263,23 +264,8 @@ func (s *source) percentiles() Figure {
 			continue
 		}
 		total := h.TotalCount()
-		n := float64(total)
-		f.xMax = max(f.xMax, n)
-		var pts []point
-		var below int64 // requests that took no longer than the bars so far
-		for _, bar := range h.Distribution() {
-			if bar.Count == 0 {
-				continue
-			}
-			if v := micro(bar.To); below+bar.Count < total {
-				pts = append(pts, point{n / float64(total-below-bar.Count), v})
-			} else {
-				pts = append(pts, point{n / float64(total-below), v})
-			}
-			below += bar.Count
-		}
-		pts = slices.Insert(pts, 0, point{1, pts[0].y})
-		p.lines = append(p.lines, line{arm, arm, armColor(arm, i), thick, true, pts})
+		f.xMax = max(f.xMax, float64(total))
+		p.lines = append(p.lines, line{arm, arm, armColor(arm, i), thick, true, curve(h)})
 		facts = append(facts, fmt.Sprintf("%s, %s requests: 50 %% within %s, 90 %% %s, 95 %% %s, 99 %% %s, 99.9 %% %s, all %s.", arm, unit.Count(total),
 			unit.Format(micro(h.ValueAtQuantile(50)), "s"), unit.Format(micro(h.ValueAtQuantile(90)), "s"), unit.Format(micro(h.ValueAtQuantile(95)), "s"),
 			unit.Format(micro(h.ValueAtQuantile(99)), "s"), unit.Format(micro(h.ValueAtQuantile(99.9)), "s"), unit.Format(micro(h.Max()), "s")))
@@ -297,6 +283,26 @@ func (s *source) percentiles() Figure {
 		facts = append(facts, "A request without an answer counts with at least the timeout.")
 	}
 	return f.finish(facts, "no system has a histogram of its steady state.")
+}
+
+// curve is a histogram's latency over 1/(1−q).
+func curve(h *hdrhistogram.Histogram) []point {
+	total := h.TotalCount()
+	n := float64(total)
+	var pts []point
+	var below int64 // requests that took no longer than the bars so far
+	for _, bar := range h.Distribution() {
+		if bar.Count == 0 {
+			continue
+		}
+		if v := micro(bar.To); below+bar.Count < total {
+			pts = append(pts, point{n / float64(total-below-bar.Count), v})
+		} else {
+			pts = append(pts, point{n / float64(total-below), v})
+		}
+		below += bar.Count
+	}
+	return slices.Insert(pts, 0, point{1, pts[0].y})
 }
 
 var quantiles = map[string]float64{

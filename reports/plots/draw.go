@@ -174,6 +174,9 @@ func (f *Figure) legend(c draw.Canvas, area vg.Rectangle, size Size) vg.Length {
 			})
 		}
 	}
+	if len(seen) == 0 {
+		return area.Max.Y
+	}
 	return y
 }
 

@@ -43,8 +43,11 @@ func armColor(arm string, index int) color.RGBA {
 }
 
 // pale is the color on a ground that lines of it still stand out from.
-func pale(c color.RGBA) color.RGBA {
-	mix := func(v uint8) uint8 { return uint8(255 - (255-int(v))*22/100) }
+func pale(c color.RGBA) color.RGBA { return faded(c, 22) }
+
+// faded is the color with so many hundredths of its strength.
+func faded(c color.RGBA, strength int) color.RGBA {
+	mix := func(v uint8) uint8 { return uint8(255 - (255-int(v))*strength/100) }
 	return color.RGBA{mix(c.R), mix(c.G), mix(c.B), 0xFF}
 }
 

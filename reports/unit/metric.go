@@ -35,6 +35,7 @@ var known = []Metric{
 	{"memory", "Peak memory", "B"},
 	{"memory_growth_rate", "Memory growth", "B/h"},
 	{"cpu", "Mean CPU", "share"},
+	{"cpu_per_request", "CPU time per request", "s"},
 	{"latency_improvement", "Latency, old over new", "ratio"},
 	{"hit_latency_improvement", "Latency of a hit, direct over hit", "ratio"},
 	{"throughput_improvement", "Sequential throughput, hits over direct", "ratio"},

@@ -1,0 +1,125 @@
+package compare
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"phasegate/reports/result"
+)
+
+// simulated are two revisions of which the second takes factor times as much
+// CPU, in rounds that vary by noise (of a logarithm) and drift together.
+func simulated(rng *rand.Rand, rounds int, factor, noise float64) [][]*result.Result {
+	whole := make([][]*result.Result, 2)
+	drift := 0.0
+	for range rounds {
+		drift += 0.03 * rng.NormFloat64()
+		for i := range whole {
+			cpu := 0.3 * math.Exp(drift+noise*rng.NormFloat64())
+			if i == 1 {
+				cpu *= factor
+			}
+			draw := func(sigma float64) float64 { return math.Exp(sigma * rng.NormFloat64()) }
+			whole[i] = append(whole[i], measured(map[string]float64{
+				"cpu": cpu, "p50_latency": 0.0002 * draw(3*noise), "p99_latency": 0.001 * draw(8*noise), "memory": 50e6 * draw(noise),
+			}))
+		}
+	}
+	return whole
+}
+
+// decide takes looks as a comparison does, and says whether a regression was
+// shown, and after how many rounds it ended.
+func decide(whole [][]*result.Result, rounds int) (shown bool, ended int) {
+	w := &comparison{Config: Config{Rounds: rounds, Tolerance: 0.05}, looks: looks(rounds), results: whole, out: &result.Comparison{}}
+	for round := 1; round <= rounds; round++ {
+		w.out.Rounds = round
+		if w.look(round) {
+			ended = round
+			break
+		}
+		ended = round
+	}
+	r := regression(w.whole(), w.Tolerance, w.looks, ended)
+	return slices.ContainsFunc(r.Metrics, func(m result.RegressionMetric) bool { return m.State == worse }), ended
+}
+
+// An unchanged revision, and one that is worse by the tolerance itself, may be
+// called a regression in 5 % of comparisons, over all looks and metrics; one that is
+// 10 % slower is to be found in nine of ten.
+func TestRegressionCalibration(t *testing.T) {
+	t.Parallel()
+	const comparisons, rounds = 1000, 20
+	sampling := 3 * math.Sqrt(0.05*0.95/comparisons)
+	for _, c := range []struct {
+		factor, noise float64
+		least, most   float64 // of comparisons that show a regression
+	}{
+		{1, 0.02, 0, 0.05},
+		{1, 0.08, 0, 0.05},
+		{1.05, 0.02, 0, 0.05},
+		{1.05, 0.08, 0, 0.05},
+		{1.10, 0.02, 0.9, 1},
+		{1.25, 0.08, 0.9, 1},
+	} {
+		t.Run(fmt.Sprintf("%g times, noise %g", c.factor, c.noise), func(t *testing.T) {
+			t.Parallel()
+			rng := rand.New(rand.NewPCG(uint64(1000*c.factor), uint64(1000*c.noise)))
+			var shown, total int
+			for range comparisons {
+				yes, ended := decide(simulated(rng, rounds, c.factor, c.noise), rounds)
+				if yes {
+					shown++
+				}
+				total += ended
+			}
+			share := float64(shown) / comparisons
+			t.Logf("CPU %4.2f times, noise %2.0f %%: shown in %5.1f %%, after %4.1f rounds of %d", c.factor, 100*c.noise, 100*share, float64(total)/comparisons, rounds)
+			if share > c.most+sampling || share < c.least-sampling {
+				t.Errorf("a regression is shown in %.3f of comparisons, want %g to %g", share, c.least, c.most)
+			}
+		})
+	}
+}
+
+func TestLooks(t *testing.T) {
+	t.Parallel()
+	for rounds, want := range map[int][]int{1: {1}, 3: {3}, 5: {5}, 10: {7, 10}, 12: {8, 12}, 20: {7, 14, 20}} {
+		if got := looks(rounds); !slices.Equal(got, want) {
+			t.Errorf("%d rounds are looked at after %v, want %v", rounds, got, want)
+		}
+	}
+}
+
+// A revision that answers errors quickly costs less CPU, and isn't better.
+func TestRegressionByGate(t *testing.T) {
+	t.Parallel()
+	f := &fake{answer: func(system string, _ int) (*result.Result, error) {
+		res := measured(map[string]float64{"cpu": 0.3})
+		if system == "new" {
+			*res.Systems["new"].Metrics["cpu"] = 0.1
+			res.Gates[0].Verdict, res.Gates[0].Reason, res.Verdict = result.Fail, "all of them failed", result.Fail
+		}
+		return res, nil
+	}}
+	c := config(t, f, "old", "new")
+	c.Tolerance = 0.05
+	out, err := Run(t.Context(), c)
+	if err != nil || out.Verdict != result.Fail {
+		t.Errorf("verdict %s, %v", out.Verdict, err)
+	}
+}
+
+// What wasn't measured at all is no pass.
+func TestRegressionWithoutFigures(t *testing.T) {
+	t.Parallel()
+	f := &fake{answer: func(string, int) (*result.Result, error) { return measured(nil), nil }}
+	c := config(t, f, "old", "new")
+	c.Tolerance = 0.05
+	if out, err := Run(t.Context(), c); err != nil || out.Verdict != result.Inconclusive {
+		t.Errorf("verdict %s, %v", out.Verdict, err)
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"phasegate/harness/load"
+	"phasegate/harness/recording"
 	"phasegate/harness/scenario"
 	"phasegate/harness/timeline"
 )
@@ -29,6 +30,7 @@ func generate(ctx context.Context, args []string) error {
 	rate := flags.Float64("rate", 0, "requests per second; 0 is as many as the connections take")
 	length := flags.Duration("length", 0, "of the load")
 	connections := flags.Int("connections", 0, "at most")
+	times := flags.String("times", "", "access log whose times of arrival are kept, instead of an even rate")
 	protocol := flags.String("protocol", "http/1.1", "http/1.1 or h2c")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -36,6 +38,14 @@ func generate(ctx context.Context, args []string) error {
 	u, err := url.Parse(*target)
 	if err != nil {
 		return err
+	}
+	keys := scenario.Keys{Distribution: scenario.Uniform, Count: 1}
+	var arrivals *recording.Recording
+	if *times != "" {
+		keys = scenario.Keys{AccessLog: *times, PaceLog: true}
+		if arrivals, err = recording.Read(keys); err != nil {
+			return err
+		}
 	}
 	recorder, err := timeline.New(timeline.Config{Systems: []string{scenario.New}})
 	if err != nil {
@@ -46,10 +56,10 @@ func generate(ctx context.Context, args []string) error {
 		Load: scenario.Load{
 			Rate: []scenario.Segment{{From: *rate, To: *rate}}, Max: *rate == 0,
 			Protocols: []scenario.ProtocolShare{{Protocol: scenario.Protocol(*protocol), Share: 1}},
-			Path:      path, Keys: scenario.Keys{Distribution: scenario.Uniform, Count: 1},
+			Path:      path, Keys: keys,
 			Timeout: 30 * time.Second, Verify: true,
 		},
-		Length: *length, Sink: recorder,
+		Recording: arrivals, Length: *length, Sink: recorder,
 	})
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 
@@ -31,7 +32,10 @@ func resource() (description string, body []byte) {
 
 // serve is the server: it prints its address, and serves until it is told to
 // stop. With --stall it answers nothing for so long, from --after the first
-// request on, whatever connections there are.
+// request on, whatever connections there are, and then whoever waits in the order
+// of arrival: the stall is then all that the schedule's latencies have in them.
+// Answered in any order, as handlers wake that slept until its end, a request of
+// the stall's beginning could come last, and latency had the burst in it too.
 func serve(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("serve", flag.ContinueOnError)
 	stall := flags.Duration("stall", 0, "length of the stall")
@@ -54,18 +58,31 @@ func serve(ctx context.Context, args []string) error {
 		context.AfterFunc(ctx, func() { os.Exit(0) })
 		return s.Serve(l)
 	}
-	var first sync.Once
 	var begin time.Time
+	var last chan struct{} // closed when the last to arrive is answered
+	var mu sync.Mutex
 	s := &http.Server{Protocols: new(http.Protocols), HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 1000}}
 	s.Protocols.SetHTTP1(true)
 	s.Protocols.SetUnencryptedHTTP2(true)
 	s.Handler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		first.Do(func() { begin = time.Now() })
+		answered := make(chan struct{})
+		defer close(answered)
+		mu.Lock()
+		before := last
+		if last = answered; before == nil {
+			begin = time.Now()
+		}
+		mu.Unlock()
+		if before != nil {
+			<-before
+		}
 		if at := time.Since(begin); at >= *after && at < *after+*stall {
 			time.Sleep(*after + *stall - at)
 		}
 		w.Header().Set(wire.Header, description)
+		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 		_, _ = w.Write(body)
+		_ = http.NewResponseController(w).Flush() // before the next one's turn
 	})
 	context.AfterFunc(ctx, func() { _ = s.Close() })
 	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {

@@ -19,6 +19,7 @@ import (
 )
 
 const (
+	largeBody   = 32 << 10 // bytes from which a body may be more than the kernel holds
 	readBuffer  = 4 << 10  // of every connection; grows for a longer header …
 	maxHeader   = 64 << 10 // … up to this
 	bodyPiece   = 32 << 10 // bodies are read, summed up and dropped in pieces of this
@@ -30,10 +31,10 @@ const (
 // many connections there are.
 var pieces = sync.Pool{New: func() any { return new([bodyPiece]byte) }}
 
-// conn is one client connection and its reader. A request is written either
-// by the reader's goroutine or, on an idle connection, by the dispatcher
-// itself while the reader waits for the first byte of the answer: no goroutine
-// has to wake up between the due time and the send.
+// conn is one client connection and its reader, which an [engine] runs. A
+// request is written either by the reader or, on an idle connection, by the
+// dispatcher itself while the reader waits for the first byte of the answer:
+// nobody has to wake up between the due time and the send.
 type conn struct {
 	side
 
@@ -42,7 +43,8 @@ type conn struct {
 	br       *bufio.Reader
 	header   fasthttp.ResponseHeader
 	answer   answer
-	answered int // answers read from nc
+	answered int  // answers read from nc
+	large    bool // one of them was: the engine is told to hurry
 
 	mu     sync.Mutex // held while handing a job over, until it is written
 	busy   bool       // job, sent and out are of a request under way
@@ -141,7 +143,13 @@ func (c *conn) begin(ctx context.Context, j job) error {
 func (c *conn) connect(ctx context.Context, deadline time.Time) error {
 	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
-	nc, socket, err := c.g.dialTo(ctx, c.arm, c.open, string(scenario.HTTP1))
+	var nc net.Conn
+	var socket *socket
+	var err error
+	c.engine.await(func() { nc, socket, err = c.g.dialTo(ctx, c.arm, c.open, string(scenario.HTTP1)) })
+	if err == nil {
+		err = socket.adopt(c.engine)
+	}
 	if err != nil {
 		return err
 	}
@@ -160,6 +168,14 @@ func (c *conn) hangUp() {
 	if c.nc != nil {
 		c.nc.Close()
 		c.nc = nil
+	}
+}
+
+// leave ends the connection for good.
+func (c *conn) leave() {
+	c.hangUp()
+	if c.large {
+		c.engine.hurry(-1)
 	}
 }
 
@@ -227,7 +243,14 @@ func (c *conn) receive(method string) (*answer, error) {
 	if err := c.readBody(method, a); err != nil {
 		return nil, err
 	}
-	a.end = time.Now()
+	a.end = c.socket.arrived()
+	if a.end.Before(c.sent) {
+		a.end = c.sent // spoken unasked, or the clock was set
+	}
+	if a.length > largeBody && !c.large {
+		c.large = true
+		c.engine.hurry(1)
+	}
 	return a, nil
 }
 

@@ -51,10 +51,11 @@ type exchange struct {
 // side is the client's side of an arm's connections, whatever protocol they
 // speak.
 type side struct {
-	g    *Generator
-	arm  *arm
-	base time.Time // due times count from here
-	open *sockets
+	g      *Generator
+	arm    *arm
+	engine engine    // of HTTP/1.1
+	base   time.Time // due times count from here
+	open   *sockets
 	source
 }
 

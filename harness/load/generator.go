@@ -78,8 +78,8 @@ type Generator struct {
 	length    time.Duration
 	warmup    time.Duration
 
-	dial       func(ctx context.Context, network, address string) (net.Conn, error)
-	newSleeper func() sleeper
+	dial      func(ctx context.Context, network, address string) (net.Conn, error)
+	newEngine func() engine
 
 	mu     sync.Mutex
 	closed bool
@@ -87,12 +87,6 @@ type Generator struct {
 	ran    bool
 	cancel context.CancelFunc // of the stage under way
 	stages sync.WaitGroup
-}
-
-// sleeper sleeps for the dispatcher, on whose goroutine it is made and used.
-type sleeper interface {
-	sleep(time.Duration) // may return early
-	close()
 }
 
 // armSide is what an arm's connections need.
@@ -123,8 +117,8 @@ func New(config Config) (*Generator, error) {
 		length:  config.Length,
 		warmup:  config.Warmup,
 
-		dial:       new(net.Dialer).DialContext,
-		newSleeper: newSleeper,
+		dial:      new(net.Dialer).DialContext,
+		newEngine: newEngine,
 	}
 	if g.sink == nil {
 		g.sink = discard{}
@@ -302,7 +296,7 @@ func (g *Generator) lanes(ctx context.Context, a *arm, r *running) []lane {
 		limit := 1 + int(math.Round(spare*upTo)) - int(math.Round(spare*from))
 		from = upTo
 		if p == scenario.HTTP1 {
-			lanes = append(lanes, &pool{g: g, arm: a, ctx: ctx, base: r.base, limit: limit, record: r.record, lost: r.lose})
+			lanes = append(lanes, &pool{g: g, arm: a, ctx: ctx, base: r.base, engine: r.engine, limit: limit, record: r.record, lost: r.lose})
 			continue
 		}
 		m := newMultiplex(g, a, r.base)

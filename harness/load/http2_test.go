@@ -307,7 +307,7 @@ func TestHTTP2OnTheWire(t *testing.T) {
 				load.Writes = scenario.Writes{Share: 1, Method: "POST", Path: "/items/a"}
 			}
 			g := generator(t, Config{Arms: []Arm{oneArm(t, "http://h.example")}, Load: load, Length: 1500 * ms, Sink: sink})
-			g.newSleeper = func() sleeper { return bubbleSleeper{} }
+			g.newEngine = newGoroutines
 			conns := 0
 			g.dial = func(context.Context, string, string) (net.Conn, error) {
 				client, server := net.Pipe()

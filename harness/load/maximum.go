@@ -2,6 +2,8 @@ package load
 
 import (
 	"context"
+	"errors"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,32 +24,52 @@ type loop struct {
 	mu      sync.Mutex // of what the dispatcher counts, in an open loop
 }
 
-func (l *loop) run() {
+func (l *loop) run() error {
 	clients := l.g.arms[0].Connections
 	for _, a := range l.g.arms {
 		clients = min(clients, a.Connections)
 	}
 	stop := context.AfterFunc(l.ctx, l.sockets.cut)
 	defer stop()
+	// Each processor has an engine for its part of the HTTP/1.1 connections.
+	engines := make([]engine, min(clients, runtime.GOMAXPROCS(0)))
+	for n := range engines {
+		engines[n] = l.g.newEngine()
+	}
 	var busy sync.WaitGroup
 	leg := 0
 	for k := range clients {
 		for leg < len(l.g.protocols)-1 && float64(k) >= l.g.leg.upTo[leg]*float64(clients) {
 			leg++
 		}
-		protocol := l.g.protocols[leg]
-		busy.Go(func() { l.client(protocol) })
+		protocol, e := l.g.protocols[leg], engines[k%len(engines)]
+		if protocol == scenario.HTTP1 {
+			e.spawn(func() { l.client(protocol, e) })
+		} else {
+			busy.Go(func() { l.client(protocol, newGoroutines()) })
+		}
+	}
+	faults := make([]error, len(engines))
+	for n, e := range engines {
+		busy.Go(func() {
+			e.stop() // when all clients have ended
+			if faults[n] = e.open(false); faults[n] == nil {
+				e.serve()
+				e.close()
+			}
+		})
 	}
 	busy.Wait()
 	l.ended = l.ctx.Err() == nil
+	return errors.Join(faults...)
 }
 
 // client is one of them, with a connection to each arm.
-func (l *loop) client(protocol scenario.Protocol) {
+func (l *loop) client(protocol scenario.Protocol, e engine) {
 	g := l.g
 	connections := make([]performer, len(g.arms))
 	for i, a := range g.arms {
-		connections[i] = g.newPerformer(side{g: g, arm: a, source: g.source, base: l.base, open: &l.sockets}, protocol)
+		connections[i] = g.newPerformer(side{g: g, arm: a, engine: e, source: g.source, base: l.base, open: &l.sockets}, protocol)
 		defer connections[i].hangUp()
 	}
 	var x exchange
@@ -72,7 +94,7 @@ func (l *loop) client(protocol scenario.Protocol) {
 		}
 		l.record(a, j, &x)
 		if !x.sent {
-			l.pause()
+			e.await(l.pause)
 		}
 	}
 }

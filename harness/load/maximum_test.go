@@ -117,6 +117,7 @@ func TestMaximumWithoutAServer(t *testing.T) {
 		g := generator(t, Config{Arms: []Arm{arm}, Load: load, Length: time.Hour, Sink: sink})
 		var mu sync.Mutex
 		dials := 0
+		g.newEngine = newGoroutines
 		g.dial = func(context.Context, string, string) (net.Conn, error) {
 			mu.Lock()
 			defer mu.Unlock()

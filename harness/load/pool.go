@@ -16,12 +16,12 @@ type pool struct {
 	arm    *arm
 	ctx    context.Context // of the run; what fails after its end was cut off
 	base   time.Time
+	engine engine
 	limit  int
 	record func(*arm, job, *exchange)
 	lost   func(sent bool) // told of every request that was cut off
 
 	sockets sockets
-	readers sync.WaitGroup
 
 	mu      sync.Mutex
 	idle    []*conn
@@ -35,6 +35,11 @@ type pool struct {
 // handed to a connection that is still to be opened.
 func (p *pool) dispatch(j job) (at time.Time, free bool) {
 	p.mu.Lock()
+	if len(p.idle) == 0 && p.open > 0 {
+		p.mu.Unlock()
+		p.engine.look() // an answer may have come, and its connection be free
+		p.mu.Lock()
+	}
 	switch n := len(p.idle); {
 	case p.closed:
 		p.mu.Unlock()
@@ -53,18 +58,19 @@ func (p *pool) dispatch(j job) (at time.Time, free bool) {
 		return at, true
 	case p.open < p.limit:
 		p.open++
-		p.readers.Go(func() { p.read(p.newConn(), j) })
+		p.engine.spawn(func() { p.read(p.newConn(), j) })
 		p.mu.Unlock()
 		return time.Now(), true
 	default:
 		p.waiting.push(j)
+		p.engine.hurry(1)
 		p.mu.Unlock()
 		return time.Time{}, false
 	}
 }
 
 func (p *pool) side() side {
-	return side{g: p.g, arm: p.arm, source: p.g.source, base: p.base, open: &p.sockets}
+	return side{g: p.g, arm: p.arm, engine: p.engine, source: p.g.source, base: p.base, open: &p.sockets}
 }
 
 func (p *pool) newConn() *conn {
@@ -73,7 +79,7 @@ func (p *pool) newConn() *conn {
 
 // read is the life of a connection's reader: from its first request on.
 func (p *pool) read(c *conn, j job) {
-	defer c.hangUp()
+	defer c.leave()
 	sent := false
 	var x exchange
 	for {
@@ -115,6 +121,7 @@ func (p *pool) next(c *conn) (job, step) {
 	defer p.mu.Unlock()
 	if !p.closed {
 		if j, ok := p.waiting.pop(); ok {
+			p.engine.hurry(-1)
 			return j, stepServe
 		}
 		if c.nc != nil {
@@ -160,7 +167,7 @@ func (p *pool) leave(c *conn) bool {
 	return true
 }
 
-// close cuts off whatever is under way and waits for the readers to end.
+// close cuts off whatever is under way.
 func (p *pool) close() {
 	p.mu.Lock()
 	p.closed = true
@@ -172,12 +179,12 @@ func (p *pool) close() {
 		}
 		dropped++
 	}
+	p.engine.hurry(-dropped)
 	p.mu.Unlock()
 	for range dropped {
 		p.lost(false)
 	}
 	p.sockets.cut()
-	p.readers.Wait()
 }
 
 // lane carries one arm's requests over one protocol.

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"phasegate/harness/scenario"
 	"phasegate/harness/timeline"
 )
 
@@ -32,32 +33,21 @@ func (g *Generator) Run(ctx context.Context) (Report, error) {
 		}
 	}
 
-	r := &running{g: g, lag: newLagClock(), base: time.Now()}
+	r := &running{g: g, lag: newLagClock(), base: time.Now(), engine: g.newEngine()}
 	for _, a := range g.arms {
 		if g.pacer != nil {
 			r.lanes = append(r.lanes, g.lanes(ctx, a, r))
 		}
 	}
 	g.begin(r.base)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		if g.pacer == nil {
-			(&loop{running: r, ctx: ctx}).run()
-		} else {
-			r.dispatch()
-		}
-		r.pending.Wait()
-	}()
-	select {
-	case <-done:
-	case <-ctx.Done():
-		r.stop.Store(true)
+	if g.pacer == nil {
+		err = (&loop{running: r, ctx: ctx}).run()
+	} else {
+		err = r.keep(ctx)
 	}
-	for _, lane := range slices.Concat(r.lanes...) {
-		lane.close()
+	if err != nil {
+		return Report{}, err
 	}
-	<-done
 	report := r.report()
 	if report.Interrupted {
 		return report, ctx.Err()
@@ -70,6 +60,7 @@ type running struct {
 	g       *Generator
 	base    time.Time
 	lanes   [][]lane // by arm and protocol
+	engine  engine   // of the dispatcher
 	lag     *lagClock
 	stop    atomic.Bool
 	lost    atomic.Uint64
@@ -78,14 +69,50 @@ type running struct {
 	ended   bool           // the dispatcher reached the schedule's end
 }
 
+// keep keeps the schedule, and ends when everything has that was due.
+func (r *running) keep(ctx context.Context) error {
+	drained, ended := make(chan struct{}), make(chan error, 1)
+	go func() { ended <- r.drive(drained) }()
+	var err error
+	select {
+	case <-drained:
+	case <-ctx.Done():
+		r.stop.Store(true)
+	case err = <-ended: // it didn't begin
+	}
+	for _, lane := range slices.Concat(r.lanes...) {
+		lane.close()
+	}
+	r.engine.stop()
+	if err == nil {
+		err = <-ended
+	}
+	return err
+}
+
+// drive is the thread that dispatches, and has HTTP/1.1's connections go on until
+// they are closed.
+func (r *running) drive(drained chan<- struct{}) error {
+	alone := !slices.ContainsFunc(r.g.protocols, func(p scenario.Protocol) bool { return p != scenario.HTTP1 })
+	if err := r.engine.open(alone); err != nil {
+		return err
+	}
+	defer r.engine.close()
+	r.dispatch()
+	go func() {
+		r.pending.Wait()
+		close(drained)
+	}()
+	r.engine.serve()
+	return nil
+}
+
 // nap is the longest single sleep, so that a stop is seen soon.
 const nap = 50 * time.Millisecond
 
 // dispatch sends every request when it is due.
 func (r *running) dispatch() {
 	g := r.g
-	s := g.newSleeper()
-	defer s.close()
 	for i := uint64(0); ; i++ {
 		due := g.pacer.due(i)
 		if due >= g.length {
@@ -102,10 +129,12 @@ func (r *running) dispatch() {
 			}
 			wait := due - time.Since(r.base)
 			if wait <= 0 {
-				late = -wait
+				if late = -wait; late > patience {
+					r.engine.idle(r.base.Add(due)) // behind, and answers go on coming
+				}
 				break
 			}
-			s.sleep(min(wait, nap))
+			r.engine.idle(r.base.Add(min(due, due-wait+nap)))
 		}
 		g.sink.Offer(at, due)
 		r.pending.Add(1)

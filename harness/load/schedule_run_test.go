@@ -20,12 +20,6 @@ import (
 	"phasegate/harness/timeline"
 )
 
-// bubbleSleeper sleeps by the clock of a synctest bubble.
-type bubbleSleeper struct{}
-
-func (bubbleSleeper) sleep(d time.Duration) { time.Sleep(d) }
-func (bubbleSleeper) close()                {}
-
 // script is a server in a synctest bubble: a function of the connection's
 // number, the request's number on it (both from 0) and the request, that
 // returns what to write; hangUp closes the connection after it.
@@ -35,7 +29,7 @@ type script func(conn, n int, r *http.Request) (raw string, hangUp bool)
 func inBubble(g *Generator, s script) {
 	var mu sync.Mutex
 	conns := 0
-	g.newSleeper = func() sleeper { return bubbleSleeper{} }
+	g.newEngine = newGoroutines
 	g.dial = func(context.Context, string, string) (net.Conn, error) {
 		client, server := net.Pipe()
 		mu.Lock()
@@ -338,7 +332,7 @@ func TestHangingDial(t *testing.T) {
 		load := smallLoad()
 		load.Rate, load.Timeout = flat(1), 300*ms
 		g := generator(t, Config{Arms: []Arm{oneArm(t, "http://h.example")}, Load: load, Length: time.Second, Sink: sink})
-		g.newSleeper = func() sleeper { return bubbleSleeper{} }
+		g.newEngine = newGoroutines
 		g.dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
 			<-ctx.Done()
 			return nil, ctx.Err()

@@ -53,6 +53,34 @@ type socket struct {
 	set   time.Time // what the connection was told; zero for none
 }
 
+// adopt makes it one that the code which an engine runs can wait for.
+func (s *socket) adopt(e engine) error {
+	was := s.Conn
+	nc, err := e.adopt(was)
+	if nc == was && err == nil {
+		return nil
+	}
+	s.open.forget(was)
+	if err != nil {
+		return err
+	}
+	s.Conn = nc
+	if !s.open.add(nc) {
+		nc.Close()
+		return net.ErrClosed
+	}
+	return nil
+}
+
+// arrived is when the last byte that was read had come, where that is known
+// better than by the clock at the end of reading.
+func (s *socket) arrived() time.Time {
+	if c, ok := s.Conn.(interface{ arrived() time.Time }); ok {
+		return c.arrived()
+	}
+	return time.Now()
+}
+
 // expect sets the deadline of a request.
 func (s *socket) expect(until, now time.Time) error {
 	s.mu.Lock()

@@ -59,7 +59,7 @@ func serveInBubble(t testing.TB, g *Generator, streams int, h http.Handler) *htt
 	s := &http.Server{Handler: h, Protocols: protocols, HTTP2: &http.HTTP2Config{MaxConcurrentStreams: streams}}
 	p := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
 	go func() { _ = s.Serve(p) }()
-	g.newSleeper = func() sleeper { return bubbleSleeper{} }
+	g.newEngine = newGoroutines
 	g.dial = p.dial
 	return s
 }

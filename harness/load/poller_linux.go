@@ -1,0 +1,341 @@
+package load
+
+import (
+	"fmt"
+	"iter"
+	"net"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// poller is the engine of Linux: one thread keeps the time, writes the
+// requests and reads the answers. What it spawns are coroutines, which it
+// switches to when their connection has something for them, so that neither
+// Go's poller nor its scheduler stands between an answer and its reader.
+//
+// Waking up is most of what a paced request costs. Where the next request is
+// due within [patience], the thread therefore sleeps until then, whatever
+// arrives, and reads it afterwards: the kernel has noted when it came. It is
+// woken by answers where the next due time is further away, or where somebody
+// waits for one: see hurried.
+type poller struct {
+	epoll, event int // file descriptors; event is written to wake the thread
+	conns        []*pollConn
+	events       [128]unix.EpollEvent
+	head, tail   int // of those events that are still to be told
+	looked       time.Time
+	alarm        time.Time // the first deadline, or earlier; zero for none
+	current      *fiber
+	awaiting     int
+	alone        bool // a processor may be kept while sleeping
+
+	waiting atomic.Int64 // for hurry
+
+	mu      sync.Mutex
+	fresh   []func()
+	ready   []*fiber
+	closing []*pollConn
+	alive   int // spawned and not ended
+	asleep  bool
+	stopped bool
+}
+
+// fiber is a coroutine that is running or waits.
+type fiber struct {
+	next  func() (struct{}, bool)
+	yield func(struct{}) bool
+}
+
+// newEngine makes the engine of this system.
+func newEngine() engine { return &poller{} }
+
+// open binds the calling goroutine to its thread until close. Timers of the
+// runtime wake it through its poller and scheduler, which was measured at p50
+// 0.6 ms and p99 1.1 ms late; a thread of its own at p50 0.08 and p99 0.15 ms.
+func (l *poller) open(alone bool) error {
+	l.alone = alone && runtime.GOMAXPROCS(0) > 1
+	var err error
+	if l.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return fmt.Errorf("wait for connections: %w", os.NewSyscallError("epoll_create1", err))
+	}
+	if l.event, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err == nil {
+		err = l.watch(l.event, unix.EPOLLIN)
+	}
+	if err != nil {
+		unix.Close(l.epoll)
+		return fmt.Errorf("wait for connections: %w", os.NewSyscallError("eventfd", err))
+	}
+	runtime.LockOSThread()
+	// By default the kernel may wake a thread up to 50 µs late, to save
+	// power. 1 ns is the least it takes; a refusal leaves the default.
+	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0)
+	return nil
+}
+
+func (l *poller) close() {
+	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0) // 0 is the thread's default
+	runtime.UnlockOSThread()
+	unix.Close(l.event)
+	unix.Close(l.epoll)
+}
+
+// watch asks for the changes of a file descriptor, each once.
+func (l *poller) watch(fd int, what uint32) error {
+	return unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: what | unix.EPOLLET, Fd: int32(fd)})
+}
+
+// post changes what others than the thread may change, and tells it.
+func (l *poller) post(change func()) {
+	l.mu.Lock()
+	change()
+	wake := l.asleep
+	l.asleep = false
+	l.mu.Unlock()
+	if wake {
+		one := [8]byte{1}
+		_, _ = unix.Write(l.event, one[:]) // fails where it is awake already
+	}
+}
+
+func (l *poller) spawn(f func()) {
+	l.post(func() {
+		l.alive++
+		l.fresh = append(l.fresh, f)
+	})
+}
+
+func (l *poller) stop() { l.post(func() { l.stopped = true }) }
+
+func (l *poller) hurry(n int) { l.waiting.Add(int64(n)) }
+
+func (l *poller) await(f func()) {
+	b := l.current
+	l.awaiting++
+	go func() {
+		f()
+		l.post(func() { l.ready = append(l.ready, b) })
+	}()
+	l.park()
+	l.awaiting--
+}
+
+// park leaves the running coroutine until it is resumed.
+func (l *poller) park() { l.current.yield(struct{}{}) }
+
+// resume lets a coroutine run until it waits or ends.
+func (l *poller) resume(b *fiber) {
+	l.current = b
+	_, waits := b.next()
+	l.current = nil
+	if !waits {
+		l.mu.Lock()
+		l.alive--
+		l.mu.Unlock()
+	}
+}
+
+// hurried reports whether an answer must not lie unread: somebody needs its
+// connection, or the connection being opened, or answers may be larger than
+// what the kernel holds.
+func (l *poller) hurried() bool { return l.awaiting > 0 || l.waiting.Load() > 0 }
+
+// idle first reads what came, then sleeps.
+func (l *poller) idle(until time.Time) {
+	now := time.Now()
+	if !now.Before(until) && now.Sub(l.looked) < patience {
+		return
+	}
+	l.read(now, until)
+	wait := time.Until(until)
+	switch {
+	case wait <= 0:
+	case wait <= patience && !l.hurried():
+		l.sleep(wait)
+	default:
+		l.block(wait)
+	}
+}
+
+// serve reads until the end.
+func (l *poller) serve() {
+	for {
+		l.look()
+		l.mu.Lock()
+		done := l.stopped && l.alive == 0 && len(l.closing) == 0
+		l.mu.Unlock()
+		if done {
+			return
+		}
+		l.block(time.Hour)
+	}
+}
+
+func (l *poller) look() {
+	now := time.Now()
+	l.read(now, now)
+}
+
+// read tells of all that came. Where something is due later, it leaves off
+// then, for a next time; else after so many events, if there are more.
+func (l *poller) read(now, until time.Time) {
+	l.looked = now
+	bounded := now.Before(until)
+	for more := true; more; {
+		if l.head == l.tail {
+			l.settle()
+			n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events[0])), uintptr(len(l.events)), 0, 0, 0)
+			if errno != 0 { // EINTR
+				n = 0
+			}
+			l.head, l.tail = 0, int(n)
+			more = bounded && l.tail == len(l.events)
+		}
+		for l.head < l.tail {
+			e := &l.events[l.head]
+			l.head++
+			if c := l.at(int(e.Fd)); c != nil {
+				c.tell(e.Events)
+			}
+			if bounded && l.head < l.tail && !time.Now().Before(until) {
+				return
+			}
+		}
+	}
+	l.settle()
+	l.expire(now)
+}
+
+// at is the connection of a file descriptor; nil for none.
+func (l *poller) at(fd int) *pollConn {
+	if fd < len(l.conns) {
+		return l.conns[fd]
+	}
+	return nil
+}
+
+// settle does what was posted. No event is left to be told then, so that the
+// file descriptors of closed connections can be used anew.
+func (l *poller) settle() {
+	for {
+		l.mu.Lock()
+		fresh, ready, closing := l.fresh, l.ready, l.closing
+		l.fresh, l.ready, l.closing = nil, nil, nil
+		l.mu.Unlock()
+		if len(fresh)+len(ready)+len(closing) == 0 {
+			return
+		}
+		for _, f := range fresh {
+			b := &fiber{}
+			b.next, _ = iter.Pull(func(yield func(struct{}) bool) {
+				b.yield = yield
+				f()
+			})
+			l.resume(b)
+		}
+		for _, b := range ready {
+			l.resume(b)
+		}
+		for _, c := range closing {
+			l.conns[c.fd] = nil
+			unix.Close(c.fd)
+			c.wake()
+		}
+	}
+}
+
+// expire wakes whoever waits beyond a deadline.
+func (l *poller) expire(now time.Time) {
+	if l.alarm.IsZero() || now.Before(l.alarm) {
+		return
+	}
+	l.alarm = time.Time{}
+	for i := 0; i < len(l.conns); i++ { // adopt may add to them
+		if c := l.conns[i]; c != nil && !c.deadline.IsZero() {
+			if !now.Before(c.deadline) {
+				c.wake()
+			} else {
+				l.remind(c.deadline)
+			}
+		}
+	}
+	if soonest := now.Add(patience); !l.alarm.IsZero() && l.alarm.Before(soonest) {
+		l.alarm = soonest // so that many deadlines are few looks at all connections
+	}
+}
+
+// remind has the deadlines looked at not later than at a time.
+func (l *poller) remind(at time.Time) {
+	if l.alarm.IsZero() || at.Before(l.alarm) {
+		l.alarm = at
+	}
+}
+
+// sleep sleeps whatever comes. The processor is kept: the scheduler's giving it
+// to others and getting it back costs as much as the request, and there is
+// another one for the rest of the program. A signal, by which the runtime
+// preempts, ends the sleep early.
+func (l *poller) sleep(d time.Duration) {
+	ts := unix.NsecToTimespec(int64(d))
+	if l.alone {
+		_, _, _ = syscall.RawSyscall6(unix.SYS_CLOCK_NANOSLEEP, unix.CLOCK_MONOTONIC, 0, uintptr(unsafe.Pointer(&ts)), 0, 0, 0)
+		return
+	}
+	_ = unix.ClockNanosleep(unix.CLOCK_MONOTONIC, 0, &ts, nil)
+}
+
+// block sleeps until something comes. The time is ppoll's, since epoll_wait's is
+// in whole milliseconds and epoll_pwait2 is of Linux 5.11.
+func (l *poller) block(d time.Duration) {
+	if !l.alarm.IsZero() {
+		d = min(d, time.Until(l.alarm))
+	}
+	l.mu.Lock()
+	if d <= 0 || len(l.fresh)+len(l.ready)+len(l.closing) > 0 || l.stopped && l.alive == 0 {
+		l.mu.Unlock()
+		return
+	}
+	l.asleep = true
+	l.mu.Unlock()
+	ts := unix.NsecToTimespec(int64(d))
+	_, _ = unix.Ppoll([]unix.PollFd{{Fd: int32(l.epoll), Events: unix.POLLIN}}, &ts, nil)
+	l.mu.Lock()
+	l.asleep = false
+	l.mu.Unlock()
+}
+
+// adopt takes the socket away from Go's poller, which would be woken by it too.
+func (l *poller) adopt(nc net.Conn) (net.Conn, error) {
+	defer nc.Close()
+	known, ok := nc.(syscall.Conn)
+	if !ok {
+		return nil, fmt.Errorf("wait for a %T: it has no socket", nc)
+	}
+	raw, err := known.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	c := &pollConn{l: l, local: nc.LocalAddr(), remote: nc.RemoteAddr()}
+	if failed := raw.Control(func(fd uintptr) { c.fd, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) }); failed != nil {
+		return nil, failed
+	}
+	if err == nil {
+		// Without times of arrival, those of reading have to do.
+		_ = unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1)
+		err = l.watch(c.fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("wait for a connection: %w", err)
+	}
+	for len(l.conns) <= c.fd {
+		l.conns = append(l.conns, nil)
+	}
+	l.conns[c.fd] = c
+	return c, nil
+}

@@ -103,6 +103,19 @@ func tallyOf(m scenario.Metric, w *timeline.Window) (t tally, missing string) {
 	case "claimed_hit_ratio":
 		t = of("answers that claim to be a hit or a miss", func(c *counts, _ *ledger) (k, n int64) { return c.ClaimHit, c.ClaimHit + c.ClaimMiss })
 		empty = "no answer carried a Cache-Status, X-Cache or Age field"
+	case "false_hit_ratio":
+		// Each fetch has one client who waited for it first and is told of a
+		// miss, or gets no claim at all. A background refresh has none, and is a
+		// conditional request wherever there is a validator.
+		t = of("answers that claim to be a hit or a miss", func(c *counts, l *ledger) (k, n int64) {
+			admitted := c.Cacheable - c.ClaimHit
+			return l.Reads - l.Conditional - admitted, c.ClaimHit + c.ClaimMiss
+		})
+		t.k = min(max(t.k, 0), t.n)
+		empty = "no answer carried a Cache-Status, X-Cache or Age field"
+	case "duplicate_fetches":
+		t = of("upstream reads", func(_ *counts, l *ledger) (k, n int64) { return l.Duplicates, l.Reads })
+		empty = "no read reached the upstream"
 	case "http2_adoption":
 		t = of(ofUpstream, func(_ *counts, l *ledger) (k, n int64) { return l.HTTP2, l.Requests })
 		empty = "no request reached the upstream"
@@ -186,6 +199,20 @@ func seriesOf(m scenario.Metric, d Data, w *timeline.Window) (s series, missing 
 		}
 		s.samples = w.Requests
 		return s, ""
+	case "upstream_amplification":
+		switch {
+		case !w.HaveLedger:
+			return s, "the upstream's ledger was not read"
+		case w.Proven == 0:
+			return s, noProof
+		}
+		covered := w.Ledgered()
+		for i := range covered.Intervals {
+			in := &covered.Intervals[i]
+			s.pairs = append(s.pairs, stat.Pair{Num: float64(in.Ledger.Requests), Den: float64(in.Offered)})
+		}
+		s.samples = covered.Offered
+		return s, ""
 	case "latency_improvement":
 		before, after := d.Windows[scenario.Old], d.Windows[scenario.New]
 		for _, arm := range []struct {
@@ -221,6 +248,8 @@ func countOf(m scenario.Metric, w *timeline.Window) (n int64, missing string) {
 		n = w.Class[timeline.Wrong] + w.Truncated
 	case "stale_responses":
 		n = w.Stale
+	case "wrong_age":
+		n = w.WrongAge
 	default:
 		return 0, notMeasured(m)
 	}

@@ -199,20 +199,6 @@ func seriesOf(m scenario.Metric, d Data, w *timeline.Window) (s series, missing 
 		}
 		s.samples = w.Requests
 		return s, ""
-	case "upstream_amplification":
-		switch {
-		case !w.HaveLedger:
-			return s, "the upstream's ledger was not read"
-		case w.Proven == 0:
-			return s, noProof
-		}
-		covered := w.Ledgered()
-		for i := range covered.Intervals {
-			in := &covered.Intervals[i]
-			s.pairs = append(s.pairs, stat.Pair{Num: float64(in.Ledger.Requests), Den: float64(in.Offered)})
-		}
-		s.samples = covered.Offered
-		return s, ""
 	case "latency_improvement":
 		before, after := d.Windows[scenario.Old], d.Windows[scenario.New]
 		for _, arm := range []struct {
@@ -279,6 +265,24 @@ func peakOf(m scenario.Metric, w *timeline.Window) (v float64, samples int64, mi
 			return 0, 0, noRequests(w)
 		}
 		return w.MaxLatency.Seconds(), w.Requests, ""
+	case "upstream_amplification":
+		switch {
+		case !w.HaveLedger:
+			return 0, 0, "the upstream's ledger was not read"
+		case w.Proven == 0:
+			return 0, 0, noProof
+		}
+		covered := w.Ledgered()
+		for _, in := range covered.Intervals {
+			if in.Offered > 0 {
+				v = max(v, float64(in.Ledger.Requests)/float64(in.Offered))
+				samples++
+			}
+		}
+		if samples == 0 {
+			return 0, 0, noRequests(w)
+		}
+		return v, samples, ""
 	default:
 		return 0, 0, notMeasured(m)
 	}

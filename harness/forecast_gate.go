@@ -124,7 +124,7 @@ func (o *oracle) sample(m scenario.Metric, system string) *int64 {
 		n = s.Reads
 	case "http2_adoption", "connection_reuse":
 		n = s.Writes + int64(math.Round((1-s.OrdinaryHit)*float64(s.Reads)))
-	case "negotiation_success", "claimed_hit_ratio":
+	case "negotiation_success", "claimed_hit_ratio", "false_hit_ratio", "duplicate_fetches":
 		return nil
 	default:
 		n = s.Requests
@@ -217,7 +217,7 @@ func better(m scenario.Metric) int {
 	switch m.Name {
 	case "cache_hit_ratio", "availability", "throughput", "latency_improvement":
 		return 1
-	case "error_rate", "blocking_ratio", "mean_latency", "max_latency", "wrong_responses", "stale_responses":
+	case "error_rate", "blocking_ratio", "mean_latency", "max_latency", "wrong_responses", "stale_responses", "wrong_age":
 		return -1
 	}
 	if m.Estimator == scenario.ByQuantile {

@@ -5,6 +5,7 @@ import (
 	"math"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"phasegate/harness/gate"
@@ -104,13 +105,17 @@ func (o *oracle) expiry(a *rehearsed, s *SystemForecast) []string {
 	if !s.Known || s.Kind == string(scenario.KindDirect) || s.Requests == 0 {
 		return nil
 	}
-	fresh, grace, storable := a.policy.Lifetimes(http.StatusOK, false)
+	fresh, grace, storable := a.policy(o.h.run.plan.Load.Path).Lifetimes(http.StatusOK, false)
 	stages := o.h.run.stages
 	run := stages.end(stages.looks)
 	if !o.h.complete {
 		run = o.h.last
 	}
-	field := o.h.run.plan.Upstream.CacheControl
+	u := o.h.run.plan.Upstream
+	field := u.CacheControl
+	if i := slices.IndexFunc(u.Paths, func(p scenario.UpstreamPath) bool { return strings.HasPrefix(o.h.run.plan.Load.Path, p.Prefix) }); i >= 0 {
+		field = u.Paths[i].CacheControl
+	}
 	switch {
 	case !storable || fresh+grace == 0:
 		return []string{fmt.Sprintf("%s: Cache-Control %q allows no answer from a cache without asking: %s reads wait", s.Name, field, unit.Count(s.Uncacheable))}

@@ -429,6 +429,13 @@ func (r *run) source() string {
 	if l.Writes.Share > 0 {
 		text += fmt.Sprintf(", %.3g %% %s %s", 100*l.Writes.Share, l.Writes.Method, l.Writes.Path)
 	}
+	if n := len(l.Also); n > 0 {
+		share := 0.0
+		for _, p := range l.Also {
+			share += p.Share
+		}
+		text += fmt.Sprintf(", %.3g %% of %d further kinds", 100*share, n)
+	}
 	return text + arrivals
 }
 

@@ -5,6 +5,7 @@ import (
 	"math"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"gonum.org/v1/gonum/stat/distuv"
@@ -49,7 +50,7 @@ type rehearsal struct {
 // rehearsed is one arm of a rehearsal.
 type rehearsed struct {
 	system scenario.System
-	policy wire.Policy
+	policy func(target string) wire.Policy
 	copies map[string]*copyOf
 	ledger timeline.LedgerCounts // of the best cache
 	drawn  uint64                // latencies
@@ -106,11 +107,11 @@ func rehearse(plan *scenario.Plan, most uint64) (*rehearsal, error) {
 	if h.run.recorded != nil {
 		config.Catalog = h.run.recorded.Catalog()
 	}
-	var policy wire.Policy
+	policy := func(string) wire.Policy { return wire.Policy{} }
 	var names []string
 	if u := plan.Upstream; u != nil {
 		var err error
-		if policy, err = wire.ParsePolicy(u.CacheControl); err != nil {
+		if policy, err = policies(u); err != nil {
 			return nil, &InputError{fmt.Errorf("upstream.cache_control: %w", err)}
 		}
 		if h.thinking, err = newThinking(u.Latency); err != nil {
@@ -140,6 +141,20 @@ func rehearse(plan *scenario.Plan, most uint64) (*rehearsal, error) {
 	}
 	h.walk(generator, config.Catalog, most)
 	return h, nil
+}
+
+// policies tells what a target's answers say to caches.
+func policies(u *scenario.Upstream) (func(target string) wire.Policy, error) {
+	var paths []wire.PathConfig
+	var of []wire.Policy
+	for _, p := range append(slices.Clone(u.Paths), scenario.UpstreamPath{CacheControl: u.CacheControl}) {
+		policy, err := wire.ParsePolicy(p.CacheControl)
+		if err != nil {
+			return nil, err
+		}
+		paths, of = append(paths, wire.PathConfig(p)), append(of, policy)
+	}
+	return func(target string) wire.Policy { return of[wire.PathIndex(paths, target)] }, nil
 }
 
 // walk goes through the sequence in order.
@@ -213,7 +228,7 @@ func (h *rehearsal) answer(a *rehearsed, req load.Request, status int, count *de
 		return h.ended(o)
 	}
 	count.Reads++
-	fresh, grace, storable := a.policy.Lifetimes(status, false)
+	fresh, grace, storable := a.policy(req.Target).Lifetimes(status, false)
 	c := a.copies[req.Target]
 	switch {
 	case h.run.plan.Upstream == nil:

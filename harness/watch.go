@@ -208,7 +208,7 @@ func (w *watch) progress(now time.Duration) {
 func counts(l wire.Ledger) timeline.LedgerCounts {
 	return timeline.LedgerCounts{
 		Requests: int64(l.Requests), Reads: int64(l.Reads),
-		Conditional: int64(l.Conditional), NotModified: int64(l.NotModified),
+		Conditional: int64(l.Conditional), NotModified: int64(l.NotModified), Duplicates: int64(l.Duplicates),
 		HTTP2:  int64(l.Protocols["h2"] + l.Protocols["h2c"]),
 		Reused: int64(l.Reused), Connections: int64(l.Connections),
 		Handshakes: int64(l.Handshakes), HandshakeFailures: int64(l.HandshakeFailures),

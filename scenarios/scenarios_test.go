@@ -50,6 +50,11 @@ func ExampleNames() {
 	}
 	// Output:
 	// compare Side by side
+	// defects-churn Planted defects (churn)
+	// defects-content Planted defects (content)
+	// defects-faults Planted defects (a failing upstream)
+	// defects-keys Planted defects (many keys)
+	// defects-service Planted defects (service)
 	// phase1 Basic cache
 	// phase2 HTTP/2
 	// phase3 Monitoring

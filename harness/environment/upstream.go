@@ -72,6 +72,9 @@ func upstreamConfig(plan *scenario.Plan, run, temp string) wire.Config {
 		Vary:         u.Vary,
 		CAFile:       filepath.Join(temp, "ca.pem"),
 	}
+	for _, p := range u.Paths {
+		c.Paths = append(c.Paths, wire.PathConfig(p))
+	}
 	for _, s := range plan.Systems {
 		arm := wire.ArmConfig{Name: s.Name, Listen: "127.0.0.1:0", ListenTLS: "127.0.0.1:0"}
 		if s.Name == scenario.New && u.Listen != "" {

@@ -103,6 +103,19 @@ func tallyOf(m scenario.Metric, w *timeline.Window) (t tally, missing string) {
 	case "claimed_hit_ratio":
 		t = of("answers that claim to be a hit or a miss", func(c *counts, _ *ledger) (k, n int64) { return c.ClaimHit, c.ClaimHit + c.ClaimMiss })
 		empty = "no answer carried a Cache-Status, X-Cache or Age field"
+	case "false_hit_ratio":
+		// Each fetch has one client who waited for it first and is told of a
+		// miss, or gets no claim at all. A background refresh has none, and is a
+		// conditional request wherever there is a validator.
+		t = of("answers that claim to be a hit or a miss", func(c *counts, l *ledger) (k, n int64) {
+			admitted := c.Cacheable - c.ClaimHit
+			return l.Reads - l.Conditional - admitted, c.ClaimHit + c.ClaimMiss
+		})
+		t.k = min(max(t.k, 0), t.n)
+		empty = "no answer carried a Cache-Status, X-Cache or Age field"
+	case "duplicate_fetches":
+		t = of("upstream reads", func(_ *counts, l *ledger) (k, n int64) { return l.Duplicates, l.Reads })
+		empty = "no read reached the upstream"
 	case "http2_adoption":
 		t = of(ofUpstream, func(_ *counts, l *ledger) (k, n int64) { return l.HTTP2, l.Requests })
 		empty = "no request reached the upstream"
@@ -221,6 +234,8 @@ func countOf(m scenario.Metric, w *timeline.Window) (n int64, missing string) {
 		n = w.Class[timeline.Wrong] + w.Truncated
 	case "stale_responses":
 		n = w.Stale
+	case "wrong_age":
+		n = w.WrongAge
 	default:
 		return 0, notMeasured(m)
 	}
@@ -250,6 +265,24 @@ func peakOf(m scenario.Metric, w *timeline.Window) (v float64, samples int64, mi
 			return 0, 0, noRequests(w)
 		}
 		return w.MaxLatency.Seconds(), w.Requests, ""
+	case "upstream_amplification":
+		switch {
+		case !w.HaveLedger:
+			return 0, 0, "the upstream's ledger was not read"
+		case w.Proven == 0:
+			return 0, 0, noProof
+		}
+		covered := w.Ledgered()
+		for _, in := range covered.Intervals {
+			if in.Offered > 0 {
+				v = max(v, float64(in.Ledger.Requests)/float64(in.Offered))
+				samples++
+			}
+		}
+		if samples == 0 {
+			return 0, 0, noRequests(w)
+		}
+		return v, samples, ""
 	default:
 		return 0, 0, notMeasured(m)
 	}

@@ -93,7 +93,9 @@ func counted(m scenario.Metric) string {
 		return ofUpstream
 	case "negotiation_success":
 		return "TLS handshakes"
-	case "claimed_hit_ratio":
+	case "duplicate_fetches":
+		return "upstream reads"
+	case "claimed_hit_ratio", "false_hit_ratio":
 		return "answers that claim to be a hit or a miss"
 	}
 	return ofRequests

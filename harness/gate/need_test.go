@@ -95,7 +95,7 @@ func TestCountedAgreesWithTheTally(t *testing.T) {
 	for _, c := range []*timeline.Counts{&w.Counts, &w.Intervals[0].Counts} {
 		*c = timeline.Counts{Requests: 9, Offered: 9, Proven: 9, Cacheable: 9, CacheableProven: 9, ClaimHit: 9}
 	}
-	w.Intervals[0].Ledger = timeline.LedgerCounts{Requests: 3, Handshakes: 1}
+	w.Intervals[0].Ledger = timeline.LedgerCounts{Requests: 3, Reads: 2, Handshakes: 1}
 	for _, m := range scenario.All() {
 		if m.Estimator != scenario.ByShare || m.Source == scenario.FromNowhere {
 			continue

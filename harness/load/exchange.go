@@ -108,6 +108,9 @@ func (s *side) answerTo(x *exchange, j job, a *answer, target []byte, when time.
 	x.Stale, x.Blocking, x.Proven = f.stale, f.blocking, f.proven
 	if x.Cacheable {
 		x.Claim = claimOf(h)
+		if f.proven && !f.blocking && f.class == timeline.OK {
+			x.WrongAge = wrongAge(first(h, "Age"), when.Sub(a.proof.d.Birth), a.end.Sub(a.proof.d.Birth))
+		}
 	}
 	if end > j.due+s.g.timeout { // the deadline's timer was late
 		x.Class, x.why = timeline.Timeout, fmt.Errorf("the answer ended %s after the due time", x.Latency)

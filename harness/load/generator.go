@@ -165,6 +165,9 @@ func (g *Generator) prepareRequests(config Config) error {
 			return errors.New("keys: the pace of a recording, but no recording")
 		}
 		source, err := newMix(config.Load, config.Seed)
+		if err == nil {
+			source.also.vary(config.Vary)
+		}
 		if config.Load.Max {
 			g.source = source
 			return err

@@ -63,6 +63,9 @@ const (
 	writeStream
 	arrivalStream
 	protocolStream
+	populationStream
+	memberStream
+	fieldStream
 )
 
 // stream is a sequence of uniform draws in which each can be had by its
@@ -146,6 +149,7 @@ type mix struct {
 	writePath         [2]string
 	readKeyed         bool
 	writeKeyed        bool
+	also              populations
 }
 
 // maxKeys bounds the tables that a key distribution needs.
@@ -178,11 +182,21 @@ func newMix(l scenario.Load, seed uint64) (*mix, error) {
 		before, after, keyed := strings.Cut(w.Path, keyMark)
 		m.writePath, m.writeKeyed = [2]string{before, after}, keyed
 	}
+	if err := m.also.prepare(l, seed); err != nil {
+		faults = append(faults, fmt.Errorf("also: %w", err))
+	}
 	if l.Keys.Count < 1 || l.Keys.Count > maxKeys {
 		faults = append(faults, fmt.Errorf("keys: a count of %d; allowed is 1 to %d", l.Keys.Count, maxKeys))
 		return nil, errors.Join(faults...)
 	}
 	m.count = uint32(l.Keys.Count)
+	m.also.from = m.count + 1
+	if m.writeKeyed {
+		m.also.from = 2 * m.count
+	}
+	if rest := 1 - m.also.share(); rest > 0 {
+		m.write.Share /= rest // of what is of no population
+	}
 	if err := m.distribute(l.Keys); err != nil {
 		faults = append(faults, fmt.Errorf("keys: %w", err))
 	}
@@ -240,6 +254,9 @@ func zipfTable(count int, s float64) []float64 {
 }
 
 func (m *mix) at(i uint64) request {
+	if r, ok := m.also.at(i); ok {
+		return r
+	}
 	if m.write.Share > 0 && m.writes.unit(i) < m.write.Share {
 		r := request{method: m.write.Method, target: m.count}
 		if m.writeKeyed {
@@ -257,6 +274,9 @@ func (m *mix) at(i uint64) request {
 // appendTarget names a key after its rank: "k1" is the most popular one, in
 // every run and for every seed.
 func (m *mix) appendTarget(dst []byte, target uint32) []byte {
+	if target >= m.also.from {
+		return m.also.appendTarget(dst, target-m.also.from)
+	}
 	path, keyed := &m.readPath, m.readKeyed
 	if target >= m.count {
 		path, keyed, target = &m.writePath, m.writeKeyed, target-m.count
@@ -271,11 +291,7 @@ func (m *mix) appendTarget(dst []byte, target uint32) []byte {
 }
 
 func (m *mix) targets() int {
-	n := int(m.count)
-	if m.writeKeyed {
-		return 2 * n
-	}
-	return n + 1
+	return int(m.also.from) + m.also.targets
 }
 
 func (m *mix) popular(n int) []request {

@@ -216,6 +216,22 @@ func unexpected(status, expected int) error {
 	return fmt.Errorf("status %d; expected is %d", status, expected)
 }
 
+// wrongAge holds an Age field against the age that a stored answer had when it was
+// asked for and when it was complete. A cache has to send one with every answer
+// that it has stored (RFC 9111, section 4), and whatever counts on freshness
+// behind it counts on that. Ages are in whole seconds and may be reckoned from a
+// Date that is up to a second too early, so 2 s either way are right. What is
+// younger than a second may have been on its way when it was asked for, and not
+// stored.
+func wrongAge(field []byte, asked, complete time.Duration) bool {
+	if asked <= time.Second {
+		return false
+	}
+	seconds, err := strconv.ParseInt(string(field), 10, 32)
+	age := time.Duration(seconds) * time.Second
+	return err != nil || age < asked-2*ageResolution || age > complete+2*ageResolution
+}
+
 // claimOf reads what an answer's header says about the cache: Cache-Status
 // (RFC 9211), else X-Cache or X-Cache-Status, as many caches send it, else an
 // Age above 0.

@@ -434,12 +434,28 @@ func (c *compiler) upstream(root *value) {
 			u.Vary = append(u.Vary, item.text)
 		}
 	}
-	if cc := v.get("cache_control"); cc != nil {
-		if strings.ContainsAny(cc.text, "\r\n\x00") {
-			c.fail(cc, "%s has a line break; allowed: one field value", quote(cc.text))
-		} else if _, err := wire.ParsePolicy(cc.text); err != nil {
-			c.fail(cc, "%s; allowed: directives of RFC 9111 and RFC 5861, each once", oneLine(err.Error()))
+	c.cacheControl(v)
+	if paths := v.get("paths"); paths != nil {
+		for _, item := range paths.items {
+			c.cacheControl(item)
+			u.Paths = append(u.Paths, UpstreamPath{
+				Prefix:       read(item, "prefix", ""),
+				CacheControl: read(item, "cache_control", u.CacheControl),
+				Errors:       read(item, "errors", 0.0),
+			})
 		}
+	}
+}
+
+func (c *compiler) cacheControl(v *value) {
+	cc := v.get("cache_control")
+	if cc == nil {
+		return
+	}
+	if strings.ContainsAny(cc.text, "\r\n\x00") {
+		c.fail(cc, "%s has a line break; allowed: one field value", quote(cc.text))
+	} else if _, err := wire.ParsePolicy(cc.text); err != nil {
+		c.fail(cc, "%s; allowed: directives of RFC 9111 and RFC 5861, each once", oneLine(err.Error()))
 	}
 }
 

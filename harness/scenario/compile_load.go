@@ -43,6 +43,7 @@ func (c *compiler) load(root *value) {
 		c.fail(p, "%s has no {key}, so all keys would be one; allowed: a path with {key}", quote(p.text))
 	}
 	c.writes(v)
+	c.also(v)
 }
 
 func (c *compiler) keys(v *value) Keys {
@@ -255,6 +256,70 @@ func (c *compiler) writes(load *value) {
 	default:
 		c.plan.Load.Writes = w
 	}
+}
+
+// notAsked are the request fields that the load generator sends itself, or that
+// would break a message's frame: no population may bring them.
+var notAsked = []string{"host", "user-agent", "content-length", "transfer-encoding", "trailer", "te", "expect",
+	"connection", "keep-alive", "proxy-connection", "upgrade", "http2-settings", "accept-encoding"}
+
+func (c *compiler) also(load *value) {
+	v := load.get("also")
+	if v == nil || v.form != list {
+		return
+	}
+	if c.plan.Load.Keys.File() != "" {
+		c.notice("load.also dropped: the recorded requests are used")
+		return
+	}
+	sum := c.plan.Load.Writes.Share
+	for _, item := range v.items {
+		p := Population{
+			Share: read(item, "share", 0.0),
+			Path:  read(item, "path", ""),
+			Count: read(item, "keys", 1),
+			Close: read(item, "close", false),
+		}
+		if p.Count > 1 && p.Path != "" && !strings.Contains(p.Path, "{key}") {
+			c.fail(item.get("path"), "%s has no {key}, so all %d keys would be one; allowed: a path with {key}, or keys: 1", quote(p.Path), p.Count)
+		}
+		if p.Close && (len(c.plan.Load.Protocols) > 1 || len(c.plan.Load.Protocols) == 1 && c.plan.Load.Protocols[0].Protocol != HTTP1) {
+			c.fail(item.get("close"), "the requests of one HTTP/2 connection can't close it; allowed: with load.protocol http/1.1")
+		}
+		if header := item.get("header"); header != nil {
+			p.Fields = c.fields(header)
+		}
+		if sum += p.Share; sum >= 1 && item.sound("share") {
+			c.fail(item, "with the shares before it and the writes it comes to %s, which leaves nothing for load.path; allowed: below 100%%", percent(sum))
+		}
+		c.plan.Load.Also = append(c.plan.Load.Also, p)
+	}
+}
+
+// fields reads a mapping of request header fields.
+func (c *compiler) fields(header *value) []Field {
+	var fields []Field
+	for _, f := range header.fields {
+		field := Field{Name: f.name}
+		if !fieldName.MatchString(f.name) || slices.Contains(notAsked, strings.ToLower(f.name)) {
+			c.failAt(f.at, "%s is not the name of a field that a request may bring here; allowed: one such as Accept-Language, and none that frames the message or names the host", quote(f.name))
+		}
+		values := f.value.items
+		if f.value.form == scalar {
+			values = []*value{f.value}
+		}
+		for _, v := range values {
+			if v.form != scalar || strings.Trim(v.text, " \t") != v.text || v.text == "" || strings.ContainsFunc(v.text, func(r rune) bool { return r < ' ' && r != '\t' || r >= 0x7f }) {
+				c.failAt(v.at, "%s is not the value of a field; allowed: visible ASCII, such as de", v.describe())
+			}
+			field.Values = append(field.Values, v.text)
+		}
+		if len(values) == 0 {
+			c.failAt(f.at, "%s has no value; allowed: one, or a list to draw from", quote(f.name))
+		}
+		fields = append(fields, field)
+	}
+	return fields
 }
 
 func (c *compiler) prewarm(root *value) {

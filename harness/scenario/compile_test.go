@@ -391,12 +391,16 @@ func TestImpliedGate(t *testing.T) {
 
 func TestEmbeddedScenariosCompileInEveryProfile(t *testing.T) {
 	t.Parallel()
-	if got := scenarios.Names(); !cmp.Equal(got, []string{"compare", "phase1", "phase2", "phase3", "phase4", "regression"}) {
+	if got := scenarios.Names(); !cmp.Equal(got, []string{"compare", "defects-churn", "defects-content", "defects-faults", "defects-keys", "defects-service", "phase1", "phase2", "phase3", "phase4", "regression"}) {
 		t.Fatalf("embedded: %v", got)
 	}
 	missing := func(string) ([]byte, error) { return nil, fs.ErrNotExist }
 	for _, name := range scenarios.Names() {
-		for _, profile := range []string{"quick", "standard", "full"} {
+		profiles := []string{"quick", "standard", "full"}
+		if strings.HasPrefix(name, "defects-") {
+			profiles = profiles[:1] // they are made to be short
+		}
+		for _, profile := range profiles {
 			for _, system := range []string{"", "optimizer", "direct", "http://127.0.0.1:8080"} {
 				plan, err := scenario.Open(name, missing, scenario.Options{Profile: profile, System: system})
 				if err != nil {
@@ -525,7 +529,7 @@ func TestOpen(t *testing.T) {
 		{"a suffix means a file", "phase1.yaml", "t phase1.yaml"},
 		{"a suffix never means an embedded scenario", "phase2.yaml", "read scenario: open phase2.yaml: file does not exist"},
 		{"nor does a separator", "./phase2", "read scenario: open ./phase2: file does not exist"},
-		{"a name that is none", "phase5", "no scenario phase5 (nearest: phase1, phase2, phase3); allowed: a file, or one of compare, phase1, phase2, phase3, phase4, regression"},
+		{"a name that is none", "phase5", "no scenario phase5 (nearest: phase1, phase2, phase3); allowed: a file, or one of compare, defects-churn, defects-content, defects-faults, defects-keys, defects-service, phase1, phase2, phase3, phase4, regression"},
 	} {
 		got := ""
 		if plan, err := scenario.Open(tt.name, readFile, scenario.Options{}); err != nil {

@@ -127,7 +127,7 @@ func TestCatalogueIsComplete(t *testing.T) {
 	// The names of the reference; result files and scenarios rely on them.
 	for _, name := range strings.Fields(`p50_latency p90_latency p95_latency p99_latency p999_latency mean_latency
 		max_latency error_rate availability throughput cache_hit_ratio revalidation_ratio blocking_ratio
-		claimed_hit_ratio wrong_responses stale_responses http2_adoption connection_reuse negotiation_success
+		claimed_hit_ratio wrong_responses stale_responses wrong_age false_hit_ratio duplicate_fetches upstream_amplification http2_adoption connection_reuse negotiation_success
 		client_http2_adoption client_connection_reuse client_negotiation_success memory cpu memory_growth_rate
 		latency_improvement hit_latency_improvement throughput_improvement rollback_time detection_time
 		dashboard_uptime alert_response trace_completeness log_completeness security_score`) {

@@ -94,6 +94,8 @@ var (
 		parsed(parseName), pattern(namePattern.String())}
 	aPath = &kindOf{"a path of ASCII that begins with / and has no white space, such as /items/{key}",
 		parsed(parsePath), pattern(pathPattern.String())}
+	aPrefix = &kindOf{"a path of ASCII that begins with / and has no white space, such as /account/",
+		parsed(parsePrefix), pattern(pathPattern.String())}
 	aMethod   = oneOf("POST", "PUT", "PATCH", "DELETE")
 	anAddress = &kindOf{"a loopback HOST:PORT, such as 127.0.0.1:9000", parsed(parseLoopback), map[string]any{"type": "string"}}
 	aURL      = &kindOf{"http://HOST:PORT or https://HOST:PORT, without path", parsed(parseBaseURL), pattern(`^https?://[^/?#@]+/?$`)}
@@ -187,6 +189,13 @@ var (
 			{name: "method", shape: one(aMethod), help: "default POST"},
 			{name: "path", shape: one(aPath), help: "may contain {key}; default /orders"},
 		}}, help: "writes among generated requests"},
+		{name: "also", shape: shape{item: &shape{keys: []key{
+			{name: "share", required: true, shape: one(aShare), help: "share of all requests"},
+			{name: "path", required: true, shape: one(aPath), help: "request path, with {key} if there are several keys; may have a query"},
+			{name: "keys", shape: one(whole(1, 10_000_000)), help: "number of distinct keys, asked for alike; default 1"},
+			{name: "header", shape: shape{open: true}, help: "fields that its requests carry, each with a value or a list of values to draw from: {Accept-Language: [de, en]}"},
+			{name: "close", shape: one(aFlag), help: "true: HTTP/1.1 clients that close their connection after each answer; default false"},
+		}}, atMost: 100}, help: "further kinds of read among generated requests: other paths, users, languages, clients that don't keep their connection"},
 		{name: "timeout", shape: one(aTime), help: "from the due time, at most 60s; default 5s"},
 		{name: "verify", shape: one(oneOf("auto", "off")), help: "auto (default) checks every answer against the mock upstream's self-description; off for foreign upstreams"},
 	}}
@@ -225,6 +234,11 @@ var (
 			}}, help: "size of generated bodies; default 512B to 8KiB"},
 			{name: "cache_control", shape: one(anyText), help: `Cache-Control of GET and HEAD answers; default "public, max-age=600"; "" sends none`},
 			{name: "vary", shape: shape{item: &shape{scalar: aText}, atMost: 20}, help: "request fields that select a variant"},
+			{name: "paths", shape: shape{item: &shape{keys: []key{
+				{name: "prefix", required: true, shape: one(aPrefix), help: "of the request path, such as /account/; the first that fits counts"},
+				{name: "cache_control", shape: one(anyText), help: "Cache-Control there; default upstream.cache_control"},
+				{name: "errors", shape: one(aShare), help: "share of GET and HEAD there that is answered with 503; default 0%"},
+			}}, atMost: 100}, help: "paths on which the upstream answers otherwise"},
 		}}},
 		{name: "systems", required: true, help: "what is judged, and what it is compared with", shape: shape{keys: []key{
 			{name: "old", shape: systemShape, help: "the arm that traffic comes from; default direct if traffic.old is above 0"},
@@ -341,6 +355,13 @@ func parsePath(text string) (string, error) {
 		if p != "{key}" {
 			return "", fmt.Errorf("%s has the unknown placeholder %s, {key} is the only one", quote(text), p)
 		}
+	}
+	return text, nil
+}
+
+func parsePrefix(text string) (string, error) {
+	if !pathPattern.MatchString(text) {
+		return "", fmt.Errorf("%s is not a path", quote(text))
 	}
 	return text, nil
 }

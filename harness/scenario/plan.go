@@ -170,6 +170,15 @@ type Upstream struct {
 	BodyMax      int64
 	CacheControl string
 	Vary         []string
+	Paths        []UpstreamPath
+}
+
+// UpstreamPath is what holds for the paths with a prefix; of several the first
+// one counts.
+type UpstreamPath struct {
+	Prefix       string
+	CacheControl string
+	Errors       float64 // share of the reads that are answered with 503
 }
 
 // Latency of the upstream: Fixed, or a log-normal Mean and P95.
@@ -192,6 +201,7 @@ type Load struct {
 	Path        string          // "/items/{key}"; for generated keys
 	Keys        Keys
 	Writes      Writes
+	Also        []Population  // for generated keys
 	Timeout     time.Duration // from the due time
 	Verify      bool          // check answers against the mock upstream's self-description
 }
@@ -281,6 +291,23 @@ type Writes struct {
 	Share  float64
 	Method string
 	Path   string
+}
+
+// Population is a further kind of read in generated load, with keys and header
+// fields of its own. All its keys are asked for alike.
+type Population struct {
+	Share  float64 // of all requests; what populations and writes leave goes to Load.Path
+	Path   string
+	Count  int     // distinct keys
+	Fields []Field // that each of its requests carries
+	Close  bool    // the client closes its connection after the answer; HTTP/1.1 only
+}
+
+// Field is a request header field with one of its values, drawn for each
+// request.
+type Field struct {
+	Name   string
+	Values []string
 }
 
 // Prewarm fills the new system before the clock starts. Top 0 means no prewarm.

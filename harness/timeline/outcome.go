@@ -76,6 +76,7 @@ type Outcome struct {
 	Cacheable bool // GET or HEAD
 	Truncated bool // of class Transport: an answer began, and its connection ended within the body
 	Stale     bool // older than its lifetime plus any allowance when it was asked for
+	WrongAge  bool // came from a store without an Age field, or with one that isn't its age
 	Blocking  bool // born after it was asked for: it waited for the upstream
 	Proven    bool // carried the mock upstream's self-description
 	Claim     Claim

@@ -69,6 +69,7 @@ type LedgerCounts struct {
 	Reads             int64 `json:"reads,omitempty"`        // GET and HEAD
 	Conditional       int64 `json:"conditional,omitempty"`  // reads that revalidate
 	NotModified       int64 `json:"not_modified,omitempty"` // of these, answered with 304
+	Duplicates        int64 `json:"duplicates,omitempty"`   // reads of what was being fetched already
 	HTTP2             int64 `json:"http2,omitempty"`        // requests over HTTP/2
 	Reused            int64 `json:"reused,omitempty"`       // requests that weren't the first on their connection
 	Connections       int64 `json:"connections,omitempty"`
@@ -81,6 +82,7 @@ func (c *LedgerCounts) add(d LedgerCounts) {
 	c.Reads += d.Reads
 	c.Conditional += d.Conditional
 	c.NotModified += d.NotModified
+	c.Duplicates += d.Duplicates
 	c.HTTP2 += d.HTTP2
 	c.Reused += d.Reused
 	c.Connections += d.Connections
@@ -99,6 +101,7 @@ func (c LedgerCounts) since(earlier LedgerCounts) LedgerCounts {
 		Reads:             c.Reads - earlier.Reads,
 		Conditional:       c.Conditional - earlier.Conditional,
 		NotModified:       c.NotModified - earlier.NotModified,
+		Duplicates:        c.Duplicates - earlier.Duplicates,
 		HTTP2:             c.HTTP2 - earlier.HTTP2,
 		Reused:            c.Reused - earlier.Reused,
 		Connections:       c.Connections - earlier.Connections,
@@ -115,6 +118,7 @@ func (c LedgerCounts) times(share float64) LedgerCounts {
 		Reads:             part(c.Reads),
 		Conditional:       part(c.Conditional),
 		NotModified:       part(c.NotModified),
+		Duplicates:        part(c.Duplicates),
 		HTTP2:             part(c.HTTP2),
 		Reused:            part(c.Reused),
 		Connections:       part(c.Connections),

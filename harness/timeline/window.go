@@ -29,6 +29,7 @@ type Counts struct {
 
 	Truncated int64 `json:"truncated,omitempty"` // of class Transport, cut off within the body
 	Stale     int64 `json:"stale,omitempty"`
+	WrongAge  int64 `json:"wrong_age,omitempty"`  // no Age where there has to be one, or a wrong one
 	ClaimHit  int64 `json:"claim_hit,omitempty"`  // the answer's headers say that it came from a cache …
 	ClaimMiss int64 `json:"claim_miss,omitempty"` // … or that it didn't
 	Beyond    int64 `json:"beyond,omitempty"`     // took longer than Longest
@@ -87,6 +88,9 @@ func (c *Counts) record(o Outcome) {
 	if o.Stale {
 		c.Stale++
 	}
+	if o.WrongAge {
+		c.WrongAge++
+	}
 	switch o.Claim {
 	case ClaimHit:
 		c.ClaimHit++
@@ -120,6 +124,7 @@ func (c *Counts) add(d *Counts) {
 	c.CacheableBlocking += d.CacheableBlocking
 	c.Truncated += d.Truncated
 	c.Stale += d.Stale
+	c.WrongAge += d.WrongAge
 	c.ClaimHit += d.ClaimHit
 	c.ClaimMiss += d.ClaimMiss
 	c.Beyond += d.Beyond

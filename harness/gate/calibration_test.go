@@ -163,6 +163,9 @@ func TestPower(t *testing.T) {
 	for _, row := range calibrated {
 		g := gateOn(t, row.gate)
 		for _, f := range tried {
+			if f.name == "one change" {
+				continue // whoever is good and then bad isn't to pass, as long as that is most of the run
+			}
 			rng := seeded("power", row.gate, f.name)
 			decided := 0
 			for _, length := range []int{10, 20, 30, 45, 65, 100, 150, 250, 400} {
@@ -186,5 +189,32 @@ func TestPower(t *testing.T) {
 				t.Errorf("%s, %s: 400 s don't show half of what is allowed", row.gate, f.name)
 			}
 		}
+	}
+}
+
+// How often a run fails that changed its level once, by how much it spent of
+// its allowance. Two levels that nine tenths of its intervals' variance come from
+// are told from chance within them: those rows fail as soon as their sum does.
+func TestChangePower(t *testing.T) {
+	t.Parallel()
+	const look = 65
+	runs := min(runsPerRow(t, 40), 400)
+	for _, row := range calibrated {
+		g, line := gateOn(t, row.gate), fmt.Sprintf("%-26s one change   fails at", row.gate)
+		for _, level := range []float64{1.2, 1.5, 2} {
+			rng, failures := seeded("change", row.gate, level), 0
+			for range runs {
+				if Judge(g, simulated(rng, change(rng, look, look), level, row.bad, false), Look{}).Verdict == Fail {
+					failures++
+				}
+			}
+			line += fmt.Sprintf("  %g×: %3d %%", level, 100*failures/runs)
+			// Where counting adds little to two levels.
+			plain := strings.HasPrefix(row.gate, "cache_hit") || strings.HasPrefix(row.gate, "mean") || strings.HasPrefix(row.gate, "cpu")
+			if plain && level > 1.2 && failures < runs*9/10 {
+				t.Errorf("%s: %d of %d runs fail that are %g times as bad as allowed", row.gate, failures, runs, level)
+			}
+		}
+		t.Log(line)
 	}
 }

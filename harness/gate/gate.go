@@ -256,7 +256,7 @@ func (c claim) blameMachine(j *Judgement) {
 	if c.Metric.Estimator == scenario.ByQuantile && atMost(c.Op) {
 		at := limit(c.Condition) + lag
 		k, n := float64(surelySlow(&c.window, at, c.data.Stolen)), float64(c.window.Requests)
-		effect := stat.DesignEffect(c.overs().counts, c.failing)
+		effect, _ := stat.RunDesignEffect(c.overs().counts, c.failing)
 		if low := stat.ClusteredLower(k, n, effect, c.failing); low > 1-c.Metric.Quantile {
 			j.Reason += fmt.Sprintf("; %s, but %s surely took longer than %s from their own send", why, formatShare(k/n), formatSeconds(at.Seconds()))
 			return

@@ -129,3 +129,13 @@ func first(n int, a, b timeline.Outcome) func(int) timeline.Outcome {
 		return b
 	}
 }
+
+// between answers the requests from one to another with a, the others with b.
+func between(from, to int, a, b timeline.Outcome) func(int) timeline.Outcome {
+	return func(i int) timeline.Outcome {
+		if i >= from && i < to {
+			return a
+		}
+		return b
+	}
+}

@@ -160,6 +160,14 @@ func (s series) estimate(level float64) (stat.Estimate, bool) {
 	return stat.Ratio(s.pairs, level)
 }
 
+// run bounds what the run was, for a claim to fail by.
+func (s series) run(level float64) (stat.Estimate, bool) {
+	if s.by != nil {
+		return stat.RunQuotient(s.pairs, s.by, level)
+	}
+	return stat.RunRatio(s.pairs, level)
+}
+
 // seriesOf collects a metric that is a mean, by interval.
 func seriesOf(m scenario.Metric, d Data, w *timeline.Window) (s series, missing string) {
 	latencies := func(w *timeline.Window) []stat.Pair {

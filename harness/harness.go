@@ -146,7 +146,7 @@ func (r *run) openRecording() error {
 	keys := r.plan.Load.Keys
 	recorded, err := recording.Read(keys)
 	if err != nil {
-		return &InputError{err}
+		return &InputError{fmt.Errorf("%s: load.keys: %w", keys.FileAt, err)}
 	}
 	if recorded == nil {
 		return nil
@@ -374,6 +374,17 @@ func (r *run) connections(s scenario.System) int {
 		latency = r.plan.Upstream.Latency.Typical()
 	}
 	return load.Connections(r.peak()*s.Share, latency)
+}
+
+// streams is how many requests to a system can be under way at once.
+func (r *run) streams(s scenario.System) int {
+	n := r.connections(s)
+	for _, leg := range r.plan.Load.Protocols {
+		if leg.Protocol != scenario.HTTP1 {
+			return n * r.plan.Load.Streams
+		}
+	}
+	return n
 }
 
 // offered is what an arm is offered, in requests per second: the mean of a

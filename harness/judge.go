@@ -32,10 +32,9 @@ func (r *record) collect() {
 		r.data.Missing[arm.Name] = r.missing(arm.Name, w)
 	}
 	r.data.Stolen = r.stolen(r.stages.warmup, r.until())
-	// While the load runs its quantiles aren't known; the longest lag is more.
-	r.data.LagP99 = &longest
+	r.data.LagP99, r.data.LagAtMost = &longest, true
 	if lag := r.report.SteadyLag; lag.Requests > 0 {
-		r.data.LagP99 = &lag.P99
+		r.data.LagP99, r.data.LagAtMost = &lag.P99, false
 	}
 }
 

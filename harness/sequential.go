@@ -3,6 +3,7 @@ package harness
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -106,6 +107,10 @@ func (r *run) reads(ctx context.Context) (uint64, error) {
 func (r *record) improvement(s *sequence) {
 	direct, hits := s.Direct, s.Hits
 	level := 1 - (1-r.plan.Confidence)/float64(r.stages.looks)
+	var took time.Duration
+	for _, t := range slices.Concat(direct, hits) {
+		took += t.Whole
+	}
 	measured := func(of func(load.Turn) time.Duration) (m gate.Measured, ok bool) {
 		pairs := func(turns []load.Turn) (pairs []stat.Pair) {
 			for _, t := range turns {
@@ -114,7 +119,7 @@ func (r *record) improvement(s *sequence) {
 			return pairs
 		}
 		e, ok := stat.Quotient(pairs(direct), pairs(hits), level)
-		m = gate.Measured{Value: &e.Value, Samples: int64(len(direct) + len(hits)), Stolen: s.Stolen}
+		m = gate.Measured{Value: &e.Value, Samples: int64(len(direct) + len(hits)), Took: took, Stolen: s.Stolen}
 		if e.Bounded {
 			m.Low, m.High = &e.Low, &e.High
 		}

@@ -272,6 +272,15 @@ func conclusion(f *harness.Forecast) string {
 		add(fires, "1 trigger fires for certain")
 	}
 	add(n[harness.Undecided], plural(n[harness.Undecided], "gate")+" can't be decided")
+	overloaded := 0
+	for _, s := range f.Systems {
+		if s.Overloaded {
+			overloaded++
+		}
+	}
+	if add(overloaded-1, plural(overloaded, "system")+" can't be sent the load"); overloaded == 1 {
+		add(overloaded, "1 system can't be sent the load: its connections are too few")
+	}
 	if len(parts) == 0 {
 		text := fmt.Sprintf("Fine: all %s can be decided, and can pass", plural(len(f.Gates), "gate"))
 		if unknown > 0 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 
 	"phasegate/harness"
@@ -35,6 +36,9 @@ func (c *runCommand) Run(ctx context.Context, std Streams) error {
 	if c.Upstream == "container" {
 		return &failure{exitEnvironment, errors.New("start the mock upstream in a container: this version has processes only"),
 			"Leave --upstream out, or say --upstream process."}
+	}
+	if err := checkPrograms(plan); err != nil {
+		return err
 	}
 	if err := forewarn(std, plan, c.choice()); err != nil {
 		return err
@@ -137,6 +141,20 @@ func openFolder(dir string) error {
 	}
 	probe.Close()
 	return os.Remove(probe.Name())
+}
+
+// checkPrograms looks for the programs that the scenario names, before anything
+// is started.
+func checkPrograms(plan *scenario.Plan) error {
+	for _, s := range plan.Systems {
+		if s.Kind != scenario.KindCommand {
+			continue
+		}
+		if _, err := exec.LookPath(s.Command[0]); err != nil {
+			return &failure{exitUsage, fmt.Errorf("%s: systems.%s.command: %w", s.CommandAt, s.Name, err), "Install the program, or name its path from here."}
+		}
+	}
+	return nil
 }
 
 func needsOptimizer(plan *scenario.Plan) bool {

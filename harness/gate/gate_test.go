@@ -324,6 +324,9 @@ func TestLagBlamesTheGenerator(t *testing.T) {
 	sentLate := hit()
 	sentLate.Latency += 9 * ms // by its due time, though not by its own send
 	late := run{seconds: 20, rate: 100, outcome: mix(4, 0.31, sentLate, hit())}
+	queued := hit() // fast, once it has a connection
+	queued.Latency += time.Second
+	inLine := run{seconds: 20, rate: 100, outcome: always(queued)}
 	for _, tt := range []struct {
 		why     string
 		gate    string
@@ -334,6 +337,7 @@ func TestLagBlamesTheGenerator(t *testing.T) {
 		{"lag above a tenth of 10 ms may have done it", "p95_latency < 10ms", late, ptr(1100 * time.Microsecond), Inconclusive},
 		{"what takes longer than threshold and lag from its own send was slow by itself", "p95_latency < 10ms", slow, ptr(100 * ms), Fail},
 		{"lag as long as a miss may have done it all", "p95_latency < 10ms", slow, ptr(500 * ms), Inconclusive},
+		{"what stood in line for longer than lag and threshold was slow by itself", "p95_latency < 10ms", inLine, ptr(100 * ms), Fail},
 		{"a tenth is allowed", "p95_latency < 10ms", slow, ptr(ms), Fail},
 		{"unknown lag excuses nothing", "p95_latency < 10ms", slow, nil, Fail},
 		{"lag can't make latency look better", "p95_latency < 10ms", fast, ptr(time.Second), Pass},

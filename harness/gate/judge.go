@@ -337,7 +337,7 @@ func judgeMeasured(c scenario.Condition, v Measured, level float64) Judgement {
 	}
 	cl := claim{Condition: c, level: level, failing: level}
 	if low == nil || high == nil || math.IsNaN(*low) || math.IsNaN(*high) {
-		j.Reason = fmt.Sprintf("%s is %s, from %s samples, too few to bound it", c.Metric.Name, cl.format(*v.Value), formatCount(float64(v.Samples)))
+		j.Reason = fmt.Sprintf("%s is %s, from %s samples, too few to bound it; need %d on either side", c.Metric.Name, cl.format(*v.Value), formatCount(float64(v.Samples)), stat.MinIntervals)
 		return j
 	}
 	j.Verdict = decide(c, *low, *high)
@@ -354,7 +354,12 @@ func judgeMeasured(c scenario.Condition, v Measured, level float64) Judgement {
 		return j
 	}
 	cl.explainBounds(&j, func(factor float64) string {
-		return fmt.Sprintf("need %s more samples", formatCount(math.Ceil(float64(v.Samples)*(factor*factor-1))))
+		more := factor*factor - 1
+		text := fmt.Sprintf("need %s more samples", formatCount(max(math.Ceil(float64(v.Samples)*more), 1)))
+		if v.Took > 0 {
+			text += fmt.Sprintf(" (about %s more of both)", formatLong(v.Took.Seconds()*more))
+		}
+		return text
 	})
 	return j
 }

@@ -85,6 +85,12 @@ func tallyOf(m scenario.Metric, w *timeline.Window) (t tally, missing string) {
 	case "availability":
 		t = of(ofRequests, func(c *counts, _ *ledger) (k, n int64) { return c.Usable(), c.Requests })
 		t.unknown = float64(w.Pending())
+	case "client_http2_adoption":
+		t = of(ofRequests, func(c *counts, _ *ledger) (k, n int64) { return c.ClientHTTP2, c.Requests })
+		t.unknown = float64(w.Pending())
+	case "client_connection_reuse":
+		t = of(ofRequests, func(c *counts, _ *ledger) (k, n int64) { return c.ClientReused, c.Requests })
+		t.unknown = float64(w.Pending())
 	case "cache_hit_ratio":
 		// Every upstream read is a miss, and so is every request whose answer
 		// doesn't prove where it came from: a system that answers nothing

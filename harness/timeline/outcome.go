@@ -78,6 +78,8 @@ type Outcome struct {
 	Stale     bool // older than its lifetime plus any allowance when it was asked for
 	Blocking  bool // born after it was asked for: it waited for the upstream
 	Proven    bool // carried the mock upstream's self-description
+	HTTP2     bool // answered over HTTP/2 on the client's leg
+	Reused    bool // answered on a connection that had brought an answer before
 	Claim     Claim
 }
 

@@ -33,14 +33,33 @@ func (o *oracle) joint() []string {
 	for i := range o.f.Systems {
 		lines = append(lines, o.expiry(&o.h.arms[i], &o.f.Systems[i])...)
 	}
-	for _, s := range o.f.Systems {
-		waiting := s.UnderWay
-		if s.Limited && waiting > float64(s.Connections) {
-			say("%s: %s × %s of waiting need %s connections (Little's law), and load.connections allows %s: requests queue without end, and their wait is latency",
-				s.Name, unit.Format(s.Rate, "1/s"), unit.Exact(o.h.thinking.mean.Seconds(), "s"), unit.Count(int64(math.Ceil(waiting))), unit.Count(int64(s.Connections)))
-		}
-	}
+	lines = append(lines, o.f.overloads()...)
 	return lines
+}
+
+// queue says what a limited pool makes of an arm of which that share waits for
+// the upstream; "" where nothing waits for a connection.
+func (h *rehearsal) queue(s *SystemForecast, waiting float64) string {
+	if s.Queued == 0 && !s.Overloaded {
+		return ""
+	}
+	mean, load := h.thinking.mean.Seconds(), h.run.plan.Load
+	text := fmt.Sprintf("%s × %s that wait × %s make %s requests under way at once (Little's law), and load.connections has room for %s",
+		unit.Format(s.Rate, "1/s"), unit.Format(waiting, "share"), unit.Exact(mean, "s"), unit.Format(s.UnderWay, "count"), unit.Count(int64(s.Streams)))
+	if !s.Overloaded {
+		return text + fmt.Sprintf(": now and then all are busy, and at least %s requests wait in line", unit.Count(s.Queued))
+	}
+	text += ": requests queue without end, and their wait is latency"
+	if s.Queued > 0 {
+		text += fmt.Sprintf(" (at least %s of %s find none free", unit.Count(s.Queued), unit.Count(s.Requests))
+		if s.Lost > 0 {
+			text += fmt.Sprintf(", %s none within the timeout of %s", unit.Count(s.Lost), load.Timeout)
+		}
+		text += ")"
+	}
+	// Half as much again, as pools are sized where nothing limits them.
+	needed := math.Ceil(1.5 * s.UnderWay * float64(s.Connections) / float64(s.Streams))
+	return text + fmt.Sprintf("; it would take %s connections, or at most %s", unit.Count(int64(needed)), unit.Format(float64(s.Streams)/(waiting*mean), "1/s"))
 }
 
 // waitingLimit says how many requests may wait for the upstream under a limit

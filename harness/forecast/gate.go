@@ -318,6 +318,14 @@ func threshold(g scenario.Gate) string { return unit.Exact(g.Threshold, string(g
 
 // arithmetic shows why the best case isn't good enough.
 func (o *oracle) arithmetic(g scenario.Gate, s *SystemForecast, j gate.Judgement) string {
+	text := o.shortfall(g, s, j)
+	if s.queue != "" {
+		text += "; " + s.queue
+	}
+	return text
+}
+
+func (o *oracle) shortfall(g scenario.Gate, s *SystemForecast, j gate.Judgement) string {
 	switch {
 	case g.Metric.Estimator == scenario.ByQuantile && s.Known:
 		beyond := o.beyond(g)
@@ -330,7 +338,7 @@ func (o *oracle) arithmetic(g scenario.Gate, s *SystemForecast, j gate.Judgement
 		fetched := s.Reads - int64(math.Round(s.MaxHit*float64(s.Reads)))
 		return fmt.Sprintf("at least %s of %s cacheable requests must go to the upstream (%s), so at most %s can be hits",
 			unit.Count(fetched), unit.Count(s.Reads), s.fetches(), unit.Format(s.MaxHit, "share"))
-	case g.Metric.Name == "throughput":
+	case g.Metric.Name == "throughput" && s.Queued == 0:
 		return fmt.Sprintf("%s are offered, and no more can succeed", unit.Format(*j.Value, "1/s"))
 	}
 	text := fmt.Sprintf("the best that this sequence and this upstream allow is %s", unit.Beside(j.Value, g.Threshold, string(g.Metric.Unit)))
@@ -370,7 +378,8 @@ func (s *SystemForecast) fetches() string {
 	return listed(part{s.First, "first requests for their target"},
 		part{s.Uncacheable, "that no cache may answer"},
 		part{s.Rewritten, "first after a write to their target"},
-		part{s.Expired, "of a copy that has expired"})
+		part{s.Expired, "of a copy that has expired"},
+		part{s.Lost, "given up before a connection is free"})
 }
 
 type part struct {

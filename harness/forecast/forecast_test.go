@@ -348,16 +348,39 @@ func TestForecastOfARealLog(t *testing.T) {
 	}
 }
 
-// A pool that is too small for its waiting requests queues without end.
+// A pool that is too small for its waiting requests queues without end, and the
+// gates are judged with that queue.
 func TestForecastOfLimitedConnections(t *testing.T) {
 	t.Parallel()
-	limited := forecast(t, compile(t, small, "systems.new={kind: direct}", "load.connections=10"))
-	enough := forecast(t, compile(t, small, "systems.new={kind: direct}", "load.connections=40"))
-	if !strings.Contains(strings.Join(limited.Joint, "\n"), "need 40 connections (Little's law), and load.connections allows 10") {
+	gates := "gates=[error_rate < 5%, p95_latency < 1s, throughput > 80/s, wrong_responses <= 0]"
+	limited := forecast(t, compile(t, small, "systems.new={kind: direct}", "load.connections=10", gates))
+	enough := forecast(t, compile(t, small, "systems.new={kind: direct}", "load.connections=40", gates))
+	// 100/s of 0.4 s each: 10 connections carry 25/s, and 75 of 100 wait for ever.
+	const want = "100.0/s × 100 % that wait × 400 ms make 40 requests under way at once (Little's law), and load.connections has room for 10: requests queue without end"
+	joint := strings.Join(limited.Joint, "\n")
+	if !strings.Contains(joint, want) || !strings.Contains(joint, "it would take 60 connections, or at most 25.0/s") {
 		t.Errorf("%q", limited.Joint)
 	}
-	if len(enough.Joint) != 0 {
-		t.Errorf("%q", enough.Joint)
+	if !strings.Contains(strings.Join(limited.Warnings(), "\n"), want) {
+		t.Errorf("%q", limited.Warnings())
+	}
+	for _, gate := range []string{"error_rate < 5%", "p95_latency < 1s", "throughput > 80/s"} {
+		if g := limited.gate(t, gate); g.Outlook != Impossible || !strings.Contains(strings.Join(g.Why, "\n"), want) {
+			t.Errorf("%s: %s %q", gate, g.Outlook, g.Why)
+		}
+	}
+	// 25/s of 100/s get a connection, and so do those of the first 5 s that waited.
+	if s := limited.Systems[0]; !s.Overloaded || math.Abs(float64(s.Requests-s.Lost)/float64(s.Requests)-0.275) > 0.02 {
+		t.Errorf("%d of %d lost", s.Lost, s.Requests)
+	}
+	if len(enough.Joint) != 0 || enough.Systems[0].Queued != 0 || enough.gate(t, "p95_latency < 1s").Outlook == Impossible {
+		t.Errorf("%+v %q", enough.Systems[0], enough.Joint)
+	}
+	// A cache that is warm has room, and so have streams.
+	for _, sets := range [][]string{{"load.connections=10"}, {"systems.new={kind: direct}", "load.protocol=h2c", "load.connections=10"}} {
+		if f := forecast(t, compile(t, small, append(sets, gates)...)); f.Systems[0].Overloaded || f.gate(t, "p95_latency < 1s").Outlook == Impossible {
+			t.Errorf("%v: %+v", sets, f.Systems[0])
+		}
 	}
 }
 

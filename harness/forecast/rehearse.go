@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"container/heap"
 	"fmt"
 	"math"
 	"net/http"
@@ -34,6 +35,9 @@ const maxRehearsed = 4_000_000
 // which refreshes what is stale in the background and fetches the rest when it
 // is asked for.
 //
+// Where load.connections limits them, requests wait in line for a connection as
+// they do in a run, and are given up after the timeout.
+//
 // The upstream's latencies are spread evenly over its distribution, so that
 // shares of them are exact; the mock upstream draws from the same one.
 type rehearsal struct {
@@ -53,6 +57,7 @@ type rehearsed struct {
 	copies map[string]*copyOf
 	ledger timeline.LedgerCounts // of the best cache
 	drawn  uint64                // latencies
+	pool   pool
 
 	warmup, first int64  // requests due in the warm-up, and up to the first look
 	steady        demand // up to the last look
@@ -69,12 +74,16 @@ type demand struct {
 	Refreshed       int64 // reads of a stale copy that may be served: an ordinary cache refreshes it in the background
 	Uncacheable     int64 // reads of what may not be stored, or not be used without asking
 	Fetched         int64 // upstream reads, at least
+
+	Queued    int64 // found every connection busy
+	Lost      int64 // of them, those that were given up
+	LostReads int64 // of those, reads
 }
 
 // waiting is how many requests wait for the upstream whatever the cache; with
 // ordinary, those of one that doesn't refresh ahead.
 func (d demand) waiting(ordinary bool) int64 {
-	n := d.Writes + d.First + d.Coalesced + d.Uncacheable
+	n := d.Writes - (d.Lost - d.LostReads) + d.First + d.Coalesced + d.Uncacheable
 	if ordinary {
 		n += d.Expired + d.Rewritten
 	}
@@ -120,7 +129,11 @@ func rehearse(plan *scenario.Plan, most uint64) (*rehearsal, error) {
 	for _, s := range plan.Systems {
 		// Nobody is called: the sequence doesn't depend on addresses.
 		config.Arms = append(config.Arms, load.Arm{Name: s.Name, Share: s.Share, Connections: 1, URL: &url.URL{Scheme: "http", Host: "127.0.0.1:1"}})
-		h.arms = append(h.arms, rehearsed{system: s, policy: policy, copies: map[string]*copyOf{}})
+		a := rehearsed{system: s, policy: policy, copies: map[string]*copyOf{}}
+		if plan.Load.Connections > 0 {
+			a.pool.size = h.run.streams(s)
+		}
+		h.arms = append(h.arms, a)
 		names = append(names, s.Name)
 	}
 	var err error
@@ -192,9 +205,24 @@ func (h *rehearsal) answer(a *rehearsed, req load.Request, status int, count *de
 	o := timeline.Outcome{Due: req.Due, Proven: h.run.plan.Load.Verify}
 	o.Cacheable = req.Method == http.MethodGet || req.Method == http.MethodHead
 	count.Requests++
+	queued := a.pool.wait(req.Due)
+	if queued > 0 {
+		count.Queued++
+	}
+	if limit := h.run.plan.Load.Timeout; limit > 0 && queued >= limit {
+		if count.Lost++; o.Cacheable {
+			count.Reads++
+			count.LostReads++
+		} else {
+			count.Writes++
+		}
+		o.Latency = queued
+		return h.ended(o)
+	}
+	now := req.Due + queued
 	wait := func() {
 		o.Blocking = o.Proven
-		o.Latency = h.thinking.draw(a.drawn)
+		o.Service = h.thinking.draw(a.drawn)
 		a.drawn++
 		a.ledger.Requests++
 		a.ledger.HTTP2++
@@ -204,18 +232,18 @@ func (h *rehearsal) answer(a *rehearsed, req load.Request, status int, count *de
 		a.ledger.Reads++
 		count.Fetched++
 	}
-	if !o.Cacheable {
+	fresh, grace, storable := a.policy.Lifetimes(status, false)
+	c := a.copies[req.Target]
+	if o.Cacheable {
+		count.Reads++
+	}
+	switch {
+	case !o.Cacheable:
 		count.Writes++
-		if c := a.copies[req.Target]; c != nil && load.Writes(req.Method) {
+		if c != nil && load.Writes(req.Method) {
 			c.written = true
 		}
 		wait()
-		return h.ended(o)
-	}
-	count.Reads++
-	fresh, grace, storable := a.policy.Lifetimes(status, false)
-	c := a.copies[req.Target]
-	switch {
 	case h.run.plan.Upstream == nil:
 		// Nobody knows what is behind it.
 	case a.system.Kind == scenario.KindDirect || !storable || fresh+grace == 0:
@@ -228,14 +256,16 @@ func (h *rehearsal) answer(a *rehearsed, req load.Request, status int, count *de
 		count.First++
 		fetch()
 		wait()
-		born := req.Due + o.Latency
+		born := now + o.Service
 		a.copies[req.Target] = &copyOf{ready: born, best: born, ordinary: born}
-	case req.Due < c.ready:
+	case now < c.ready:
 		count.Coalesced++
-		o.Blocking, o.Latency = o.Proven, c.ready-req.Due
+		o.Blocking, o.Service = o.Proven, c.ready-now
 	default:
-		h.reuse(a, c, req.Due, fresh, grace, count, fetch)
+		h.reuse(a, c, now, fresh, grace, count, fetch)
 	}
+	o.Wait, o.Latency = queued, queued+o.Service
+	a.pool.take(now, o.Service)
 	return h.ended(o)
 }
 
@@ -271,8 +301,47 @@ func (h *rehearsal) ended(o timeline.Outcome) timeline.Outcome {
 	if limit := h.run.plan.Load.Timeout; o.Latency >= limit && limit > 0 {
 		o.Latency, o.Class, o.Proven, o.Blocking = limit, timeline.Timeout, false, false
 	}
-	o.Service = o.Latency
+	o.Service = max(o.Latency-o.Wait, 0)
 	return o
+}
+
+// pool are an arm's connections, or the streams on them: the times at which those
+// that were taken are free again, in a heap. One of size 0 has no limit.
+type pool struct {
+	size  int
+	until []time.Duration
+}
+
+// wait is how long a request that is due then waits for a connection.
+func (p *pool) wait(due time.Duration) time.Duration {
+	if p.size == 0 || len(p.until) < p.size {
+		return 0
+	}
+	return max(0, p.until[0]-due)
+}
+
+// take occupies the first connection to be free.
+func (p *pool) take(from, length time.Duration) {
+	switch {
+	case p.size == 0 || length == 0:
+	case len(p.until) < p.size:
+		heap.Push(p, from+length)
+	default:
+		p.until[0] = from + length
+		heap.Fix(p, 0)
+	}
+}
+
+func (p *pool) Len() int           { return len(p.until) }
+func (p *pool) Less(i, j int) bool { return p.until[i] < p.until[j] }
+func (p *pool) Swap(i, j int)      { p.until[i], p.until[j] = p.until[j], p.until[i] }
+func (p *pool) Push(x any)         { p.until = append(p.until, x.(time.Duration)) }
+
+// Pop implements heap.Interface; no connection is ever closed.
+func (p *pool) Pop() any {
+	last := p.until[len(p.until)-1]
+	p.until = p.until[:len(p.until)-1]
+	return last
 }
 
 // data is what the gates would be judged by.

@@ -74,7 +74,13 @@ type SystemForecast struct {
 	AllWaiting  float64 `json:"all_waiting"`   // the same if every request waited for the upstream
 	Connections int     `json:"connections"`   // size of its pool
 	Limited     bool    `json:"limited_pool"`  // by load.connections
+	Streams     int     `json:"streams"`       // requests that its pool can have under way at once
+	Queued      int64   `json:"queued"`        // requests that find every connection busy, at least
+	Lost        int64   `json:"lost"`          // of them, those that wait for longer than the timeout
+	Overloaded  bool    `json:"overloaded"`    // more are under way than a limited pool has room for: requests queue without end
 	Known       bool    `json:"upstream_seen"` // whether an upstream of ours is behind it
+
+	queue string // what a limited pool makes of it; "" where it has room
 }
 
 // GateForecast is the outlook on one gate.
@@ -138,7 +144,7 @@ func (f *Forecast) Worst() Outlook {
 // Warnings are what whoever runs the plan all the same must know beforehand, a
 // line each: what can't pass, what can't be decided, and what says little.
 func (f *Forecast) Warnings() []string {
-	lines := slices.Concat(f.warnings(Impossible, false), f.warnings(Undecided, false))
+	lines := slices.Concat(f.overloads(), f.warnings(Impossible, false), f.warnings(Undecided, false))
 	for _, g := range f.Gates {
 		if g.Unforeseen() {
 			lines = append(lines, fmt.Sprintf("gate %s may stay undecided: %s", g.Gate, g.short))
@@ -154,7 +160,17 @@ func (f *GateForecast) Unforeseen() bool { return f.Of != "" && f.Sample == nil 
 // Notes are those of the warnings that change how a run's figures are read, and
 // that nothing else in the result says.
 func (f *Forecast) Notes() []string {
-	return slices.Concat(f.warnings(Impossible, true), f.warnings(Given, true))
+	return slices.Concat(f.overloads(), f.warnings(Impossible, true), f.warnings(Given, true))
+}
+
+// overloads says which systems' connections can't carry what they are offered.
+func (f *Forecast) overloads() (lines []string) {
+	for i := range f.Systems {
+		if s := &f.Systems[i]; s.Overloaded {
+			lines = append(lines, s.Name+": "+s.queue)
+		}
+	}
+	return lines
 }
 
 // warnings are those of one outlook; with news, only those that the result
@@ -231,7 +247,7 @@ func (h *rehearsal) system(i int) SystemForecast {
 	f := SystemForecast{
 		Name: a.system.Name, Kind: string(a.system.Kind), Share: a.system.Share, Rate: r.offered(a.system.Name),
 		Warmup: a.warmup, Steady: a.first, Requests: d.Requests, Known: r.plan.Upstream != nil,
-		Connections: r.connections(a.system), Limited: r.plan.Load.Connections > 0,
+		Connections: r.connections(a.system), Limited: r.plan.Load.Connections > 0, Streams: r.streams(a.system),
 	}
 	if !h.complete {
 		f.Steady = int64(math.Round(f.Rate * s.steady.Seconds()))
@@ -245,15 +261,18 @@ func (h *rehearsal) system(i int) SystemForecast {
 	// Few targets are first for ever, so these are carried on by nobody.
 	f.First, f.Coalesced = d.First, d.Coalesced
 	f.Expired, f.Rewritten, f.Refreshed, f.Uncacheable = whole(d.Expired), whole(d.Rewritten), whole(d.Refreshed), whole(d.Uncacheable)
-	if d.Requests > 0 {
-		f.Waiting = float64(d.waiting(false)) / float64(d.Requests)
-		ordinary := float64(d.waiting(true)) / float64(d.Requests)
+	f.Queued, f.Lost = whole(d.Queued), whole(d.Lost)
+	if sent := d.Requests - d.Lost; sent > 0 {
+		f.Waiting = float64(d.waiting(false)) / float64(sent)
+		ordinary := float64(d.waiting(true)) / float64(sent)
 		f.AllWaiting = f.Rate * h.thinking.mean.Seconds()
 		f.UnderWay = ordinary * f.AllWaiting
+		f.Overloaded = f.Limited && f.UnderWay > float64(f.Streams)
+		f.queue = h.queue(&f, ordinary)
 	}
 	if d.Reads > 0 {
-		f.MaxHit = 1 - float64(d.Fetched)/float64(d.Reads)
-		f.OrdinaryHit = 1 - float64(d.First+d.Uncacheable+d.Expired+d.Rewritten+d.Refreshed)/float64(d.Reads)
+		f.MaxHit = 1 - float64(d.Fetched+d.LostReads)/float64(d.Reads)
+		f.OrdinaryHit = 1 - float64(d.First+d.Uncacheable+d.Expired+d.Rewritten+d.Refreshed+d.LostReads)/float64(d.Reads)
 	}
 	return f
 }

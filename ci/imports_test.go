@@ -64,6 +64,7 @@ var harnessOrder = [][]string{
 	{"harness/gate"},
 	{"harness/recording"},
 	{"harness/load", "harness/environment", "harness/probe", "harness/rollout"},
+	{"harness/forecast"}, // what a plan comes to, which a run keeps to: it runs nothing itself
 	{"harness"},
 	{"harness/cli"},
 	{"harness/cmd/phasegate"},

@@ -7,16 +7,13 @@ import (
 	"strings"
 	"time"
 
+	"phasegate/harness/forecast"
 	"phasegate/harness/gate"
 	"phasegate/harness/load"
 	"phasegate/harness/probe"
 	"phasegate/harness/scenario"
 	"phasegate/harness/stat"
 )
-
-// sequentialTime bounds each half of the sequential stage: a system without a
-// cache would otherwise take minutes for what should be hits.
-const sequentialTime = 20 * time.Second
 
 // sequential is the stage behind the improvement metrics: one client in a
 // closed loop, straight to the upstream and then for one warm key through the
@@ -81,14 +78,14 @@ func (r *run) sequential(ctx context.Context) error {
 
 // timed asks one arm n times for a target that it was asked for before.
 func (r *run) timed(ctx context.Context, arm string, n int, target string) ([]load.Turn, error) {
-	bounded, cancel := context.WithTimeout(ctx, sequentialTime)
+	bounded, cancel := context.WithTimeout(ctx, forecast.SequentialTime)
 	defer cancel()
 	turns, err := r.generator.Sequential(bounded, r.armIndex(arm), n, target)
 	if err != nil && bounded.Err() == nil {
 		return nil, fmt.Errorf("the sequential stage on the %s system: %w", arm, err)
 	}
 	if len(turns) == 0 {
-		return nil, fmt.Errorf("the sequential stage on the %s system got no answer within %s", arm, sequentialTime)
+		return nil, fmt.Errorf("the sequential stage on the %s system got no answer within %s", arm, forecast.SequentialTime)
 	}
 	return turns, ctx.Err()
 }

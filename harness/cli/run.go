@@ -10,6 +10,7 @@ import (
 
 	"phasegate/harness"
 	"phasegate/harness/environment"
+	"phasegate/harness/forecast"
 	"phasegate/harness/scenario"
 	"phasegate/reports"
 	"phasegate/reports/result"
@@ -99,7 +100,7 @@ func (c *runCommand) choice() choice {
 // conclude writes the reports of a run, prints its verdicts, and turns them
 // into an exit code.
 func conclude(ctx context.Context, std Streams, out string, res *result.Result, runErr error) error {
-	var input *harness.InputError
+	var input *forecast.InputError
 	if errors.As(runErr, &input) {
 		return &failure{exitUsage, input, ""}
 	}

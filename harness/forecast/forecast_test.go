@@ -1,4 +1,4 @@
-package harness
+package forecast
 
 import (
 	"io/fs"
@@ -32,14 +32,14 @@ func compile(t *testing.T, src string, set ...string) *scenario.Plan {
 
 func forecast(t *testing.T, plan *scenario.Plan, others ...*scenario.Plan) *Forecast {
 	t.Helper()
-	f, err := NewForecast(plan, others...)
+	f, err := New(plan, others...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return f
 }
 
-func (f *Forecast) gate(t *testing.T, text string) *GateForecast {
+func (f *Forecast) gate(t *testing.T, text string) *Gate {
 	t.Helper()
 	for i := range f.Gates {
 		if f.Gates[i].Gate == text {
@@ -328,7 +328,7 @@ func TestForecastOfALog(t *testing.T) {
 	if n := len(f.Notes()); n != 1 || len(f.Warnings()) < 1 {
 		t.Errorf("notes %q, warnings %q", f.Notes(), f.Warnings())
 	}
-	if _, err := NewForecast(compile(t, small, "load.keys={access_log: "+path+".none}")); err == nil || !strings.Contains(err.Error(), "none") {
+	if _, err := New(compile(t, small, "load.keys={access_log: "+path+".none}")); err == nil || !strings.Contains(err.Error(), "none") {
 		t.Errorf("a log that isn't there: %v", err)
 	}
 }

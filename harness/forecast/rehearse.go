@@ -1,4 +1,4 @@
-package harness
+package forecast
 
 import (
 	"container/heap"
@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"gonum.org/v1/gonum/stat/distuv"
@@ -41,7 +42,7 @@ const maxRehearsed = 4_000_000
 // The upstream's latencies are spread evenly over its distribution, so that
 // shares of them are exact; the mock upstream draws from the same one.
 type rehearsal struct {
-	run       *run // with its log and stages; nothing of it runs
+	schedule  *Schedule
 	recorder  *timeline.Recorder
 	arms      []rehearsed
 	thinking  thinking
@@ -99,26 +100,25 @@ type copyOf struct {
 }
 
 // rehearse goes through the plan's schedule, but for what comes after the first
-// most requests. The error is an [InputError]
-// where a file that the scenario names can't be used.
+// most requests. The error is an [InputError] where a file that the scenario
+// names can't be used.
 func rehearse(plan *scenario.Plan, most uint64) (*rehearsal, error) {
-	h := &rehearsal{run: &run{record: newRecord(plan, head{})}}
-	if err := h.run.openRecording(); err != nil {
+	schedule, err := NewSchedule(plan)
+	if err != nil {
 		return nil, err
 	}
-	stages := h.run.stages
+	h := &rehearsal{schedule: schedule}
 	sequence := plan.Load
 	sequence.Protocols = nil // what is asked for doesn't depend on them, and addresses have none here
 	config := load.Config{
-		Load: sequence, Recording: h.run.recorded, Length: stages.end(stages.looks), Warmup: stages.warmup, Seed: plan.Seed,
+		Load: sequence, Recording: schedule.Recorded, Length: schedule.End(schedule.Looks), Warmup: schedule.Warmup, Seed: plan.Seed,
 	}
-	if h.run.recorded != nil {
-		config.Catalog = h.run.recorded.Catalog()
+	if schedule.Recorded != nil {
+		config.Catalog = schedule.Recorded.Catalog()
 	}
 	var policy wire.Policy
 	var names []string
 	if u := plan.Upstream; u != nil {
-		var err error
 		if policy, err = wire.ParsePolicy(u.CacheControl); err != nil {
 			return nil, &InputError{fmt.Errorf("upstream.cache_control: %w", err)}
 		}
@@ -131,12 +131,11 @@ func rehearse(plan *scenario.Plan, most uint64) (*rehearsal, error) {
 		config.Arms = append(config.Arms, load.Arm{Name: s.Name, Share: s.Share, Connections: 1, URL: &url.URL{Scheme: "http", Host: "127.0.0.1:1"}})
 		a := rehearsed{system: s, policy: policy, copies: map[string]*copyOf{}}
 		if plan.Load.Connections > 0 {
-			a.pool.size = h.run.streams(s)
+			a.pool.size = schedule.streams(s)
 		}
 		h.arms = append(h.arms, a)
 		names = append(names, s.Name)
 	}
-	var err error
 	h.recorder, err = timeline.New(timeline.Config{Interval: Interval, Systems: names, Over: gate.Thresholds(plan.Gates, plan.Triggers)})
 	if err != nil {
 		return nil, fmt.Errorf("set up the timeline: %w", err)
@@ -146,7 +145,7 @@ func rehearse(plan *scenario.Plan, most uint64) (*rehearsal, error) {
 		return nil, fmt.Errorf("set up the load: %w", err)
 	}
 	defer generator.Close()
-	if i := h.run.armIndex(scenario.New); i >= 0 && plan.Prewarm.Top > 0 {
+	if i := slices.IndexFunc(plan.Systems, func(s scenario.System) bool { return s.Name == scenario.New }); i >= 0 && plan.Prewarm.Top > 0 {
 		for _, target := range generator.Popular(plan.Prewarm.Top) {
 			h.arms[i].copies[target] = &copyOf{}
 		}
@@ -157,12 +156,12 @@ func rehearse(plan *scenario.Plan, most uint64) (*rehearsal, error) {
 
 // walk goes through the sequence in order.
 func (h *rehearsal) walk(generator *load.Generator, catalog wire.Catalog, most uint64) {
-	s := h.run.stages
+	s := h.schedule
 	read := time.Duration(0) // up to when the ledgers are read
 	ledgers := func(until time.Duration) {
 		for ; read <= until; read += Interval {
 			for i := range h.arms {
-				if h.run.plan.Upstream != nil {
+				if h.schedule.Plan.Upstream != nil {
 					h.recorder.Ledger(i, read, h.arms[i].ledger)
 				}
 			}
@@ -172,7 +171,7 @@ func (h *rehearsal) walk(generator *load.Generator, catalog wire.Catalog, most u
 	for ; h.positions < most; h.positions++ {
 		req, ok := generator.At(h.positions)
 		if !ok {
-			h.complete = !h.run.plan.Load.Max // a closed loop has no schedule to look at
+			h.complete = !h.schedule.Plan.Load.Max // a closed loop has no schedule to look at
 			break
 		}
 		ledgers(req.Due)
@@ -180,11 +179,11 @@ func (h *rehearsal) walk(generator *load.Generator, catalog wire.Catalog, most u
 		a := &h.arms[req.Arm]
 		var none demand
 		count := &none
-		if req.Due < s.warmup {
+		if req.Due < s.Warmup {
 			a.warmup++
 		} else {
 			count = &a.steady
-			if req.Due < s.end(1) {
+			if req.Due < s.End(1) {
 				a.first++
 			}
 		}
@@ -196,20 +195,20 @@ func (h *rehearsal) walk(generator *load.Generator, catalog wire.Catalog, most u
 		h.recorder.Record(req.Arm, h.answer(a, req, status, count))
 	}
 	if h.complete {
-		ledgers(s.end(s.looks))
+		ledgers(s.End(s.Looks))
 	}
 }
 
 // answer is what becomes of a request in the best case.
 func (h *rehearsal) answer(a *rehearsed, req load.Request, status int, count *demand) timeline.Outcome {
-	o := timeline.Outcome{Due: req.Due, Proven: h.run.plan.Load.Verify}
+	o := timeline.Outcome{Due: req.Due, Proven: h.schedule.Plan.Load.Verify}
 	o.Cacheable = req.Method == http.MethodGet || req.Method == http.MethodHead
 	count.Requests++
 	queued := a.pool.wait(req.Due)
 	if queued > 0 {
 		count.Queued++
 	}
-	if limit := h.run.plan.Load.Timeout; limit > 0 && queued >= limit {
+	if limit := h.schedule.Plan.Load.Timeout; limit > 0 && queued >= limit {
 		if count.Lost++; o.Cacheable {
 			count.Reads++
 			count.LostReads++
@@ -244,7 +243,7 @@ func (h *rehearsal) answer(a *rehearsed, req load.Request, status int, count *de
 			c.written = true
 		}
 		wait()
-	case h.run.plan.Upstream == nil:
+	case h.schedule.Plan.Upstream == nil:
 		// Nobody knows what is behind it.
 	case a.system.Kind == scenario.KindDirect || !storable || fresh+grace == 0:
 		count.Uncacheable++
@@ -298,7 +297,7 @@ func (h *rehearsal) reuse(a *rehearsed, c *copyOf, now, fresh, grace time.Durati
 
 // ended applies the timeout: who waits longer gets no answer.
 func (h *rehearsal) ended(o timeline.Outcome) timeline.Outcome {
-	if limit := h.run.plan.Load.Timeout; o.Latency >= limit && limit > 0 {
+	if limit := h.schedule.Plan.Load.Timeout; o.Latency >= limit && limit > 0 {
 		o.Latency, o.Class, o.Proven, o.Blocking = limit, timeline.Timeout, false, false
 	}
 	o.Service = max(o.Latency-o.Wait, 0)
@@ -347,13 +346,13 @@ func (p *pool) Pop() any {
 // data is what the gates would be judged by.
 func (h *rehearsal) data(look int) gate.Data {
 	d := gate.Data{Windows: map[string]timeline.Window{}, Missing: map[string]map[string]string{}, Rate: map[string]float64{}}
-	end := h.run.stages.end(look)
+	end := h.schedule.End(look)
 	if !h.complete {
 		end = min(end, h.last.Truncate(Interval))
 	}
 	for i, a := range h.arms {
-		d.Windows[a.system.Name] = h.recorder.Window(i, h.run.stages.warmup, end)
-		d.Rate[a.system.Name] = h.run.offered(a.system.Name)
+		d.Windows[a.system.Name] = h.recorder.Window(i, h.schedule.Warmup, end)
+		d.Rate[a.system.Name] = h.schedule.Offered(a.system.Name)
 	}
 	return d
 }

@@ -80,7 +80,7 @@ func leak(rng *rand.Rand, bytes []float64, perHour, step float64) []float64 {
 
 func judgeMemory(t testing.TB, text string, bytes []float64) Judgement {
 	t.Helper()
-	return Judge(gateOn(t, text), Data{Windows: map[string]timeline.Window{scenario.New: growthWindow(bytes)}}, Look{})
+	return Judge(gateOn(t, text), Data{Windows: map[string]timeline.Window{scenario.New: growthWindow(bytes)}, Rate: map[string]float64{scenario.New: 120}}, Look{})
 }
 
 // A system whose memory grows exactly as fast as the gate allows may pass in

@@ -364,8 +364,11 @@ func TestURLBeforeFixedUpstream(t *testing.T) {
 func TestHTTP2ClosedLoop(t *testing.T) {
 	t.Parallel()
 	p := phasegate(t, "run", tiny, "--system", "direct", "--set", "load.protocol={http/1.1: 25%, h2: 75%}",
-		"--set", "load.rate=max", "--set", "load.connections=16")
+		"--set", "load.rate=max", "--set", "load.connections=16", "--set", "gates.4=client_http2_adoption > 99%", "--set", "gates.5=client_connection_reuse > 90%")
 	p.run(1)
+	p.want("client_http2_adoption", result.Fail, "requests")
+	p.want("client_connection_reuse", result.Pass, "")
+	phasegate(t, "verify", p.out).run(0)
 	p.want("p50_latency", result.Inconclusive, "coordinated omission")
 	p.want("error_rate", result.Pass, "")
 	load := p.result().Load

@@ -43,6 +43,8 @@ func (o *oracle) gate(g scenario.Gate) Gate {
 	switch {
 	case g.Metric.Source == scenario.FromSequential:
 		o.improvement(&f, g)
+	case g.Metric.Name == "client_http2_adoption" && !g.Holds(o.overHTTP2()) && (g.Op == scenario.Greater || g.Op == scenario.GreaterEqual):
+		f.say(Impossible, "load.protocol asks for HTTP/2 in %s of the requests", unit.Exact(o.overHTTP2(), "share"))
 	case need.Length > length:
 		f.say(Undecided, "such a slope can be told from none from %s on, and the steady state lasts %s%s", unit.Duration(need.Length.Seconds()),
 			unit.Duration(length.Seconds()), o.remedy(g.System, func(p *scenario.Plan) bool { return judged(p) >= need.Length }))
@@ -61,6 +63,16 @@ func (o *oracle) gate(g scenario.Gate) Gate {
 		o.feasible(&f, g)
 	}
 	return f
+}
+
+// overHTTP2 is the share of the requests that are to go over HTTP/2.
+func (o *oracle) overHTTP2() (share float64) {
+	for _, p := range o.h.schedule.Plan.Load.Protocols {
+		if p.Protocol != scenario.HTTP1 {
+			share += p.Share
+		}
+	}
+	return share
 }
 
 // decimal takes away what binary arithmetic leaves of 1 − 0.95.

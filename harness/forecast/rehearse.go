@@ -204,11 +204,11 @@ func (h *rehearsal) answer(a *rehearsed, req load.Request, status int, count *de
 	o := timeline.Outcome{Due: req.Due, Proven: h.schedule.Plan.Load.Verify}
 	o.Cacheable = req.Method == http.MethodGet || req.Method == http.MethodHead
 	count.Requests++
-	queued := a.pool.wait(req.Due)
+	limit, queued := h.schedule.Plan.Load.Timeout, a.pool.wait(req.Due)
 	if queued > 0 {
 		count.Queued++
 	}
-	if limit := h.schedule.Plan.Load.Timeout; limit > 0 && queued >= limit {
+	if limit > 0 && queued >= limit {
 		if count.Lost++; o.Cacheable {
 			count.Reads++
 			count.LostReads++
@@ -264,7 +264,11 @@ func (h *rehearsal) answer(a *rehearsed, req load.Request, status int, count *de
 		h.reuse(a, c, now, fresh, grace, count, fetch)
 	}
 	o.Wait, o.Latency = queued, queued+o.Service
-	a.pool.take(now, o.Service)
+	held := o.Service
+	if limit > 0 { // who waits longer hangs up
+		held = min(held, limit-queued)
+	}
+	a.pool.take(now, held)
 	return h.ended(o)
 }
 

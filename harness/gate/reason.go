@@ -54,7 +54,7 @@ func (c claim) changed(t tally, b bounds) string {
 		for _, count := range t.counts[from:ends[i]] {
 			k, n = k+count.K, n+count.N
 		}
-		level := formatShare(k / n)
+		level := formatShare(min(max(k/n, 0), 1)) // the ledger may count a second's reads in the next
 		if i > 0 {
 			level += fmt.Sprintf(" after %s", formatSeconds((c.window.Intervals[from].Start - c.window.From).Seconds()))
 		}

@@ -2,9 +2,11 @@ package ci
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -106,16 +108,33 @@ func TestRecordingsThatCantBeUsed(t *testing.T) {
 	if err := os.WriteFile(bad, []byte("\nhello\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range [][]string{
-		{bad + ":2: bad target: hello", "--set", "load.keys.targets=" + bad},
-		{bad + ":2: read the HAR file: invalid character", "--set", "load.keys.har=" + bad},
-		{bad + ":2: no [time]", "--set", "load.keys.access_log=" + bad},
-		{"no such file", "--raw", filepath.Join(bad+"-folder", "r.bin")},
+	scenario := filepath.Join(t.TempDir(), "scenario.yaml")
+	text, err := os.ReadFile(tiny)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = regexp.MustCompile(`(?m)^(  keys:).*`).ReplaceAll(text, []byte("$1 {targets: missing.txt}"))
+	if err := os.WriteFile(scenario, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	line := 1 + strings.Count(string(text[:strings.Index(string(text), "missing.txt")]), "\n")
+	for _, tt := range []struct {
+		begins, says string
+		args         []string
+	}{
+		{"--set load.keys.targets=" + bad + ": ", bad + ":2: bad target: hello", []string{"run", tiny, "--set", "load.keys.targets=" + bad}},
+		{"--set load.keys.har=" + bad + ": ", bad + ":2: read the HAR file: invalid character", []string{"run", tiny, "--set", "load.keys.har=" + bad}},
+		{"--set load.keys.access_log=" + bad + ": ", bad + ":2: no [time]", []string{"run", tiny, "--set", "load.keys.access_log=" + bad}},
+		{"--set load.keys.access_log=missing.log: ", "no such file", []string{"plan", tiny, "--set", "load.keys.access_log=missing.log"}},
+		{fmt.Sprintf("%s:%d:19: load.keys: ", scenario, line), "missing.txt: no such file", []string{"run", scenario}},
+		{fmt.Sprintf("%s:%d:19: load.keys: ", scenario, line), "missing.txt: no such file", []string{"plan", scenario}},
+		{"--set systems.new=", "systems.new.command: ", []string{"run", tiny, "--set", `systems.new={kind: command, command: [./missing, "{upstream}", "{listen}"]}`}},
+		{"", "--raw " + bad + "-folder", []string{"run", tiny, "--raw", filepath.Join(bad+"-folder", "r.bin")}},
 	} {
-		p := phasegate(t, append([]string{"run", tiny}, args[1:]...)...)
+		p := phasegate(t, tt.args...)
 		p.run(2)
-		if !strings.Contains(p.stderr.String(), args[0]) {
-			t.Errorf("%v: %s, want %q", args[1:], &p.stderr, args[0])
+		if got := p.stderr.String(); !strings.HasPrefix(got, tt.begins) || !strings.Contains(got, tt.says) {
+			t.Errorf("%v: %s, want %q and %q", tt.args, got, tt.begins, tt.says)
 		}
 	}
 }

@@ -11,10 +11,10 @@ import (
 	"time"
 
 	"phasegate/harness/environment"
+	"phasegate/harness/forecast"
 	"phasegate/harness/gate"
 	"phasegate/harness/load"
 	"phasegate/harness/probe"
-	"phasegate/harness/recording"
 	"phasegate/harness/scenario"
 	"phasegate/harness/timeline"
 	"phasegate/reports/result"
@@ -22,7 +22,7 @@ import (
 
 // Interval is how long one interval of the timeline lasts, and how often
 // resources, ledgers and triggers are looked at.
-const Interval = time.Second
+const Interval = forecast.Interval
 
 // Contained is the [Options.Upstream] of a run in containers.
 const Contained = "container"
@@ -54,9 +54,9 @@ type run struct {
 	opts     Options
 	evidence *evidence // where that is written
 
-	recorded  *recording.Recording // nil unless one is replayed
-	raw       *load.Raw            // nil unless asked for
-	before    time.Duration        // CPU time that this process had used
+	schedule  *forecast.Schedule
+	raw       *load.Raw     // nil unless asked for
+	before    time.Duration // CPU time that this process had used
 	env       *environment.Environment
 	arms      []load.Arm // in the plan's order, with their pools sized
 	recorder  *timeline.Recorder
@@ -122,13 +122,16 @@ func Run(ctx context.Context, plan *scenario.Plan, opts Options) (*result.Result
 
 // measure is the part of a run in which something is running.
 func (r *run) measure(ctx context.Context) error {
-	if err := r.openRecording(); err != nil {
+	var err error
+	if r.schedule, err = forecast.NewSchedule(r.plan); err != nil {
 		return err
 	}
+	for _, line := range r.schedule.Notices {
+		r.notice("%s", line)
+	}
 	if r.opts.Raw != "" {
-		var err error
 		if r.raw, err = load.CreateRaw(r.opts.Raw); err != nil {
-			return &InputError{err}
+			return &forecast.InputError{Err: err}
 		}
 	}
 	if err := r.start(ctx); err != nil {
@@ -148,43 +151,6 @@ func (r *run) measure(ctx context.Context) error {
 	}
 	return r.drills(ctx)
 }
-
-// openRecording reads what is to be replayed and fits the stages to it: a
-// recording that ends before the steady state would is judged whole, from its
-// first request on, since cutting a warm-up off would judge what is left of it.
-func (r *run) openRecording() error {
-	keys := r.plan.Load.Keys
-	recorded, err := recording.Read(keys)
-	if err != nil {
-		return &InputError{err}
-	}
-	if recorded == nil {
-		return nil
-	}
-	r.recorded = recorded
-	for _, line := range recorded.Notices() {
-		r.notice("%s", line)
-	}
-	if keys.Repeat {
-		return nil
-	}
-	switch length := load.Length(recorded, r.plan.Load, r.plan.Seed); {
-	case length < r.stages.end(1):
-		r.stages = stages{steady: length, looks: 1}
-		r.notice("the %s ends after %s: all of it is judged, without a warm-up, and the steady state of %s is not filled", recorded.Kind, round(length), r.plan.Steady)
-	case length < r.stages.end(r.stages.looks):
-		r.stages.looks = int((length - r.stages.warmup) / r.stages.steady)
-		r.notice("the %s ends after %s: it is long enough for %d of %d planned looks", recorded.Kind, round(length), r.stages.looks, 1+r.plan.Extensions)
-	}
-	return nil
-}
-
-// InputError says that a file named by the scenario can't be used: nothing was
-// started.
-type InputError struct{ Err error }
-
-func (e *InputError) Error() string { return e.Err.Error() }
-func (e *InputError) Unwrap() error { return e.Err }
 
 // start brings the environment up and builds the load on top of it.
 func (r *run) start(ctx context.Context) error {
@@ -206,11 +172,11 @@ func (r *run) start(ctx context.Context) error {
 
 	r.arms = r.sizeArms()
 	b := begun{
-		Warmup: r.stages.warmup, Steady: r.stages.steady, Looks: r.stages.looks,
+		Warmup: r.schedule.Warmup, Steady: r.schedule.Steady, Looks: r.schedule.Looks,
 		Systems: r.systems(), Ledger: env.Control() != nil, Source: r.source(),
 	}
-	if b.Replayed = r.recorded != nil; b.Replayed {
-		b.Skipped = int64(r.recorded.Malformed + r.recorded.Blank)
+	if b.Replayed = r.schedule.Recorded != nil; b.Replayed {
+		b.Skipped = int64(r.schedule.Recorded.Malformed + r.schedule.Recorded.Blank)
 	}
 	r.note(entry{Begun: &b})
 	if r.recorder, err = timeline.New(r.timeline()); err != nil {
@@ -238,8 +204,8 @@ func (r *run) start(ctx context.Context) error {
 	if r.plan.Upstream != nil {
 		config.Vary = r.plan.Upstream.Vary
 	}
-	if r.recorded != nil {
-		config.Recording, config.Catalog = r.recorded, r.recorded.Catalog()
+	if r.schedule.Recorded != nil {
+		config.Recording, config.Catalog = r.schedule.Recorded, r.schedule.Recorded.Catalog()
 		if control := env.Control(); control != nil {
 			if err := control.PutCatalog(ctx, config.Catalog); err != nil {
 				return fmt.Errorf("hand the recorded paths to the mock upstream: %w", err)
@@ -372,44 +338,9 @@ func (r *run) sizeArms() []load.Arm {
 	systems := r.env.Systems()
 	arms := make([]load.Arm, len(r.plan.Systems))
 	for i, s := range r.plan.Systems {
-		arms[i] = load.Arm{Name: s.Name, URL: systems[s.Name].URL, Share: s.Share, Connections: r.connections(s)}
+		arms[i] = load.Arm{Name: s.Name, URL: systems[s.Name].URL, Share: s.Share, Connections: r.schedule.Connections(s)}
 	}
 	return arms
-}
-
-// connections is the size of a system's pool: the scenario's, or by Little's
-// law from the rate it is offered and the upstream's latency.
-func (r *run) connections(s scenario.System) int {
-	if r.plan.Load.Connections > 0 {
-		return r.plan.Load.Connections
-	}
-	latency := r.plan.Load.Timeout
-	if r.plan.Upstream != nil {
-		latency = r.plan.Upstream.Latency.Typical()
-	}
-	return load.Connections(r.peak()*s.Share, latency)
-}
-
-// offered is what an arm is offered, in requests per second: the mean of a
-// recording replayed at its own pace and of a sine, else the highest of the
-// schedule.
-func (r *run) offered(name string) float64 {
-	total := r.peak()
-	if sine := r.plan.Load.Sine; sine != nil {
-		total = sine.Mean
-	}
-	if r.plan.Load.Keys.PaceLog {
-		total = float64(r.recorded.Requests()) / load.Length(r.recorded, r.plan.Load, r.plan.Seed).Seconds()
-	}
-	return total * r.plan.System(name).Share
-}
-
-// peak is the highest rate of all arms together, in requests per second.
-func (r *run) peak() float64 {
-	if r.plan.Load.Keys.PaceLog {
-		return load.Peak(r.recorded, r.plan.Load.Keys)
-	}
-	return r.plan.Load.Peak()
 }
 
 // source says in one line where the requests come from.
@@ -419,8 +350,8 @@ func (r *run) source() string {
 	if l.Poisson {
 		arrivals = ", Poisson arrivals"
 	}
-	if r.recorded != nil {
-		return fmt.Sprintf("%s %s: %d requests, %d distinct targets%s", r.recorded.Kind, r.recorded.Path, r.recorded.Requests(), r.recorded.Targets(), arrivals)
+	if r.schedule.Recorded != nil {
+		return fmt.Sprintf("%s %s: %d requests, %d distinct targets%s", r.schedule.Recorded.Kind, r.schedule.Recorded.Path, r.schedule.Recorded.Requests(), r.schedule.Recorded.Targets(), arrivals)
 	}
 	text := fmt.Sprintf("%s over %d keys", l.Keys.Distribution, l.Keys.Count)
 	if l.Keys.Distribution == scenario.Zipf {
@@ -438,5 +369,3 @@ func (r *run) source() string {
 	}
 	return text + arrivals
 }
-
-func round(d time.Duration) time.Duration { return d.Round(10 * time.Millisecond) }

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"math"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -93,45 +91,6 @@ func TestExitsAreGates(t *testing.T) {
 		r.conclude()
 		if r.res.Verdict != tt.want {
 			t.Errorf("%s: %s, want %s", tt.why, r.res.Verdict, tt.want)
-		}
-	}
-}
-
-func TestRecordingFitsTheStages(t *testing.T) {
-	t.Parallel()
-	line := `192.0.2.1 - - [17/May/2015:10:05:03 +0000] "GET /a HTTP/1.1" 200 100` + "\n"
-	path := filepath.Join(t.TempDir(), "access.log")
-	if err := os.WriteFile(path, []byte(strings.Repeat(line, 100)), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	for _, tt := range []struct {
-		why    string
-		rate   float64
-		repeat bool
-		want   stages
-	}{
-		{"a log that ends early is judged whole", 10, false, stages{steady: 10 * time.Second, looks: 1}},
-		{"one that ends between two looks is long enough for one", 1, false, stages{warmup: 5 * time.Second, steady: time.Minute, looks: 1}},
-		{"a longer one fills the stages", 0.5, false, stages{warmup: 5 * time.Second, steady: time.Minute, looks: 2}},
-		{"one that is repeated never ends", 10, true, stages{warmup: 5 * time.Second, steady: time.Minute, looks: 2}},
-	} {
-		plan := &scenario.Plan{
-			Warmup: 5 * time.Second, Steady: time.Minute, Extensions: 1,
-			Load: scenario.Load{Rate: []scenario.Segment{{From: tt.rate, To: tt.rate}}, Keys: scenario.Keys{AccessLog: path, Repeat: tt.repeat}},
-		}
-		e, err := newEvidence(t.TempDir(), nil, head{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		r := &run{record: newRecord(plan, head{}), evidence: e}
-		if err := r.openRecording(); err != nil {
-			t.Fatal(err)
-		}
-		if err := e.close(); err != nil {
-			t.Error(err)
-		}
-		if r.stages != tt.want {
-			t.Errorf("%s: %+v, want %+v", tt.why, r.stages, tt.want)
 		}
 	}
 }

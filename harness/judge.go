@@ -5,6 +5,7 @@ import (
 	"math"
 	"time"
 
+	"phasegate/harness/forecast"
 	"phasegate/harness/gate"
 	"phasegate/harness/scenario"
 	"phasegate/harness/timeline"
@@ -33,19 +34,10 @@ func (r *record) collect() {
 	}
 	r.data.Stolen = r.cpu.stolen(r.stages.warmup, r.until())
 	// While the load runs its quantiles aren't known; the longest lag is more.
-	r.data.LagP99 = &longest
+	r.data.LagP99, r.data.LagAtMost = &longest, true
 	if lag := r.report.SteadyLag; lag.Requests > 0 {
-		r.data.LagP99 = &lag.P99
+		r.data.LagP99, r.data.LagAtMost = &lag.P99, false
 	}
-}
-
-// closedLoop is why a run at the highest rate says nothing about latency.
-const closedLoop = "load.rate is max, a closed loop: no request is due at a time of its own, so a stall holds back the requests that would have shown it (coordinated omission), and the times measured are service times"
-
-// unscheduled reports whether a metric is of latency in a run without a
-// schedule to measure it from.
-func (r *record) unscheduled(m scenario.Metric) bool {
-	return r.plan.Load.Max && m.Source == scenario.FromGenerator && (m.Unit == scenario.Seconds || m.Name == "latency_improvement")
 }
 
 // until is where what is judged ends: with the last look taken, where a failure
@@ -80,8 +72,8 @@ func (r *record) missing(name string, w timeline.Window) map[string]string {
 		asked = append(asked, t.Metric)
 	}
 	for _, m := range asked {
-		if r.unscheduled(m) {
-			missing[m.Name] = closedLoop
+		if forecast.Unscheduled(r.plan, m) {
+			missing[m.Name] = forecast.ClosedLoop
 		}
 	}
 	if r.noSequence != "" {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"phasegate/harness/environment"
+	"phasegate/harness/forecast"
 	"phasegate/harness/gate"
 	"phasegate/harness/load"
 	"phasegate/harness/probe"
@@ -277,7 +278,7 @@ func (r *record) evaluate(at time.Duration) {
 		return // not armed yet, or nothing is due any more
 	}
 	for i, t := range r.plan.Triggers {
-		if r.unscheduled(t.Metric) {
+		if forecast.Unscheduled(r.plan, t.Metric) {
 			continue // told as unknown
 		}
 		arm := r.armIndex(t.System)
@@ -362,7 +363,8 @@ func (r *run) systems() []begunSystem {
 		s := r.env.Systems()[arm.Name]
 		b := begunSystem{
 			Name: arm.Name, Kind: string(s.Kind), URL: s.URL.String(), Command: s.Command,
-			Sampled: s.PID != 0 || s.Container != nil, Setup: setup(s.Setup), Rate: r.offered(arm.Name), Peak: r.peak() * arm.Share,
+			Sampled: s.PID != 0 || s.Container != nil, Setup: setup(s.Setup),
+			Rate: r.schedule.Offered(arm.Name), Peak: r.schedule.Peak() * arm.Share,
 		}
 		if s.LogFile != "" {
 			if rel, err := filepath.Rel(r.opts.Out, s.LogFile); err == nil {

@@ -3,19 +3,17 @@ package harness
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
+	"phasegate/harness/forecast"
 	"phasegate/harness/gate"
 	"phasegate/harness/load"
 	"phasegate/harness/probe"
 	"phasegate/harness/scenario"
 	"phasegate/harness/stat"
 )
-
-// sequentialTime bounds each half of the sequential stage: a system without a
-// cache would otherwise take minutes for what should be hits.
-const sequentialTime = 20 * time.Second
 
 // sequential is the stage behind the improvement metrics: one client in a
 // closed loop, straight to the upstream and then for one warm key through the
@@ -80,14 +78,14 @@ func (r *run) sequential(ctx context.Context) error {
 
 // timed asks one arm n times for a target that it was asked for before.
 func (r *run) timed(ctx context.Context, arm string, n int, target string) ([]load.Turn, error) {
-	bounded, cancel := context.WithTimeout(ctx, sequentialTime)
+	bounded, cancel := context.WithTimeout(ctx, forecast.SequentialTime)
 	defer cancel()
 	turns, err := r.generator.Sequential(bounded, r.armIndex(arm), n, target)
 	if err != nil && bounded.Err() == nil {
 		return nil, fmt.Errorf("the sequential stage on the %s system: %w", arm, err)
 	}
 	if len(turns) == 0 {
-		return nil, fmt.Errorf("the sequential stage on the %s system got no answer within %s", arm, sequentialTime)
+		return nil, fmt.Errorf("the sequential stage on the %s system got no answer within %s", arm, forecast.SequentialTime)
 	}
 	return turns, ctx.Err()
 }
@@ -106,6 +104,10 @@ func (r *run) reads(ctx context.Context) (uint64, error) {
 func (r *record) improvement(s *sequence) {
 	direct, hits := s.Direct, s.Hits
 	level := 1 - (1-r.plan.Confidence)/float64(r.stages.looks)
+	var took time.Duration
+	for _, t := range slices.Concat(direct, hits) {
+		took += t.Whole
+	}
 	measured := func(of func(load.Turn) time.Duration) (m gate.Measured, ok bool) {
 		pairs := func(turns []load.Turn) (pairs []stat.Pair) {
 			for _, t := range turns {
@@ -114,7 +116,7 @@ func (r *record) improvement(s *sequence) {
 			return pairs
 		}
 		e, ok := stat.Quotient(pairs(direct), pairs(hits), level)
-		m = gate.Measured{Value: &e.Value, Samples: int64(len(direct) + len(hits)), Stolen: s.Stolen}
+		m = gate.Measured{Value: &e.Value, Samples: int64(len(direct) + len(hits)), Took: took, Stolen: s.Stolen}
 		if e.Bounded {
 			m.Low, m.High = &e.Low, &e.High
 		}

@@ -11,6 +11,7 @@ import (
 
 	"phasegate/harness"
 	"phasegate/harness/compare"
+	"phasegate/harness/forecast"
 	"phasegate/harness/scenario"
 	"phasegate/reports"
 	"phasegate/reports/result"
@@ -223,7 +224,7 @@ func (c *compareCommand) repeat(plan *scenario.Plan) []string {
 // concludeComparison writes what a comparison comes to and turns it into an
 // exit code.
 func concludeComparison(ctx context.Context, std Streams, out string, res *result.Comparison, runErr error) error {
-	var input *harness.InputError
+	var input *forecast.InputError
 	if errors.As(runErr, &input) {
 		return &failure{exitUsage, input, ""}
 	}

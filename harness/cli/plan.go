@@ -10,7 +10,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"phasegate/harness"
+	"phasegate/harness/forecast"
 	"phasegate/harness/gate"
 	"phasegate/harness/scenario"
 	"phasegate/reports/unit"
@@ -41,9 +41,9 @@ func (c *planCommand) Run(std Streams) error {
 		encoder.SetEscapeHTML(false)
 		encoder.SetIndent("", "  ")
 		err = encoder.Encode(struct {
-			Outlook harness.Outlook `json:"outlook"`
-			Total   float64         `json:"total"` // seconds
-			*harness.Forecast
+			Outlook forecast.Outlook `json:"outlook"`
+			Total   float64          `json:"total"` // seconds
+			*forecast.Forecast
 		}{f.Worst(), f.Total(), f})
 	} else {
 		err = writePlan(std.Out, f)
@@ -52,9 +52,9 @@ func (c *planCommand) Run(std Streams) error {
 		return err
 	}
 	switch f.Worst() {
-	case harness.Impossible:
+	case forecast.Impossible:
 		return exit{exitFail}
-	case harness.Undecided:
+	case forecast.Undecided:
 		return exit{exitInconclusive}
 	}
 	return nil
@@ -76,7 +76,7 @@ func (c choice) open() (*scenario.Plan, error) {
 
 // forecast compiles the chosen profile and forecasts it. The other profiles
 // that the scenario has are looked at for advice.
-func (c choice) forecast() (*harness.Forecast, *scenario.Plan, error) {
+func (c choice) forecast() (*forecast.Forecast, *scenario.Plan, error) {
 	plan, err := c.open()
 	if err != nil {
 		return nil, nil, err
@@ -91,8 +91,8 @@ func (c choice) forecast() (*harness.Forecast, *scenario.Plan, error) {
 			others = append(others, p)
 		}
 	}
-	f, err := harness.NewForecast(plan, others...)
-	var input *harness.InputError
+	f, err := forecast.New(plan, others...)
+	var input *forecast.InputError
 	if errors.As(err, &input) {
 		return nil, nil, &failure{exitUsage, input, ""}
 	}
@@ -117,7 +117,7 @@ func forewarn(std Streams, plan *scenario.Plan, c choice) error {
 const lineWidth = 110
 
 // writePlan prints a forecast for people.
-func writePlan(out io.Writer, f *harness.Forecast) error {
+func writePlan(out io.Writer, f *forecast.Forecast) error {
 	w := bufio.NewWriter(out)
 	line := func(format string, args ...any) { fmt.Fprintf(w, format+"\n", args...) }
 	below := func(indent, text string) { w.WriteString(wrap(indent, text)) }
@@ -213,9 +213,9 @@ func writePlan(out io.Writer, f *harness.Forecast) error {
 				text += " for " + unit.Duration(t.For)
 			}
 			switch t.Outlook {
-			case harness.Impossible:
+			case forecast.Impossible:
 				text += ": fires for certain: " + t.Why
-			case harness.Given:
+			case forecast.Given:
 				text += ": can't fire: " + t.Why
 			default:
 				text += ": can fire"
@@ -237,15 +237,15 @@ func writePlan(out io.Writer, f *harness.Forecast) error {
 }
 
 // word is an outlook as a gate's line shows it.
-func word(o harness.Outlook) string {
-	return map[harness.Outlook]string{
-		harness.Open: "can be decided", harness.Given: "can hardly fail", harness.Undecided: "CAN'T BE DECIDED", harness.Impossible: "CAN'T PASS",
+func word(o forecast.Outlook) string {
+	return map[forecast.Outlook]string{
+		forecast.Open: "can be decided", forecast.Given: "can hardly fail", forecast.Undecided: "CAN'T BE DECIDED", forecast.Impossible: "CAN'T PASS",
 	}[o]
 }
 
 // conclusion is the plan in one line.
-func conclusion(f *harness.Forecast) string {
-	n, unknown := map[harness.Outlook]int{}, 0
+func conclusion(f *forecast.Forecast) string {
+	n, unknown := map[forecast.Outlook]int{}, 0
 	for _, g := range f.Gates {
 		n[g.Outlook]++
 		if g.Unforeseen() {
@@ -257,7 +257,7 @@ func conclusion(f *harness.Forecast) string {
 	}
 	fires := 0
 	for _, t := range f.Triggers {
-		if t.Outlook == harness.Impossible {
+		if t.Outlook == forecast.Impossible {
 			fires++
 		}
 	}
@@ -267,11 +267,20 @@ func conclusion(f *harness.Forecast) string {
 			parts = append(parts, what)
 		}
 	}
-	add(n[harness.Impossible], plural(n[harness.Impossible], "gate")+" can't pass")
+	add(n[forecast.Impossible], plural(n[forecast.Impossible], "gate")+" can't pass")
 	if add(fires-1, plural(fires, "trigger")+" fire for certain"); fires == 1 {
 		add(fires, "1 trigger fires for certain")
 	}
-	add(n[harness.Undecided], plural(n[harness.Undecided], "gate")+" can't be decided")
+	add(n[forecast.Undecided], plural(n[forecast.Undecided], "gate")+" can't be decided")
+	overloaded := 0
+	for _, s := range f.Systems {
+		if s.Overloaded {
+			overloaded++
+		}
+	}
+	if add(overloaded-1, plural(overloaded, "system")+" can't be sent the load"); overloaded == 1 {
+		add(overloaded, "1 system can't be sent the load: its connections are too few")
+	}
 	if len(parts) == 0 {
 		text := fmt.Sprintf("Fine: all %s can be decided, and can pass", plural(len(f.Gates), "gate"))
 		if unknown > 0 {

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 
 	"phasegate/harness"
 	"phasegate/harness/environment"
+	"phasegate/harness/forecast"
 	"phasegate/harness/scenario"
 	"phasegate/reports"
 	"phasegate/reports/result"
@@ -30,6 +32,9 @@ type runCommand struct {
 func (c *runCommand) Run(ctx context.Context, std Streams) error {
 	plan, err := c.choice().open()
 	if err != nil {
+		return err
+	}
+	if err := checkPrograms(plan); err != nil {
 		return err
 	}
 	if err := forewarn(std, plan, c.choice()); err != nil {
@@ -107,7 +112,7 @@ func (c *runCommand) choice() choice {
 // conclude writes the reports of a run, prints its verdicts, and turns them
 // into an exit code.
 func conclude(ctx context.Context, std Streams, out string, res *result.Result, runErr error) error {
-	var input *harness.InputError
+	var input *forecast.InputError
 	if errors.As(runErr, &input) {
 		return &failure{exitUsage, input, ""}
 	}
@@ -149,6 +154,20 @@ func openFolder(dir string) error {
 	}
 	probe.Close()
 	return os.Remove(probe.Name())
+}
+
+// checkPrograms looks for the programs that the scenario names, before anything
+// is started.
+func checkPrograms(plan *scenario.Plan) error {
+	for _, s := range plan.Systems {
+		if s.Kind != scenario.KindCommand {
+			continue
+		}
+		if _, err := exec.LookPath(s.Command[0]); err != nil {
+			return &failure{exitUsage, fmt.Errorf("%s: systems.%s.command: %w", s.CommandAt, s.Name, err), "Install the program, or name its path from here."}
+		}
+	}
+	return nil
 }
 
 func needsOptimizer(plan *scenario.Plan) bool {

@@ -133,6 +133,54 @@ func TestAdviceDecides(t *testing.T) {
 	}
 }
 
+// What the advice is worth if the run doesn't go on as it was, but as the system
+// is: whatever comes next is drawn anew. More than half of the runs decide, since
+// what was seen is as likely to be better than the truth as to be worse.
+func TestAdviceHolds(t *testing.T) {
+	t.Parallel()
+	const length, longest = 30, 4000
+	runs := min(runsPerRow(t, 60), 400)
+	for _, row := range calibrated {
+		g, rng := gateOn(t, row.gate), seeded("anew", row.gate)
+		var tried, decided int
+		for run := range runs {
+			level := []float64{0.5, 0.75, 1.5}[run%3]
+			d := simulated(rng, even(rng, length, length), level, row.bad, true)
+			j := Judge(g, d, Look{})
+			m := advised.FindStringSubmatch(j.Reason)
+			if j.Verdict != Inconclusive || m == nil {
+				continue
+			}
+			more, err := strconv.Atoi(strings.ReplaceAll(m[1], ",", ""))
+			again := int(math.Ceil(float64(more) / perSecond))
+			if err != nil || again > longest {
+				continue
+			}
+			tried++
+			next := simulated(rng, even(rng, again, again), level, row.bad, true)
+			if Judge(g, followedBy(d, next), Look{}).Verdict != Inconclusive {
+				decided++
+			}
+		}
+		t.Logf("%-26s advice: %d of %d inconclusive runs decide after it", row.gate, decided, tried)
+		if 2*decided < tried {
+			t.Errorf("%s: %d of %d runs decide after what was said", row.gate, decided, tried)
+		}
+	}
+}
+
+// followedBy is a run that goes on with another.
+func followedBy(d, next Data) Data {
+	long, length := Data{Windows: map[string]timeline.Window{}}, 0
+	for name, w := range d.Windows {
+		n := next.Windows[name]
+		w.Intervals = append(w.Intervals[:len(w.Intervals):len(w.Intervals)], n.Intervals...)
+		w.Resources = append(w.Resources[:len(w.Resources):len(w.Resources)], n.Resources...)
+		long.Windows[name], length = w, len(w.Intervals)
+	}
+	return upTo(long, length)
+}
+
 // goneOn is a run that goes on as it was, to so many intervals.
 func goneOn(d Data, intervals int) Data {
 	long := Data{Windows: map[string]timeline.Window{}}
@@ -163,6 +211,9 @@ func TestPower(t *testing.T) {
 	for _, row := range calibrated {
 		g := gateOn(t, row.gate)
 		for _, f := range tried {
+			if f.name == "one change" {
+				continue // whoever is good and then bad isn't to pass, as long as that is most of the run
+			}
 			rng := seeded("power", row.gate, f.name)
 			decided := 0
 			for _, length := range []int{10, 20, 30, 45, 65, 100, 150, 250, 400} {
@@ -186,5 +237,32 @@ func TestPower(t *testing.T) {
 				t.Errorf("%s, %s: 400 s don't show half of what is allowed", row.gate, f.name)
 			}
 		}
+	}
+}
+
+// How often a run fails that changed its level once, by how much it spent of
+// its allowance. Two levels that nine tenths of its intervals' variance come from
+// are told from chance within them: those rows fail as soon as their sum does.
+func TestChangePower(t *testing.T) {
+	t.Parallel()
+	const look = 65
+	runs := min(runsPerRow(t, 40), 400)
+	for _, row := range calibrated {
+		g, line := gateOn(t, row.gate), fmt.Sprintf("%-26s one change   fails at", row.gate)
+		for _, level := range []float64{1.2, 1.5, 2} {
+			rng, failures := seeded("change", row.gate, level), 0
+			for range runs {
+				if Judge(g, simulated(rng, change(rng, look, look), level, row.bad, false), Look{}).Verdict == Fail {
+					failures++
+				}
+			}
+			line += fmt.Sprintf("  %g×: %3d %%", level, 100*failures/runs)
+			// Where counting adds little to two levels.
+			plain := strings.HasPrefix(row.gate, "cache_hit") || strings.HasPrefix(row.gate, "mean") || strings.HasPrefix(row.gate, "cpu")
+			if plain && level > 1.2 && failures < runs*9/10 {
+				t.Errorf("%s: %d of %d runs fail that are %g times as bad as allowed", row.gate, failures, runs, level)
+			}
+		}
+		t.Log(line)
 	}
 }

@@ -8,6 +8,12 @@
 // metric that isn't offered, an empty sample and a division by nothing are
 // inconclusive, with the reason in words.
 //
+// A pass is a claim about what goes on, of which a run is a sample. A failure is
+// one about the run itself: a system that froze halfway may do so once in a
+// thousand runs, and has failed in this one. So where a run changed its level,
+// the bound by which shares, quantiles and means fail varies around its levels,
+// and the one by which they pass has the change in it.
+//
 // Everything here is a pure function of what it is given. Time and data are
 // arguments, so that a rule of five minutes is tested without a clock.
 package gate

@@ -112,11 +112,10 @@ func (c claim) sure(bad float64) float64 {
 	if c.Metric.Estimator != scenario.ByQuantile || !atMost(c.Op) || !(bad > 0) {
 		return 1
 	}
-	lag := c.lag()
-	if excuse(lag, "p99", c.data.Stolen, c.Threshold) == "" {
+	if excuse(c.lag(), c.lagOf(), c.data.Stolen, c.Threshold) == "" {
 		return 1
 	}
-	return min(1, float64(surelySlow(&c.window, limit(c.Condition)+lag, c.data.Stolen))/bad)
+	return min(1, float64(c.surelySlow())/bad)
 }
 
 // convict writes the judgement of a gate that has failed early: bound is the

@@ -41,6 +41,9 @@ type Data struct {
 	Cold map[string]Cold
 	// LagP99 is the 99th percentile of the schedule lag; nil where it is unknown.
 	LagP99 *time.Duration
+	// LagAtMost says that LagP99 is the longest lag instead: while a run goes on,
+	// and where every request found its connections busy, no other is known.
+	LagAtMost bool
 	// Stolen is the share of the machine's CPU time that went to other machines
 	// on its host while this was measured, 0 to 1.
 	Stolen float64
@@ -50,7 +53,8 @@ type Data struct {
 type Measured struct {
 	Value, Low, High *float64
 	Samples          int64
-	Stolen           float64 // as [Data].Stolen, while this was measured
+	Took             time.Duration // all of them together, for what more would take; 0 where that isn't known
+	Stolen           float64       // as [Data].Stolen, while this was measured
 }
 
 // Cold counts requests that were the first for their target.
@@ -249,16 +253,15 @@ func (c claim) blameMachine(j *Judgement) {
 		suspect = Pass
 	}
 	lag := c.lag()
-	why := excuse(lag, "p99", c.data.Stolen, c.Threshold)
+	why := excuse(lag, c.lagOf(), c.data.Stolen, c.Threshold)
 	if j.Verdict != suspect || why == "" {
 		return
 	}
 	if c.Metric.Estimator == scenario.ByQuantile && atMost(c.Op) {
-		at := limit(c.Condition) + lag
-		k, n := float64(surelySlow(&c.window, at, c.data.Stolen)), float64(c.window.Requests)
-		effect := stat.DesignEffect(c.overs().counts, c.failing)
+		k, n := float64(c.surelySlow()), float64(c.window.Requests)
+		effect, _ := stat.RunDesignEffect(c.overs().counts, c.failing)
 		if low := stat.ClusteredLower(k, n, effect, c.failing); low > 1-c.Metric.Quantile {
-			j.Reason += fmt.Sprintf("; %s, but %s surely took longer than %s from their own send", why, formatShare(k/n), formatSeconds(at.Seconds()))
+			j.Reason += fmt.Sprintf("; %s, but %s surely took longer than %s, whenever they were sent", why, formatShare(k/n), formatSeconds(c.Threshold))
 			return
 		}
 	}
@@ -275,6 +278,14 @@ func (c claim) lag() time.Duration {
 		return 0
 	}
 	return *c.data.LagP99
+}
+
+// lagOf says what [claim.lag] is.
+func (c claim) lagOf() string {
+	if c.data.LagAtMost {
+		return "at the longest"
+	}
+	return "p99"
 }
 
 func inconclusive(reason string) Judgement { return Judgement{Verdict: Inconclusive, Reason: reason} }
@@ -325,10 +336,23 @@ func excuse(lag time.Duration, of string, stolen, threshold float64) string {
 	case stolen > MaxStolen:
 		return fmt.Sprintf("the machine was starved: %s of its CPU time went to others on its host", formatShare(stolen))
 	case lag.Seconds() > threshold/10:
-		return fmt.Sprintf("the load generator was the bottleneck: it sent up to %s late (%s), which is more than a tenth of %s",
+		return fmt.Sprintf("the load generator was the bottleneck: it was up to %s late (%s) to get to a request, which is more than a tenth of %s",
 			formatSeconds(lag.Seconds()), of, formatSeconds(threshold))
 	}
 	return ""
+}
+
+// surelySlow counts requests that were too slow even if the load generator was
+// late. Those that stood in line for a connection waited for the system: they
+// count from when they were due, with the longest lag taken off twice, their own
+// and that of others, who then came together with them.
+func (c claim) surelySlow() int64 {
+	at := limit(c.Condition)
+	slow := surelySlow(&c.window, at+c.lag(), c.data.Stolen)
+	if c.data.Stolen > MaxStolen {
+		return slow
+	}
+	return max(slow, slower(c.window.Latency, at+2*max(c.window.MaxLag, c.lag())))
 }
 
 // surelySlow counts requests that took d or longer from their own send, or got

@@ -65,11 +65,26 @@ func TestJudge(t *testing.T) {
 		{"what is refused isn't hit either: 28 % refused and 30 % fetched leave 42 %", "cache_hit_ratio > 66%",
 			run{seconds: 20, rate: 100, outcome: mix(3, 0.28, failed(timeline.ServerError), hit()), reads: func(i int) bool { return i%10 < 3 }}, Fail,
 			[]string{"cache_hit_ratio is 4"}},
+		{"half of a run lost to a freeze: it was what it was", "cache_hit_ratio > 70%",
+			run{seconds: 20, rate: 100, outcome: first(1040, hit(), failed(timeline.Timeout)), reads: func(i int) bool { return i%20 == 0 && i < 1040 }}, Fail,
+			[]string{"cache_hit_ratio is 49.4 %", "it changed from 95 % to ", "after 10s, and is judged around these levels"}},
+		{"so it is with a failure that was mended", "cache_hit_ratio > 70%",
+			run{seconds: 60, rate: 100, outcome: between(2000, 4500, failed(timeline.Timeout), hit()), reads: func(i int) bool { return i%20 == 0 && (i < 2000 || i >= 4500) }}, Fail,
+			[]string{"cache_hit_ratio is 55.4 %", "it changed from 95 % to 0 % after 20s to 95 % after 45s"}},
+		{"and with one just below the limit, to the last request", "cache_hit_ratio > 70%",
+			run{seconds: 60, rate: 100, outcome: first(4100, hit(), failed(timeline.Timeout)), reads: func(int) bool { return false }}, Fail,
+			[]string{"cache_hit_ratio is 68.3 %"}},
+		{"a freeze within what is allowed isn't a pass: who knows what is next", "cache_hit_ratio > 70%",
+			run{seconds: 60, rate: 100, outcome: first(4500, hit(), failed(timeline.Timeout)), reads: func(int) bool { return false }}, Inconclusive, nil},
 		{"no ledger", "cache_hit_ratio > 70%", run{seconds: 20, rate: 100, outcome: always(hit())}, Inconclusive, []string{"ledger was not read"}},
 		{"writes only", "cache_hit_ratio > 70%",
 			run{seconds: 20, rate: 100, outcome: always(timeline.Outcome{Proven: true}), reads: tenth}, Inconclusive, []string{"no cacheable request"}},
 		{"upstream over HTTP/2", "http2_adoption > 80%", phase1(always(hit())), Pass, nil},
 		{"upstream connections are kept", "connection_reuse > 70%", phase1(always(hit())), Pass, nil},
+		{"the client's leg is a share of all requests", "client_http2_adoption > 90%", phase1(mix(8, 0.5, overHTTP2(), hit())), Fail, []string{"client_http2_adoption is ", "of 7,800 requests"}},
+		{"over HTTP/2 throughout", "client_http2_adoption > 99%", phase1(always(overHTTP2())), Pass, nil},
+		{"who gets no answer gets none over HTTP/2", "client_http2_adoption > 99%", phase1(mix(9, 0.9, overHTTP2(), failed(timeline.Transport))), Fail, nil},
+		{"a new connection now and then", "client_connection_reuse > 95%", phase1(mix(10, 0.99, overHTTP2(), hit())), Pass, nil},
 		{"no handshakes are no sample", "negotiation_success > 95%", phase1(always(hit())), Inconclusive, []string{"no TLS handshake"}},
 		{"a perfect cache leaves nothing to measure", "http2_adoption > 80%",
 			run{seconds: 20, rate: 100, outcome: always(hit()), reads: func(int) bool { return false }}, Inconclusive, []string{"no request reached the upstream"}},
@@ -99,6 +114,7 @@ func TestJudge(t *testing.T) {
 		{"on schedule", "throughput > 15/s", phase1(always(hit())), Pass, nil},
 		{"can't be above what was offered", "throughput > 200/s", phase1(always(hit())), Fail, []string{"throughput is 120/s, at most 120/s"}},
 		{"errors aren't throughput", "throughput > 100/s", phase1(mix(5, 0.5, failed(timeline.ServerError), hit())), Fail, nil},
+		{"nor is half of a run that froze", "throughput > 114/s", phase1(first(3900, hit(), failed(timeline.Timeout))), Fail, []string{"throughput is 60"}},
 		{"nothing finished is no throughput", "throughput > 1/s", run{seconds: 20, rate: 10, unfinished: 200}, Fail, nil},
 		{"a mean", "mean_latency < 20ms", phase1(mix(6, 0.02, miss(), hit())), Pass, nil},
 		{"a mean of misses", "mean_latency < 20ms", phase1(mix(6, 0.2, miss(), hit())), Fail, []string{"mean_latency is 9"}},
@@ -312,6 +328,9 @@ func TestLagBlamesTheGenerator(t *testing.T) {
 	sentLate := hit()
 	sentLate.Latency += 9 * ms // by its due time, though not by its own send
 	late := run{seconds: 20, rate: 100, outcome: mix(4, 0.31, sentLate, hit())}
+	queued := hit() // fast, once it has a connection
+	queued.Latency += time.Second
+	inLine := run{seconds: 20, rate: 100, outcome: always(queued)}
 	for _, tt := range []struct {
 		why     string
 		gate    string
@@ -322,6 +341,7 @@ func TestLagBlamesTheGenerator(t *testing.T) {
 		{"lag above a tenth of 10 ms may have done it", "p95_latency < 10ms", late, ptr(1100 * time.Microsecond), Inconclusive},
 		{"what takes longer than threshold and lag from its own send was slow by itself", "p95_latency < 10ms", slow, ptr(100 * ms), Fail},
 		{"lag as long as a miss may have done it all", "p95_latency < 10ms", slow, ptr(500 * ms), Inconclusive},
+		{"what stood in line for longer than lag and threshold was slow by itself", "p95_latency < 10ms", inLine, ptr(100 * ms), Fail},
 		{"a tenth is allowed", "p95_latency < 10ms", slow, ptr(ms), Fail},
 		{"unknown lag excuses nothing", "p95_latency < 10ms", slow, nil, Fail},
 		{"lag can't make latency look better", "p95_latency < 10ms", fast, ptr(time.Second), Pass},

@@ -96,6 +96,13 @@ func hit() timeline.Outcome {
 	return timeline.Outcome{Latency: 2 * ms, Service: 2 * ms, Cacheable: true, Proven: true, Claim: timeline.ClaimHit}
 }
 
+// overHTTP2 is a hit on a connection that was used before.
+func overHTTP2() timeline.Outcome {
+	o := hit()
+	o.HTTP2, o.Reused = true, true
+	return o
+}
+
 func miss() timeline.Outcome {
 	return timeline.Outcome{Latency: 464 * ms, Service: 464 * ms, Cacheable: true, Proven: true, Blocking: true, Claim: timeline.ClaimMiss}
 }
@@ -124,6 +131,16 @@ func mix(seed uint64, share float64, a, b timeline.Outcome) func(int) timeline.O
 func first(n int, a, b timeline.Outcome) func(int) timeline.Outcome {
 	return func(i int) timeline.Outcome {
 		if i < n {
+			return a
+		}
+		return b
+	}
+}
+
+// between answers the requests from one to another with a, the others with b.
+func between(from, to int, a, b timeline.Outcome) func(int) timeline.Outcome {
+	return func(i int) timeline.Outcome {
+		if i >= from && i < to {
 			return a
 		}
 		return b

@@ -44,6 +44,7 @@ func decide(c scenario.Condition, low, high float64) Verdict {
 type bounds struct {
 	low, high, effect float64
 	verdict           Verdict
+	changes           []int // intervals with which the run changed its level, if it failed in spite of that
 	more              int64 // of n, until it is decided …
 	decidable         bool  // … if that many are known
 }
@@ -58,9 +59,9 @@ func (c claim) judgeShare(t tally, limit float64) bounds {
 		bad, limit = t.complement(), 1-limit
 	}
 	effect := stat.DesignEffect(bad.counts, c.level)
-	effectFailing := effect
-	if c.failing != c.level {
-		effectFailing = stat.DesignEffect(bad.counts, c.failing)
+	effectFailing, changes := effect, []int(nil)
+	if bad.k > limit*bad.n || c.failing != c.level {
+		effectFailing, changes = stat.RunDesignEffect(bad.counts, c.failing)
 	}
 	low := stat.ClusteredLower(bad.k, bad.n, effectFailing, c.failing)
 	high := stat.ClusteredUpper(bad.k+bad.unknown, bad.n+bad.unknown, effect, c.level)
@@ -71,15 +72,16 @@ func (c claim) judgeShare(t tally, limit float64) bounds {
 	}
 	b.verdict = decide(scenario.Condition{Op: strict, Threshold: limit}, low, high)
 	if b.verdict == Inconclusive && limit > 0 && bad.k > limit*bad.n {
-		// The bounds above are on what goes on, of which a run is a sample; a run
-		// that goes over from good to bad says little of that. But the gate speaks
-		// of this very run: that it has spent more than its allowance can't be
-		// chance, however its seconds differ, if the watch's own test says so.
+		// A run that went over from good to bad and back more often than its levels
+		// can be told has still failed, if the watch's own test says that it has
+		// spent more than its allowance, however its seconds differ.
 		if spent, whole := bad.bySecond(), limit*(bad.n+bad.unknown); stat.AnytimeBeyond(spent, len(spent), whole, c.failing) {
 			b.verdict = Fail
 			low = stat.AnytimeLower(spent, len(spent), c.failing) / (bad.n + bad.unknown)
 			b.low = low
 		}
+	} else if b.verdict == Fail {
+		b.effect, b.changes = effectFailing, changes
 	}
 	if b.verdict == Inconclusive && bad.unknown == 0 {
 		if k := min(bad.k, bad.n); k < limit*bad.n {
@@ -106,11 +108,11 @@ func (c claim) share() Judgement {
 	switch {
 	case b.verdict == Pass:
 	case b.verdict == Fail && atMost(c.Op):
-		j.Reason = fmt.Sprintf("%s is %s, at least %s at %s confidence; %s",
-			c.Metric.Name, seen, formatShare(b.low), formatShare(c.failing), c.asks())
+		j.Reason = fmt.Sprintf("%s is %s, at least %s at %s confidence%s; %s",
+			c.Metric.Name, seen, formatShare(b.low), formatShare(c.failing), c.changed(t, b), c.asks())
 	case b.verdict == Fail:
-		j.Reason = fmt.Sprintf("%s is %s, at most %s at %s confidence; %s",
-			c.Metric.Name, seen, formatShare(b.high), formatShare(c.failing), c.asks())
+		j.Reason = fmt.Sprintf("%s is %s, at most %s at %s confidence%s; %s",
+			c.Metric.Name, seen, formatShare(b.high), formatShare(c.failing), c.changed(t, b), c.asks())
 		if first := c.cold.share(); c.Metric.Name == "cache_hit_ratio" && !c.Holds(1-first) {
 			j.Reason += fmt.Sprintf("; %s of the requests were the first for their target, so a cold cache can't hit more than %s", formatShare(first), formatShare(1-first))
 		}
@@ -154,8 +156,8 @@ func (c claim) quantile() Judgement {
 		confidence = c.failing
 	}
 	var r strings.Builder
-	fmt.Fprintf(&r, "p%s is %s: %s of %s requests took %s (%s to %s at %s confidence%s)", c.percentile(), formatSeconds(v),
-		formatShare(t.share()), formatCount(t.n), c.tooLong(), formatShare(b.low), formatShare(b.high), formatShare(confidence), clustered(t.n, b.effect))
+	fmt.Fprintf(&r, "p%s is %s: %s of %s requests took %s (%s to %s at %s confidence%s)%s", c.percentile(), formatSeconds(v),
+		formatShare(t.share()), formatCount(t.n), c.tooLong(), formatShare(b.low), formatShare(b.high), formatShare(confidence), clustered(t.n, b.effect), c.changed(t, b))
 	if w.Proven > 0 && w.Blocking > 0 {
 		fmt.Fprintf(&r, "; %s of %s requests waited for the upstream (%s on average)",
 			formatShare(float64(w.Blocking)/float64(w.Requests)), formatCount(t.n), formatSeconds(w.BlockingSum/float64(w.Blocking)))
@@ -233,17 +235,25 @@ func (c claim) mean() Judgement {
 		return inconclusive(c.Metric.Name + " would be a division by zero")
 	}
 	j := Judgement{Value: &e.Value, Samples: s.samples, Verdict: Inconclusive}
-	if !e.Bounded {
-		have := s.intervals()
+	run, _ := s.run(c.level)
+	switch have := s.intervals(); {
+	case run.Bounded && decide(c.Condition, run.Low, run.High) == Fail:
+		j.Low, j.High, j.Verdict = &run.Low, &run.High, Fail
+	case e.Bounded:
+		j.Low, j.High = &e.Low, &e.High
+		j.Verdict = decide(c.Condition, e.Low, e.High)
+	case have < stat.MinIntervals:
 		j.Reason = fmt.Sprintf("%s is %s; a bound needs at least %d intervals with a sample, and there are %d",
 			c.Metric.Name, c.format(e.Value), stat.MinIntervals, have)
-		if each := c.window.Seconds / float64(len(c.window.Intervals)); have < stat.MinIntervals && c.rate > 0 && each > 0 {
+		if each := c.window.Seconds / float64(len(c.window.Intervals)); c.rate > 0 && each > 0 {
 			j.Reason += "; " + c.needMore(math.Ceil(c.rate*each*float64(stat.MinIntervals-have)))
 		}
 		return j
+	default:
+		j.Reason = fmt.Sprintf("%s is %s, and its intervals vary too much to bound it; twice as many bound it better: %s",
+			c.Metric.Name, c.format(e.Value), c.needMore(float64(c.window.Requests)))
+		return j
 	}
-	j.Low, j.High = &e.Low, &e.High
-	j.Verdict = decide(c.Condition, e.Low, e.High)
 	if j.Verdict == Pass && s.unknown > 0 {
 		j.Verdict = Inconclusive
 		j.Reason = fmt.Sprintf("%s requests have not finished", formatCount(float64(s.unknown)))
@@ -327,7 +337,7 @@ func judgeMeasured(c scenario.Condition, v Measured, level float64) Judgement {
 	}
 	cl := claim{Condition: c, level: level, failing: level}
 	if low == nil || high == nil || math.IsNaN(*low) || math.IsNaN(*high) {
-		j.Reason = fmt.Sprintf("%s is %s, from %s samples, too few to bound it", c.Metric.Name, cl.format(*v.Value), formatCount(float64(v.Samples)))
+		j.Reason = fmt.Sprintf("%s is %s, from %s samples, too few to bound it; need %d on either side", c.Metric.Name, cl.format(*v.Value), formatCount(float64(v.Samples)), stat.MinIntervals)
 		return j
 	}
 	j.Verdict = decide(c, *low, *high)
@@ -344,7 +354,12 @@ func judgeMeasured(c scenario.Condition, v Measured, level float64) Judgement {
 		return j
 	}
 	cl.explainBounds(&j, func(factor float64) string {
-		return fmt.Sprintf("need %s more samples", formatCount(math.Ceil(float64(v.Samples)*(factor*factor-1))))
+		more := factor*factor - 1
+		text := fmt.Sprintf("need %s more samples", formatCount(max(math.Ceil(float64(v.Samples)*more), 1)))
+		if v.Took > 0 {
+			text += fmt.Sprintf(" (about %s more of both)", formatLong(v.Took.Seconds()*more))
+		}
+		return text
 	})
 	return j
 }

@@ -85,6 +85,12 @@ func tallyOf(m scenario.Metric, w *timeline.Window) (t tally, missing string) {
 	case "availability":
 		t = of(ofRequests, func(c *counts, _ *ledger) (k, n int64) { return c.Usable(), c.Requests })
 		t.unknown = float64(w.Pending())
+	case "client_http2_adoption":
+		t = of(ofRequests, func(c *counts, _ *ledger) (k, n int64) { return c.ClientHTTP2, c.Requests })
+		t.unknown = float64(w.Pending())
+	case "client_connection_reuse":
+		t = of(ofRequests, func(c *counts, _ *ledger) (k, n int64) { return c.ClientReused, c.Requests })
+		t.unknown = float64(w.Pending())
 	case "cache_hit_ratio":
 		// Every upstream read is a miss, and so is every request whose answer
 		// doesn't prove where it came from: a system that answers nothing
@@ -171,6 +177,14 @@ func (s series) estimate(level float64) (stat.Estimate, bool) {
 		return stat.Quotient(s.pairs, s.by, level)
 	}
 	return stat.Ratio(s.pairs, level)
+}
+
+// run bounds what the run was, for a claim to fail by.
+func (s series) run(level float64) (stat.Estimate, bool) {
+	if s.by != nil {
+		return stat.RunQuotient(s.pairs, s.by, level)
+	}
+	return stat.RunRatio(s.pairs, level)
 }
 
 // seriesOf collects a metric that is a mean, by interval.

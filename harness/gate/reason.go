@@ -42,6 +42,27 @@ func clustered(n, effect float64) string {
 	return fmt.Sprintf(", counted as %s independent ones", formatCount(math.Floor(n/effect)))
 }
 
+// changed says when a run changed its level, and from what to what.
+func (c claim) changed(t tally, b bounds) string {
+	if len(b.changes) == 0 {
+		return ""
+	}
+	var shares []string
+	ends := append(b.changes[:len(b.changes):len(b.changes)], len(t.counts))
+	for from, i := 0, 0; i < len(ends); from, i = ends[i], i+1 {
+		var k, n float64
+		for _, count := range t.counts[from:ends[i]] {
+			k, n = k+count.K, n+count.N
+		}
+		level := formatShare(min(max(k/n, 0), 1)) // the ledger may count a second's reads in the next
+		if i > 0 {
+			level += fmt.Sprintf(" after %s", formatSeconds((c.window.Intervals[from].Start - c.window.From).Seconds()))
+		}
+		shares = append(shares, level)
+	}
+	return "; it changed from " + strings.Join(shares, " to ") + ", and is judged around these levels"
+}
+
 // undecided says what would decide a share.
 func (c claim) undecided(t tally, b bounds) string {
 	switch {

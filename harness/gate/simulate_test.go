@@ -35,6 +35,7 @@ var families = []family{
 	{name: "drift up", series: drift(1)},
 	{name: "drift down", series: drift(-1)},
 	{name: "slow wave", series: wave},
+	{name: "one change", series: change},
 }
 
 func even(_ *rand.Rand, length, _ int) []float64 {
@@ -108,6 +109,25 @@ func wave(rng *rand.Rand, length, look int) []float64 {
 	phase := 2 * math.Pi * rng.Float64()
 	for i := range f {
 		f[i] = 1 + 0.5*math.Sin(phase+2*math.Pi*float64(i)/float64(look))
+	}
+	return f
+}
+
+// change goes over from one level to a higher one, or from that to the lower, once
+// in a look and back in the next: every look's mean is 1. The lower one is next to
+// nothing, so that a change explains nearly all of a run, and lasts for a tenth to
+// three quarters of a look, so that no share is above 1.
+func change(rng *rand.Rand, length, look int) []float64 {
+	f := make([]float64, length)
+	at := look/10 + rng.IntN(look*3/4-look/10)
+	low := 0.1 * rng.Float64()
+	high := (float64(look) - low*float64(at)) / float64(look-at)
+	down := rng.IntN(2)
+	for i := range f {
+		f[i] = low
+		if in := i % look; i/look%2 == down && in >= at || i/look%2 != down && in < look-at {
+			f[i] = high
+		}
 	}
 	return f
 }

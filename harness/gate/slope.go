@@ -133,7 +133,7 @@ func (c claim) slope() Judgement {
 			if !ok {
 				return "so close to the threshold, no run of a sensible length decides it"
 			}
-			return "need " + formatLong((d - f.span).Seconds()) + " more at the present slope and noise"
+			return "need " + c.needTime(d-f.span) + " more at the present slope and noise"
 		})
 	}
 	if j.Verdict != Pass {
@@ -152,14 +152,23 @@ func (c claim) tooShort(f memoryFit) string {
 	text := "memory was sampled for " + sampled
 	limit := math.Abs(c.Threshold)
 	if limit == 0 || !f.Slope.Bounded {
-		return fmt.Sprintf("%s, and a slope can be bounded from %s on; need %s more", text, formatLong(leastSpan.Seconds()), formatLong((leastSpan - f.span).Seconds()))
+		return fmt.Sprintf("%s, and a slope can be bounded from %s on; need %s more", text, formatLong(leastSpan.Seconds()), c.needTime(leastSpan-f.span))
 	}
 	d, ok := f.until(f.detectable, limit)
 	if !ok {
 		return fmt.Sprintf("%s; a slope of %s is lost in the present noise whatever the length", text, c.format(limit))
 	}
 	return fmt.Sprintf("%s; a slope of %s can be told from none after about %s at the present noise; need about %s more",
-		text, c.format(limit), formatLong(d.Seconds()), formatLong((d - f.span).Seconds()))
+		text, c.format(limit), formatLong(d.Seconds()), c.needTime(d-f.span))
+}
+
+// needTime is a time, and the requests that fall due in it.
+func (c claim) needTime(d time.Duration) string {
+	text := formatLong(d.Seconds())
+	if c.rate > 0 {
+		text += fmt.Sprintf(" (%s requests at %s)", formatCount(math.Ceil(d.Seconds()*c.rate)), formatUnit(scenario.PerSecond, c.rate))
+	}
+	return text
 }
 
 // slowing points out growth that is coming to its end: it counts as what it is,

@@ -80,7 +80,7 @@ func leak(rng *rand.Rand, bytes []float64, perHour, step float64) []float64 {
 
 func judgeMemory(t testing.TB, text string, bytes []float64) Judgement {
 	t.Helper()
-	return Judge(gateOn(t, text), Data{Windows: map[string]timeline.Window{scenario.New: growthWindow(bytes)}}, Look{})
+	return Judge(gateOn(t, text), Data{Windows: map[string]timeline.Window{scenario.New: growthWindow(bytes)}, Rate: map[string]float64{scenario.New: 120}}, Look{})
 }
 
 // A system whose memory grows exactly as fast as the gate allows may pass in
@@ -248,11 +248,11 @@ func TestGrowthReasons(t *testing.T) {
 		{"not even a blatant leak: a collection may be due", "memory_growth_rate < 10MB/hour", leak(rng, noise(rng, 120), 1e9, 0), Inconclusive, []string{"sampled for 120 s;", "need about"}},
 		{"in ten minutes, 10 MB/hour are less than a huge page", "memory_growth_rate < 10MB/hour", make([]float64, 600), Inconclusive,
 			[]string{"between -12.6 MB/hour and 12.6 MB/hour", "told from none after about 13 min"}},
-		{"a limit of 0 has no slope to be told from none", "memory_growth_rate <= 0MB/hour", make([]float64, 60), Inconclusive, []string{"can be bounded from 5 min on", "need 4 min more"}},
+		{"a limit of 0 has no slope to be told from none", "memory_growth_rate <= 0MB/hour", make([]float64, 60), Inconclusive, []string{"can be bounded from 5 min on", "need 4 min"}},
 		{"a cache that fills up is growth, and named", "memory_growth_rate < 10MB/hour", filling(400), Fail, []string{"in the first half", "a cache that fills up does so", "prewarm"}},
 		{"one that filled up at once is no line, and no pass", "memory_growth_rate < 10MB/hour", filling(100), Inconclusive, []string{"in the first half", "prewarm"}},
 		{"growth that goes on isn't excused", "memory_growth_rate < 10MB/hour", leak(rng, noise(rng, 1200), 100e6, 0), Fail, []string{"memory_growth_rate is ", "at least"}},
-		{"near the limit", "memory_growth_rate < 10MB/hour", leak(rng, make([]float64, 3600), 9e6, 0), Inconclusive, []string{"more at the present slope and noise"}},
+		{"near the limit", "memory_growth_rate < 10MB/hour", leak(rng, make([]float64, 3600), 9e6, 0), Inconclusive, []string{" requests at 120/s) more at the present slope and noise"}},
 	} {
 		j := judgeMemory(t, tt.gate, tt.bytes)
 		if j.Verdict != tt.verdict {

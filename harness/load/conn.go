@@ -232,7 +232,7 @@ func (c *conn) receive(method string) (*answer, error) {
 	}
 	h := &c.header
 	a := &c.answer
-	*a = answer{status: h.StatusCode(), declared: -1, protocol: wireHTTP11}
+	*a = answer{status: h.StatusCode(), declared: -1, protocol: wireHTTP11, reused: c.answered > 0}
 	if string(h.Protocol()) == "HTTP/1.0" {
 		a.protocol = wireHTTP10
 	}

@@ -106,6 +106,7 @@ func (s *side) answerTo(x *exchange, j job, a *answer, target []byte, when time.
 	}, a)
 	x.Class, x.why, x.version, x.earlier = f.class, f.why, f.version, f.earlier
 	x.Stale, x.Blocking, x.Proven = f.stale, f.blocking, f.proven
+	x.HTTP2, x.Reused = a.protocol == wireH2 || a.protocol == wireH2C, a.reused
 	if x.Cacheable {
 		x.Claim = claimOf(h)
 		if f.proven && !f.blocking && f.class == timeline.OK {

@@ -120,9 +120,8 @@ func (c *http2Conn) perform(ctx context.Context, j job) (x exchange, again bool)
 		return x, !isTimeout(err) && ctx.Err() == nil && c.untouched(j, x.sent, err)
 	}
 	x.sent = true
-	c.served.Store(true)
 	h := answerFields(response.Header)
-	a := &answer{status: response.StatusCode, declared: -1, protocol: c.protocol}
+	a := &answer{status: response.StatusCode, declared: -1, protocol: c.protocol, reused: c.served.Swap(true)}
 	if c.arm.verify {
 		a.proof = readProof(h)
 		a.part = readPart(a.status, h)

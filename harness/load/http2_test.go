@@ -53,7 +53,8 @@ func TestProtocolMixOverTLS(t *testing.T) {
 	load := smallLoad()
 	load.Writes = scenario.Writes{Share: 0.2, Method: "PUT", Path: "/items/{key}"}
 	load.Protocols = []scenario.ProtocolShare{{Protocol: scenario.HTTP1, Share: 0.25}, {Protocol: scenario.H2, Share: 0.75}}
-	g := generator(t, Config{Arms: []Arm{oneArm(t, raw)}, Load: load, Length: time.Second, TLS: trust, Seed: 7})
+	sink := &memory{}
+	g := generator(t, Config{Arms: []Arm{oneArm(t, raw)}, Load: load, Length: time.Second, TLS: trust, Seed: 7, Sink: sink})
 	if err := g.Prewarm(t.Context(), 0, scenario.Prewarm{Top: 10, Concurrency: 2}, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -86,6 +87,19 @@ func TestProtocolMixOverTLS(t *testing.T) {
 	if len(a.Protocols) != 2 || a.Protocols[0].Requests != uint64(want[scenario.HTTP1]) || a.Protocols[1].Protocol != "h2" ||
 		a.Protocols[1].Requests != uint64(want[scenario.H2]) || a.Protocols[1].Connections == 0 {
 		t.Errorf("spoken was %+v, due were %v", a.Protocols, want)
+	}
+	// Each outcome says it too: all but the first answer of a connection reuse it.
+	var http2, reused int
+	for _, o := range sink.outcomes {
+		if o.HTTP2 {
+			http2++
+		}
+		if o.Reused {
+			reused++
+		}
+	}
+	if http2 != want[scenario.H2] || reused != 200-int(a.Connections) {
+		t.Errorf("%d answers over HTTP/2 and %d on a connection that was used before; %d were due, on %d connections", http2, reused, want[scenario.H2], a.Connections)
 	}
 }
 

@@ -19,6 +19,7 @@ const ageResolution = time.Second
 // answer is a complete response, its body already summed up and gone.
 type answer struct {
 	protocol wireProtocol
+	reused   bool // its connection had brought an answer before
 	status   int
 	length   int64 // of the body as received
 	declared int64 // what a HEAD's Content-Length says; −1 if nothing

@@ -82,6 +82,7 @@ func (c *compiler) recorded(v *value, kind string) Keys {
 		AccessLog: read(v, "access_log", ""),
 		HAR:       read(v, "har", ""),
 		Targets:   read(v, "targets", ""),
+		FileAt:    v.get(kind).at.String(),
 		PaceLog:   read(v, "pace", "rate") == "log",
 		Speed:     read(v, "speed", 1.0),
 		// Vegeta goes round its targets, too; a log is what happened, once.

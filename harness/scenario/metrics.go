@@ -14,7 +14,7 @@ const (
 	whyTraces     = "this version collects no traces"
 	whyLogs       = "this version collects no logs"
 	whySecurity   = "this version runs no security checks"
-	whyClientLeg  = "what was spoken on the client's leg, and over how many connections, is in the report, and this version judges none of it"
+	whyHandshakes = "this version counts a failed handshake with a system as a transport error of the request behind it, and no others"
 	whyRollback   = "this version evaluates triggers and doesn't act on them"
 	whyFaults     = "this version doesn't time how faults are detected"
 	whyBusiness   = "this version has no model of costs and users"
@@ -80,9 +80,11 @@ var catalogue = []Metric{
 
 	nowhere("rollback_time", Seconds, ByTime, whyRollback, "trigger firing to the last response from the new system after the switch"),
 	nowhere("detection_time", Seconds, ByTime, whyFaults, "fault start to trigger firing"),
-	nowhere("client_http2_adoption", Share, ByShare, whyClientLeg, "share of requests to the system over HTTP/2"),
-	nowhere("client_connection_reuse", Share, ByShare, whyClientLeg, "share of requests to the system on a connection that was used before"),
-	nowhere("client_negotiation_success", Share, ByShare, whyClientLeg, "share of TLS handshakes with the system that ended in a protocol both sides offer"),
+	{Name: "client_http2_adoption", Unit: Share, Estimator: ByShare, Source: FromGenerator,
+		Help: "share of requests to the system that were answered over HTTP/2"},
+	{Name: "client_connection_reuse", Unit: Share, Estimator: ByShare, Source: FromGenerator,
+		Help: "share of requests to the system that were answered on a connection which had brought an answer before"},
+	nowhere("client_negotiation_success", Share, ByShare, whyHandshakes, "share of TLS handshakes with the system that ended in a protocol both sides offer"),
 	nowhere("dashboard_uptime", Share, ByShare, whyDashboards, "share of probes that found every dashboard answering"),
 	nowhere("alert_response", Seconds, ByTime, whyAlerts, "alert condition met to notice received"),
 	nowhere("trace_completeness", Share, ByShare, whyTraces, "share of requests with a complete trace"),

@@ -118,7 +118,8 @@ type System struct {
 	// Command is the argument vector of a KindCommand before substitution of
 	// {listen}, {upstream}, {upstream_tls}, {ca} and {admin}; it holds {listen}.
 	// Of a KindContainer it is what follows the entry point, nil for the image's own.
-	Command []string
+	Command   []string
+	CommandAt string // where its program is written, like ConfigAt
 	// Image or Dockerfile is what a KindContainer runs; Env is added to its
 	// environment after the same substitution, and Port is where it listens (0
 	// for 8080).
@@ -277,6 +278,7 @@ type Keys struct {
 	AccessLog string  // file, plain or .gz, as the next two; at most one is set
 	Targets   string  // in vegeta's JSON or HTTP format
 	HAR       string  // of a browser
+	FileAt    string  // where the one that is set is written: "FILE:LINE:COL", or the flag of the command line
 	PaceLog   bool    // due times from the file instead of Load.Rate …
 	Speed     float64 // … that many times as fast (1 is the file's own pace)
 	Repeat    bool    // start over at the file's end

@@ -25,26 +25,49 @@ type Count struct{ K, N float64 }
 // nothing about clustering: the effect is then 1. That is the assumption that
 // a zero-failure sample size makes too.
 func DesignEffect(counts []Count, confidence float64) float64 {
+	residuals, _, independent := deviations(counts, confidence)
+	if residuals == nil {
+		return 1
+	}
+	return max(1, longRunVariance(residuals, confidence)/independent)
+}
+
+// RunDesignEffect is [DesignEffect] for a bound by which a claim fails, which is
+// one about this very run: a run that changed its level varies around its levels
+// (see [aroundLevels]). changes are the indices of the counts with which a new
+// one begins; none where the effect is that of [DesignEffect].
+func RunDesignEffect(counts []Count, confidence float64) (effect float64, changes []int) {
+	residuals, index, independent := deviations(counts, confidence)
+	if residuals == nil {
+		return 1, nil
+	}
+	residuals, changes = aroundLevels(residuals)
+	for i, at := range changes {
+		changes[i] = index[at]
+	}
+	return max(1, longRunVariance(residuals, confidence)/independent), changes
+}
+
+// deviations are the residuals of the intervals with a sample, their indices,
+// and the variance that their sum would have if requests were independent; nil
+// where they say nothing about clustering.
+func deviations(counts []Count, confidence float64) (residuals []float64, index []int, independent float64) {
 	var k, n float64
-	m := 0
-	for _, c := range counts {
+	for i, c := range counts {
 		k += c.K
 		n += c.N
 		if c.K != 0 || c.N != 0 {
-			m++
+			index = append(index, i)
 		}
 	}
-	if m < 10 || !(k >= 2) || !(n-k >= 2) || !(confidence > 0.5 && confidence < 1) {
-		return 1
+	if len(index) < 10 || !(k >= 2) || !(n-k >= 2) || !(confidence > 0.5 && confidence < 1) {
+		return nil, nil, 0
 	}
 	p := k / n
-	residuals := make([]float64, 0, m)
-	for _, c := range counts {
-		if c.K != 0 || c.N != 0 {
-			residuals = append(residuals, c.K-p*c.N)
-		}
+	for _, i := range index {
+		residuals = append(residuals, counts[i].K-p*counts[i].N)
 	}
-	return max(1, longRunVariance(residuals, confidence)/(n*p*(1-p)))
+	return residuals, index, n * p * (1 - p)
 }
 
 // ClusteredUpper is [Upper] for a sample with the given design effect. Failures

@@ -14,6 +14,7 @@
 //     proportions with small expected number of positive counts, Survey Methodology 24 (1998)
 //   - Hahn & Meeker, Statistical Intervals (1991), section 5.2
 //   - Meketon & Schmeiser, Overlapping batch means: something for nothing?, Winter Simulation Conference (1984)
+//   - Scott & Knott, A cluster analysis method for grouping means in the analysis of variance, Biometrics 30 (1974)
 //   - Kendall, Note on bias in the estimation of autocorrelation; Marriott & Pope, Bias in the estimation of autocorrelations, Biometrika 41 (1954)
 //   - Waudby-Smith & Ramdas, Estimating means of bounded random variables by betting, JRSS B 86 (2024);
 //     Howard, Ramdas, McAuliffe & Sekhon, Time-uniform, nonparametric, nonasymptotic confidence sequences, Annals of Statistics 49 (2021)

@@ -40,6 +40,17 @@ const MinIntervals = 10
 // ok is false if ΣDen isn't positive. With fewer than [MinIntervals] that have
 // a denominator there are no bounds.
 func Ratio(series []Pair, confidence float64) (e Estimate, ok bool) {
+	return ratio(series, confidence, nil)
+}
+
+// RunRatio is [Ratio] with bounds for a claim to fail by, which is one about this
+// very run: one that changed its level varies around its levels (see
+// [RunDesignEffect]).
+func RunRatio(series []Pair, confidence float64) (e Estimate, ok bool) {
+	return ratio(series, confidence, aroundLevels)
+}
+
+func ratio(series []Pair, confidence float64, levels func([]float64) ([]float64, []int)) (e Estimate, ok bool) {
 	var sum Pair
 	filled := make([]Pair, 0, len(series))
 	lowest, highest := math.Inf(1), math.Inf(-1)
@@ -62,6 +73,9 @@ func Ratio(series []Pair, confidence float64) (e Estimate, ok bool) {
 	residuals := make([]float64, len(filled))
 	for i, p := range filled {
 		residuals[i] = p.Num - value*p.Den
+	}
+	if levels != nil {
+		residuals, _ = levels(residuals)
 	}
 	off := distuv.UnitNormal.Quantile(confidence) * math.Sqrt(longRunVariance(residuals, confidence)) / sum.Den
 	low, high := value-skewed(off, (highest-value)/2), value+skewed(off, (value-lowest)/2)
@@ -87,8 +101,17 @@ func skewed(off, distance float64) float64 {
 // than the truth where a disturbance hits both at once. There are no bounds
 // where one of the arms has none, or its lower one isn't positive.
 func Quotient(a, b []Pair, confidence float64) (e Estimate, ok bool) {
-	num, ok1 := Ratio(a, confidence)
-	den, ok2 := Ratio(b, confidence)
+	return quotient(a, b, confidence, Ratio)
+}
+
+// RunQuotient is [Quotient] with bounds for a claim to fail by, of [RunRatio].
+func RunQuotient(a, b []Pair, confidence float64) (e Estimate, ok bool) {
+	return quotient(a, b, confidence, RunRatio)
+}
+
+func quotient(a, b []Pair, confidence float64, ratio func([]Pair, float64) (Estimate, bool)) (e Estimate, ok bool) {
+	num, ok1 := ratio(a, confidence)
+	den, ok2 := ratio(b, confidence)
 	value := num.Value / den.Value
 	if !ok1 || !ok2 || math.IsNaN(value) || math.IsInf(value, 0) {
 		return Estimate{}, false

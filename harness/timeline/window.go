@@ -34,6 +34,10 @@ type Counts struct {
 	ClaimMiss int64 `json:"claim_miss,omitempty"` // … or that it didn't
 	Beyond    int64 `json:"beyond,omitempty"`     // took longer than Longest
 
+	// The client's leg, as it was on the wire.
+	ClientHTTP2  int64 `json:"client_http2,omitempty"`  // answered over HTTP/2
+	ClientReused int64 `json:"client_reused,omitempty"` // answered on a connection that had brought an answer before
+
 	// Sums in seconds, and the longest ones exactly.
 	LatencySum  float64       `json:"latency_sum,omitempty"`
 	ServiceSum  float64       `json:"service_sum,omitempty"`
@@ -91,6 +95,12 @@ func (c *Counts) record(o Outcome) {
 	if o.WrongAge {
 		c.WrongAge++
 	}
+	if o.HTTP2 {
+		c.ClientHTTP2++
+	}
+	if o.Reused {
+		c.ClientReused++
+	}
 	switch o.Claim {
 	case ClaimHit:
 		c.ClaimHit++
@@ -125,6 +135,8 @@ func (c *Counts) add(d *Counts) {
 	c.Truncated += d.Truncated
 	c.Stale += d.Stale
 	c.WrongAge += d.WrongAge
+	c.ClientHTTP2 += d.ClientHTTP2
+	c.ClientReused += d.ClientReused
 	c.ClaimHit += d.ClaimHit
 	c.ClaimMiss += d.ClaimMiss
 	c.Beyond += d.Beyond

@@ -1,4 +1,4 @@
-package harness
+package forecast
 
 import (
 	"io/fs"
@@ -32,14 +32,14 @@ func compile(t *testing.T, src string, set ...string) *scenario.Plan {
 
 func forecast(t *testing.T, plan *scenario.Plan, others ...*scenario.Plan) *Forecast {
 	t.Helper()
-	f, err := NewForecast(plan, others...)
+	f, err := New(plan, others...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return f
 }
 
-func (f *Forecast) gate(t *testing.T, text string) *GateForecast {
+func (f *Forecast) gate(t *testing.T, text string) *Gate {
 	t.Helper()
 	for i := range f.Gates {
 		if f.Gates[i].Gate == text {
@@ -161,6 +161,7 @@ func TestOutlooks(t *testing.T) {
 		{"next to nothing", nil, "throughput > 15/s", Given, "15.0 % of the 100.0/s offered must succeed"},
 		{"a mean needs intervals", []string{"profiles.quick.steady=5s"}, "throughput > 15/s", Undecided, "10 intervals"},
 		{"a slope needs time", nil, "memory_growth_rate < 10MB/hour", Undecided, "profile full (1 h) is long enough"},
+		{"what isn't asked for isn't adopted", []string{"load.protocol={http/1.1: 50%, h2c: 50%}", "systems.new={kind: direct}"}, "client_http2_adoption > 80%", Impossible, "asks for HTTP/2 in 50 %"},
 		{"nobody's process", []string{"systems.new={kind: direct}"}, "memory <= 100MB", Undecided, "no system to sample"},
 		{"not by this version", nil, "dashboard_uptime > 99%", Undecided, "no dashboards"},
 		{"no handshake on a clear-text port", nil, "negotiation_success > 95%", Undecided, "no TLS handshake"},
@@ -328,7 +329,7 @@ func TestForecastOfALog(t *testing.T) {
 	if n := len(f.Notes()); n != 1 || len(f.Warnings()) < 1 {
 		t.Errorf("notes %q, warnings %q", f.Notes(), f.Warnings())
 	}
-	if _, err := NewForecast(compile(t, small, "load.keys={access_log: "+path+".none}")); err == nil || !strings.Contains(err.Error(), "none") {
+	if _, err := New(compile(t, small, "load.keys={access_log: "+path+".none}")); err == nil || !strings.Contains(err.Error(), "none") {
 		t.Errorf("a log that isn't there: %v", err)
 	}
 }
@@ -348,16 +349,43 @@ func TestForecastOfARealLog(t *testing.T) {
 	}
 }
 
-// A pool that is too small for its waiting requests queues without end.
+// A pool that is too small for its waiting requests queues without end, and the
+// gates are judged with that queue.
 func TestForecastOfLimitedConnections(t *testing.T) {
 	t.Parallel()
-	limited := forecast(t, compile(t, small, "systems.new={kind: direct}", "load.connections=10"))
-	enough := forecast(t, compile(t, small, "systems.new={kind: direct}", "load.connections=40"))
-	if !strings.Contains(strings.Join(limited.Joint, "\n"), "need 40 connections (Little's law), and load.connections allows 10") {
+	gates := "gates=[error_rate < 5%, p95_latency < 1s, throughput > 80/s, wrong_responses <= 0]"
+	limited := forecast(t, compile(t, small, "systems.new={kind: direct}", "load.connections=10", gates))
+	enough := forecast(t, compile(t, small, "systems.new={kind: direct}", "load.connections=40", gates))
+	// 100/s of 0.4 s each: 10 connections carry 25/s, and 75 of 100 wait for ever.
+	const want = "100.0/s × 100 % that wait × 400 ms make 40 requests under way at once (Little's law), and load.connections has room for 10: requests queue without end"
+	joint := strings.Join(limited.Joint, "\n")
+	if !strings.Contains(joint, want) || !strings.Contains(joint, "it would take 60 connections, or at most 25.0/s") {
 		t.Errorf("%q", limited.Joint)
 	}
-	if len(enough.Joint) != 0 {
-		t.Errorf("%q", enough.Joint)
+	if !strings.Contains(strings.Join(limited.Warnings(), "\n"), want) {
+		t.Errorf("%q", limited.Warnings())
+	}
+	for _, gate := range []string{"error_rate < 5%", "p95_latency < 1s", "throughput > 80/s"} {
+		if g := limited.gate(t, gate); g.Outlook != Impossible || !strings.Contains(strings.Join(g.Why, "\n"), want) {
+			t.Errorf("%s: %s %q", gate, g.Outlook, g.Why)
+		}
+	}
+	// The line soon lasts for as long as the timeout: whoever gets a connection
+	// then hangs up before the answer, and only the first few are in time.
+	if s := limited.Systems[0]; !s.Overloaded || s.Queued != s.Requests {
+		t.Errorf("%d of %d stand in line", s.Queued, s.Requests)
+	}
+	if g := limited.gate(t, "throughput > 80/s"); !strings.Contains(g.Why[0], "allow is 7.") {
+		t.Errorf("%q", g.Why)
+	}
+	if len(enough.Joint) != 0 || enough.Systems[0].Queued != 0 || enough.gate(t, "p95_latency < 1s").Outlook == Impossible {
+		t.Errorf("%+v %q", enough.Systems[0], enough.Joint)
+	}
+	// A cache that is warm has room, and so have streams.
+	for _, sets := range [][]string{{"load.connections=10"}, {"systems.new={kind: direct}", "load.protocol=h2c", "load.connections=10"}} {
+		if f := forecast(t, compile(t, small, append(sets, gates)...)); f.Systems[0].Overloaded || f.gate(t, "p95_latency < 1s").Outlook == Impossible {
+			t.Errorf("%v: %+v", sets, f.Systems[0])
+		}
 	}
 }
 

@@ -1,4 +1,4 @@
-package harness
+package forecast
 
 import (
 	"fmt"
@@ -13,7 +13,7 @@ import (
 )
 
 // say adds a sentence and keeps the worse outlook.
-func (f *GateForecast) say(o Outlook, format string, args ...any) {
+func (f *Gate) say(o Outlook, format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	f.Why = append(f.Why, text)
 	rank := map[Outlook]int{Open: 0, Given: 1, Undecided: 2, Impossible: 3}
@@ -23,15 +23,15 @@ func (f *GateForecast) say(o Outlook, format string, args ...any) {
 }
 
 // gate is the outlook on one gate.
-func (o *oracle) gate(g scenario.Gate) GateForecast {
-	need := gate.NeedOf(g, o.h.run.look(o.f.Looks))
-	f := GateForecast{Gate: g.Text, System: g.System, Outlook: Open, Why: []string{}}
+func (o *oracle) gate(g scenario.Gate) Gate {
+	need := gate.NeedOf(g, o.h.schedule.look(o.f.Looks))
+	f := Gate{Gate: g.Text, System: g.System, Outlook: Open, Why: []string{}}
 	if why := o.notOffered(g.Metric, g.System); why != "" {
 		f.say(Undecided, "%s", why)
 		return f
 	}
 	f.Of, f.Clean, f.OneBad, f.Power, f.Truth, f.Allowed = need.Of, need.Clean, need.OneBad, need.Power, decimal(need.Truth), decimal(need.Allowed)
-	if o.h.run.plan.Load.Max && g.Metric.Source != scenario.FromSequential {
+	if o.h.schedule.Plan.Load.Max && g.Metric.Source != scenario.FromSequential {
 		f.say(Open, "load.rate is max: how many requests there will be is what the run finds out")
 		f.short = f.Why[0]
 		return f
@@ -39,10 +39,12 @@ func (o *oracle) gate(g scenario.Gate) GateForecast {
 	if need.Of != "" {
 		f.Sample = o.sample(g.Metric, g.System)
 	}
-	length := o.h.run.stages.end(o.f.Looks) - o.h.run.stages.warmup
+	length := o.h.schedule.End(o.f.Looks) - o.h.schedule.Warmup
 	switch {
 	case g.Metric.Source == scenario.FromSequential:
 		o.improvement(&f, g)
+	case g.Metric.Name == "client_http2_adoption" && !g.Holds(o.overHTTP2()) && (g.Op == scenario.Greater || g.Op == scenario.GreaterEqual):
+		f.say(Impossible, "load.protocol asks for HTTP/2 in %s of the requests", unit.Exact(o.overHTTP2(), "share"))
 	case need.Length > length:
 		f.say(Undecided, "such a slope can be told from none from %s on, and the steady state lasts %s%s", unit.Duration(need.Length.Seconds()),
 			unit.Duration(length.Seconds()), o.remedy(g.System, func(p *scenario.Plan) bool { return judged(p) >= need.Length }))
@@ -63,10 +65,20 @@ func (o *oracle) gate(g scenario.Gate) GateForecast {
 	return f
 }
 
+// overHTTP2 is the share of the requests that are to go over HTTP/2.
+func (o *oracle) overHTTP2() (share float64) {
+	for _, p := range o.h.schedule.Plan.Load.Protocols {
+		if p.Protocol != scenario.HTTP1 {
+			share += p.Share
+		}
+	}
+	return share
+}
+
 // decimal takes away what binary arithmetic leaves of 1 − 0.95.
 func decimal(v float64) float64 { return math.Round(v*1e12) / 1e12 }
 
-func (o *oracle) system(name string) *SystemForecast {
+func (o *oracle) system(name string) *System {
 	for i := range o.f.Systems {
 		if o.f.Systems[i].Name == name {
 			return &o.f.Systems[i]
@@ -77,14 +89,14 @@ func (o *oracle) system(name string) *SystemForecast {
 
 // notOffered says why a system won't offer a metric; "" if it may.
 func (o *oracle) notOffered(m scenario.Metric, system string) string {
-	plan := o.h.run.plan
+	plan := o.h.schedule.Plan
 	s := plan.System(system)
 	proof := m.Source == scenario.FromLedger || m.Estimator == scenario.ByCount || m.Name == "blocking_ratio"
 	switch {
 	case m.Source == scenario.FromNowhere:
 		return m.Why
-	case o.h.run.unscheduled(m):
-		return closedLoop
+	case Unscheduled(plan, m):
+		return ClosedLoop
 	case m.Source == scenario.FromSequential && o.h.sequence() != "":
 		return o.h.sequence()
 	case m.Source == scenario.FromResources && s.Kind == scenario.KindDirect:
@@ -133,7 +145,7 @@ func (o *oracle) sample(m scenario.Metric, system string) *int64 {
 }
 
 // enough compares the sample with what a share needs; false if it is too small.
-func (o *oracle) enough(f *GateForecast, g scenario.Gate, need gate.Need) bool {
+func (o *oracle) enough(f *Gate, g scenario.Gate, need gate.Need) bool {
 	if f.Sample == nil {
 		f.short = fmt.Sprintf("how many %s there are in the steady state is the system's choice, and there may be none; %s without a bad one decide", need.Of, unit.Count(need.Clean))
 		f.say(Open, "%s", f.short)
@@ -172,7 +184,7 @@ func about(need gate.Need) string {
 }
 
 // odds says how easily a sample that is large enough leaves a gate undecided.
-func (o *oracle) odds(f *GateForecast, need gate.Need) {
+func (o *oracle) odds(f *Gate, need gate.Need) {
 	n, about := *f.Sample, about(need)
 	if *f.Bad == 0 {
 		f.say(Open, "a single bad one of %s%s leaves it undecided: %s would be needed then", about, unit.Count(n), unit.Count(need.OneBad))
@@ -184,8 +196,8 @@ func (o *oracle) odds(f *GateForecast, need gate.Need) {
 }
 
 func (o *oracle) length() time.Duration {
-	s := o.h.run.stages
-	return s.end(s.looks) - s.warmup
+	s := o.h.schedule
+	return s.End(s.Looks) - s.Warmup
 }
 
 // judged is the steady state of a plan, all looks taken.
@@ -193,7 +205,7 @@ func judged(p *scenario.Plan) time.Duration { return time.Duration(1+p.Extension
 
 // remedy names the profiles of the scenario that would do.
 func (o *oracle) remedy(system string, would func(*scenario.Plan) bool) string {
-	if o.h.run.recorded != nil && !o.h.run.plan.Load.Keys.Repeat {
+	if o.h.schedule.Recorded != nil && !o.h.schedule.Plan.Load.Keys.Repeat {
 		return "; the log has no more"
 	}
 	var names []string
@@ -233,7 +245,7 @@ func asksForGood(c scenario.Condition) bool {
 }
 
 // feasible has the gate judged in the best case, by the rules of a run.
-func (o *oracle) feasible(f *GateForecast, g scenario.Gate) {
+func (o *oracle) feasible(f *Gate, g scenario.Gate) {
 	s := o.system(g.System)
 	if !asksForGood(g.Condition) {
 		return
@@ -246,8 +258,8 @@ func (o *oracle) feasible(f *GateForecast, g scenario.Gate) {
 	case s.MaxHit > 0:
 		return // a cache that fills goes on getting better
 	}
-	last := gate.Judge(g, o.best, o.h.run.look(o.f.Looks))
-	passes := last.Verdict == gate.Pass || o.f.Looks > 1 && gate.Judge(g, o.early, o.h.run.look(1)).Verdict == gate.Pass
+	last := gate.Judge(g, o.best, o.h.schedule.look(o.f.Looks))
+	passes := last.Verdict == gate.Pass || o.f.Looks > 1 && gate.Judge(g, o.early, o.h.schedule.look(1)).Verdict == gate.Pass
 	switch {
 	case last.Value == nil:
 		f.say(Undecided, "%s", last.Reason)
@@ -261,7 +273,7 @@ func (o *oracle) feasible(f *GateForecast, g scenario.Gate) {
 }
 
 // given says of a gate that can pass how much it asks.
-func (o *oracle) given(f *GateForecast, g scenario.Gate, s *SystemForecast, value float64) {
+func (o *oracle) given(f *Gate, g scenario.Gate, s *System, value float64) {
 	switch {
 	case g.Metric.Name == "throughput":
 		o.share(f, g, value)
@@ -276,7 +288,7 @@ func (o *oracle) given(f *GateForecast, g scenario.Gate, s *SystemForecast, valu
 }
 
 // share says what part of the offered requests must succeed.
-func (o *oracle) share(f *GateForecast, g scenario.Gate, offered float64) {
+func (o *oracle) share(f *Gate, g scenario.Gate, offered float64) {
 	switch part := g.Threshold / offered; {
 	case part >= 1:
 		f.say(Impossible, "%s are offered, and no more can succeed", unit.Format(offered, "1/s"))
@@ -288,11 +300,11 @@ func (o *oracle) share(f *GateForecast, g scenario.Gate, offered float64) {
 }
 
 // improvement is the outlook on a gate of the sequential stage.
-func (o *oracle) improvement(f *GateForecast, g scenario.Gate) {
-	plan, mean := o.h.run.plan, o.h.thinking.mean.Seconds()
+func (o *oracle) improvement(f *Gate, g scenario.Gate) {
+	plan, mean := o.h.schedule.Plan, o.h.thinking.mean.Seconds()
 	turns := float64(plan.Sequential.Direct)
 	if mean > 0 {
-		turns = min(turns, math.Floor(sequentialTime.Seconds()/mean))
+		turns = min(turns, math.Floor(SequentialTime.Seconds()/mean))
 	}
 	switch {
 	case min(turns, float64(plan.Sequential.Hits)) < stat.MinIntervals:
@@ -317,7 +329,15 @@ func (o *oracle) beyond(g scenario.Gate) float64 {
 func threshold(g scenario.Gate) string { return unit.Exact(g.Threshold, string(g.Metric.Unit)) }
 
 // arithmetic shows why the best case isn't good enough.
-func (o *oracle) arithmetic(g scenario.Gate, s *SystemForecast, j gate.Judgement) string {
+func (o *oracle) arithmetic(g scenario.Gate, s *System, j gate.Judgement) string {
+	text := o.shortfall(g, s, j)
+	if s.queue != "" {
+		text += "; " + s.queue
+	}
+	return text
+}
+
+func (o *oracle) shortfall(g scenario.Gate, s *System, j gate.Judgement) string {
 	switch {
 	case g.Metric.Estimator == scenario.ByQuantile && s.Known:
 		beyond := o.beyond(g)
@@ -330,14 +350,14 @@ func (o *oracle) arithmetic(g scenario.Gate, s *SystemForecast, j gate.Judgement
 		fetched := s.Reads - int64(math.Round(s.MaxHit*float64(s.Reads)))
 		return fmt.Sprintf("at least %s of %s cacheable requests must go to the upstream (%s), so at most %s can be hits",
 			unit.Count(fetched), unit.Count(s.Reads), s.fetches(), unit.Format(s.MaxHit, "share"))
-	case g.Metric.Name == "throughput":
+	case g.Metric.Name == "throughput" && s.Queued == 0:
 		return fmt.Sprintf("%s are offered, and no more can succeed", unit.Format(*j.Value, "1/s"))
 	}
 	text := fmt.Sprintf("the best that this sequence and this upstream allow is %s", unit.Beside(j.Value, g.Threshold, string(g.Metric.Unit)))
 	if causes := s.causes(); causes != "" {
 		text += fmt.Sprintf(": %s wait for the upstream (%s on average)", causes, unit.Exact(o.h.thinking.mean.Seconds(), "s"))
 	}
-	if timeout := o.h.run.plan.Load.Timeout; s.Known && g.Metric.Unit == scenario.Share && o.h.thinking.beyond(timeout) > 0 {
+	if timeout := o.h.schedule.Plan.Load.Timeout; s.Known && g.Metric.Unit == scenario.Share && o.h.thinking.beyond(timeout) > 0 {
 		text += fmt.Sprintf(", and %s of its answers take longer than the timeout of %s", unit.Format(o.h.thinking.beyond(timeout), "share"), timeout)
 	}
 	return text
@@ -354,7 +374,7 @@ func slowest(over map[time.Duration]int64, seconds float64) int64 {
 }
 
 // causes lists the requests that wait for the upstream whatever the cache.
-func (s *SystemForecast) causes() string {
+func (s *System) causes() string {
 	unanswered := "reads that no cache may answer"
 	if s.Kind == string(scenario.KindDirect) {
 		unanswered = "reads without a cache"
@@ -366,11 +386,12 @@ func (s *SystemForecast) causes() string {
 }
 
 // fetches lists the reads that must go to the upstream.
-func (s *SystemForecast) fetches() string {
+func (s *System) fetches() string {
 	return listed(part{s.First, "first requests for their target"},
 		part{s.Uncacheable, "that no cache may answer"},
 		part{s.Rewritten, "first after a write to their target"},
-		part{s.Expired, "of a copy that has expired"})
+		part{s.Expired, "of a copy that has expired"},
+		part{s.Lost, "given up before a connection is free"})
 }
 
 type part struct {

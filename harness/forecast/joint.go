@@ -1,4 +1,4 @@
-package harness
+package forecast
 
 import (
 	"fmt"
@@ -17,10 +17,10 @@ import (
 // joint says what the gates, the upstream and the sequence mean for one
 // another.
 func (o *oracle) joint() []string {
-	plan := o.h.run.plan
+	plan := o.h.schedule.Plan
 	var lines []string
 	say := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
-	if log := o.h.run.recorded; log != nil {
+	if log := o.h.schedule.Recorded; log != nil {
 		r := load.Repeats(log)
 		say("the whole log, all systems together: %s of its %s reads (%s) are the first for their target, so no cold cache can hit more than %s",
 			unit.Count(int64(r.First)), unit.Count(int64(r.Cacheable)), unit.Format(1-r.MaxHitRatio(), "share"), unit.Format(r.MaxHitRatio(), "share"))
@@ -34,19 +34,38 @@ func (o *oracle) joint() []string {
 	for i := range o.f.Systems {
 		lines = append(lines, o.expiry(&o.h.arms[i], &o.f.Systems[i])...)
 	}
-	for _, s := range o.f.Systems {
-		waiting := s.UnderWay
-		if s.Limited && waiting > float64(s.Connections) {
-			say("%s: %s × %s of waiting need %s connections (Little's law), and load.connections allows %s: requests queue without end, and their wait is latency",
-				s.Name, unit.Format(s.Rate, "1/s"), unit.Exact(o.h.thinking.mean.Seconds(), "s"), unit.Count(int64(math.Ceil(waiting))), unit.Count(int64(s.Connections)))
-		}
-	}
+	lines = append(lines, o.f.overloads()...)
 	return lines
+}
+
+// queue says what a limited pool makes of an arm of which that share waits for
+// the upstream; "" where nothing waits for a connection.
+func (h *rehearsal) queue(s *System, waiting float64) string {
+	if s.Queued == 0 && !s.Overloaded {
+		return ""
+	}
+	mean, load := h.thinking.mean.Seconds(), h.schedule.Plan.Load
+	text := fmt.Sprintf("%s × %s that wait × %s make %s requests under way at once (Little's law), and load.connections has room for %s",
+		unit.Format(s.Rate, "1/s"), unit.Format(waiting, "share"), unit.Exact(mean, "s"), unit.Format(s.UnderWay, "count"), unit.Count(int64(s.Streams)))
+	if !s.Overloaded {
+		return text + fmt.Sprintf(": now and then all are busy, and at least %s requests wait in line", unit.Count(s.Queued))
+	}
+	text += ": requests queue without end, and their wait is latency"
+	if s.Queued > 0 {
+		text += fmt.Sprintf(" (at least %s of %s find none free", unit.Count(s.Queued), unit.Count(s.Requests))
+		if s.Lost > 0 {
+			text += fmt.Sprintf(", %s none within the timeout of %s", unit.Count(s.Lost), load.Timeout)
+		}
+		text += ")"
+	}
+	// Half as much again, as pools are sized where nothing limits them.
+	needed := math.Ceil(1.5 * s.UnderWay * float64(s.Connections) / float64(s.Streams))
+	return text + fmt.Sprintf("; it would take %s connections, or at most %s", unit.Count(int64(needed)), unit.Format(float64(s.Streams)/(waiting*mean), "1/s"))
 }
 
 // waitingLimit says how many requests may wait for the upstream under a limit
 // on a quantile, and what that makes of a hit-ratio gate beside it.
-func (o *oracle) waitingLimit(g scenario.Gate, f GateForecast) string {
+func (o *oracle) waitingLimit(g scenario.Gate, f Gate) string {
 	s := o.system(g.System)
 	if g.Metric.Estimator != scenario.ByQuantile || !asksForGood(g.Condition) || !s.Known || s.Kind == string(scenario.KindDirect) || s.Requests == 0 {
 		return ""
@@ -68,7 +87,7 @@ func (o *oracle) waitingLimit(g scenario.Gate, f GateForecast) string {
 		}
 		text += fmt.Sprintf("; %s %s wait: %s", counted, unit.Format(s.Waiting, "share"), causes)
 	}
-	for _, other := range o.h.run.plan.Gates {
+	for _, other := range o.h.schedule.Plan.Gates {
 		if other.Metric.Name != "cache_hit_ratio" || other.System != g.System || !asksForGood(other.Condition) || s.Reads == 0 {
 			continue
 		}
@@ -86,7 +105,7 @@ func (o *oracle) waitingLimit(g scenario.Gate, f GateForecast) string {
 // availability compares the gates on errors with those on availability, which
 // is a part of 1 − error_rate.
 func (o *oracle) availability() (lines []string) {
-	gates := o.h.run.plan.Gates
+	gates := o.h.schedule.Plan.Gates
 	for _, a := range gates {
 		for _, e := range gates {
 			if a.Metric.Name != "availability" || e.Metric.Name != "error_rate" || a.System != e.System || !asksForGood(a.Condition) || !asksForGood(e.Condition) {
@@ -101,19 +120,18 @@ func (o *oracle) availability() (lines []string) {
 }
 
 // expiry says what becomes old within the run.
-func (o *oracle) expiry(a *rehearsed, s *SystemForecast) []string {
+func (o *oracle) expiry(a *rehearsed, s *System) []string {
 	if !s.Known || s.Kind == string(scenario.KindDirect) || s.Requests == 0 {
 		return nil
 	}
-	fresh, grace, storable := a.policy(o.h.run.plan.Load.Path).Lifetimes(http.StatusOK, false)
-	stages := o.h.run.stages
-	run := stages.end(stages.looks)
+	fresh, grace, storable := a.policy(o.h.schedule.Plan.Load.Path).Lifetimes(http.StatusOK, false)
+	run := o.h.schedule.End(o.h.schedule.Looks)
 	if !o.h.complete {
 		run = o.h.last
 	}
-	u := o.h.run.plan.Upstream
+	u := o.h.schedule.Plan.Upstream
 	field := u.CacheControl
-	if i := slices.IndexFunc(u.Paths, func(p scenario.UpstreamPath) bool { return strings.HasPrefix(o.h.run.plan.Load.Path, p.Prefix) }); i >= 0 {
+	if i := slices.IndexFunc(u.Paths, func(p scenario.UpstreamPath) bool { return strings.HasPrefix(o.h.schedule.Plan.Load.Path, p.Prefix) }); i >= 0 {
 		field = u.Paths[i].CacheControl
 	}
 	switch {
@@ -130,35 +148,35 @@ func (o *oracle) expiry(a *rehearsed, s *SystemForecast) []string {
 
 // triggers is the outlook on all triggers: what can't be in time, and what
 // fires even for the best system.
-func (o *oracle) triggers() []TriggerForecast {
-	plan, s := o.h.run.plan, o.h.run.stages
-	out := make([]TriggerForecast, len(plan.Triggers))
+func (o *oracle) triggers() []Trigger {
+	plan, s := o.h.schedule.Plan, o.h.schedule
+	out := make([]Trigger, len(plan.Triggers))
 	live := make([]*gate.Trigger, len(plan.Triggers))
 	for i, t := range plan.Triggers {
 		live[i] = gate.NewTrigger(t, plan.TimeScale)
-		out[i] = TriggerForecast{Trigger: t.Text, System: t.System, For: live[i].Status().For.Seconds(), Outlook: Open}
+		out[i] = Trigger{Trigger: t.Text, System: t.System, For: live[i].Status().For.Seconds(), Outlook: Open}
 		if why := o.cannotFire(t, live[i].Status().For); why != "" {
 			out[i].Outlook, out[i].Why = Given, why
 		}
 	}
-	end := s.end(s.looks)
+	end := s.End(s.Looks)
 	if !o.h.complete {
 		end = min(end, o.h.last.Truncate(Interval))
 	}
-	for at := s.warmup + Interval; at <= end; at += Interval {
+	for at := s.Warmup + Interval; at <= end; at += Interval {
 		for arm, a := range o.h.arms {
 			if !slices.ContainsFunc(plan.Triggers, func(t scenario.Trigger) bool { return t.System == a.system.Name }) {
 				continue
 			}
-			length := gate.WindowLength(o.h.run.offered(a.system.Name), plan.TimeScale)
-			window := o.h.recorder.Window(arm, max(at-length, s.warmup), at)
+			length := gate.WindowLength(o.h.schedule.Offered(a.system.Name), plan.TimeScale)
+			window := o.h.recorder.Window(arm, max(at-length, s.Warmup), at)
 			for i, t := range plan.Triggers {
 				if t.System != a.system.Name || out[i].Outlook != Open || !firesOnBad(t.Condition) {
 					continue
 				}
 				if live[i].Observe(at, window, 0) == gate.Firing {
 					out[i].Outlook = Impossible
-					out[i].Why = fmt.Sprintf("at the latest %s into the steady state, whatever the cache: %s is %s in its window", unit.Duration((at - s.warmup).Seconds()),
+					out[i].Why = fmt.Sprintf("at the latest %s into the steady state, whatever the cache: %s is %s in its window", unit.Duration((at - s.Warmup).Seconds()),
 						t.Metric.Name, unit.Beside(live[i].Status().Worst, t.Threshold, string(t.Metric.Unit)))
 				}
 			}
@@ -174,11 +192,11 @@ func firesOnBad(c scenario.Condition) bool {
 
 // cannotFire says why a trigger can't fire in this profile; "" if it can.
 func (o *oracle) cannotFire(t scenario.Trigger, held time.Duration) string {
-	rate := o.h.run.offered(t.System)
+	rate := o.h.schedule.Offered(t.System)
 	if why := o.notOffered(t.Metric, t.System); why != "" {
 		return why
 	}
-	window := gate.WindowLength(rate, o.h.run.plan.TimeScale)
+	window := gate.WindowLength(rate, o.h.schedule.Plan.TimeScale)
 	switch {
 	case t.Metric.Name == "latency_improvement":
 		return "it can't be measured in a trigger's window"

@@ -1,4 +1,4 @@
-package harness
+package forecast
 
 import (
 	"fmt"
@@ -38,18 +38,18 @@ type Forecast struct {
 	Counted   bool   `json:"counted"`
 	Rehearsed uint64 `json:"rehearsed"`
 
-	Systems  []SystemForecast  `json:"systems"`
-	Gates    []GateForecast    `json:"gates"`
-	Joint    []string          `json:"joint"` // what gates, upstream and sequence say together, a sentence each
-	Triggers []TriggerForecast `json:"triggers"`
-	Drills   []GateForecast    `json:"drills,omitempty"`
-	Duration []Part            `json:"duration"`
-	Notices  []string          `json:"notices,omitempty"`
+	Systems  []System  `json:"systems"`
+	Gates    []Gate    `json:"gates"`
+	Joint    []string  `json:"joint"` // what gates, upstream and sequence say together, a sentence each
+	Triggers []Trigger `json:"triggers"`
+	Drills   []Gate    `json:"drills,omitempty"`
+	Duration []Part    `json:"duration"`
+	Notices  []string  `json:"notices,omitempty"`
 }
 
-// SystemForecast is what one arm is asked, and what of it can't come from a
+// System is what one arm is asked, and what of it can't come from a
 // cache. Counts are of the steady state up to the last look.
-type SystemForecast struct {
+type System struct {
 	Name     string  `json:"name"`
 	Kind     string  `json:"kind"`
 	Share    float64 `json:"share"`
@@ -74,11 +74,17 @@ type SystemForecast struct {
 	AllWaiting  float64 `json:"all_waiting"`   // the same if every request waited for the upstream
 	Connections int     `json:"connections"`   // size of its pool
 	Limited     bool    `json:"limited_pool"`  // by load.connections
+	Streams     int     `json:"streams"`       // requests that its pool can have under way at once
+	Queued      int64   `json:"queued"`        // requests that find every connection busy, at least
+	Lost        int64   `json:"lost"`          // of them, those that wait for longer than the timeout
+	Overloaded  bool    `json:"overloaded"`    // more are under way than a limited pool has room for: requests queue without end
 	Known       bool    `json:"upstream_seen"` // whether an upstream of ours is behind it
+
+	queue string // what a limited pool makes of it; "" where it has room
 }
 
-// GateForecast is the outlook on one gate.
-type GateForecast struct {
+// Gate is the outlook on one gate.
+type Gate struct {
 	Gate    string   `json:"gate"`
 	System  string   `json:"system"`
 	Outlook Outlook  `json:"outlook"`
@@ -96,9 +102,9 @@ type GateForecast struct {
 	told  bool   // the run itself says so in its result
 }
 
-// TriggerForecast is the outlook on one trigger: Given if it can't fire,
+// Trigger is the outlook on one trigger: Given if it can't fire,
 // Impossible (for the run to pass) if it fires for certain.
-type TriggerForecast struct {
+type Trigger struct {
 	Trigger string  `json:"trigger"`
 	System  string  `json:"system"`
 	For     float64 `json:"for"` // seconds, scaled
@@ -138,7 +144,7 @@ func (f *Forecast) Worst() Outlook {
 // Warnings are what whoever runs the plan all the same must know beforehand, a
 // line each: what can't pass, what can't be decided, and what says little.
 func (f *Forecast) Warnings() []string {
-	lines := slices.Concat(f.warnings(Impossible, false), f.warnings(Undecided, false))
+	lines := slices.Concat(f.overloads(), f.warnings(Impossible, false), f.warnings(Undecided, false))
 	for _, g := range f.Gates {
 		if g.Unforeseen() {
 			lines = append(lines, fmt.Sprintf("gate %s may stay undecided: %s", g.Gate, g.short))
@@ -149,12 +155,22 @@ func (f *Forecast) Warnings() []string {
 
 // Unforeseen reports whether the system decides on how large the gate's sample
 // is, so that nobody can say beforehand whether it will be enough.
-func (f *GateForecast) Unforeseen() bool { return f.Of != "" && f.Sample == nil }
+func (f *Gate) Unforeseen() bool { return f.Of != "" && f.Sample == nil }
 
 // Notes are those of the warnings that change how a run's figures are read, and
 // that nothing else in the result says.
 func (f *Forecast) Notes() []string {
-	return slices.Concat(f.warnings(Impossible, true), f.warnings(Given, true))
+	return slices.Concat(f.overloads(), f.warnings(Impossible, true), f.warnings(Given, true))
+}
+
+// overloads says which systems' connections can't carry what they are offered.
+func (f *Forecast) overloads() (lines []string) {
+	for i := range f.Systems {
+		if s := &f.Systems[i]; s.Overloaded {
+			lines = append(lines, s.Name+": "+s.queue)
+		}
+	}
+	return lines
 }
 
 // warnings are those of one outlook; with news, only those that the result
@@ -175,11 +191,11 @@ func (f *Forecast) warnings(outlook Outlook, news bool) (lines []string) {
 	return lines
 }
 
-// NewForecast computes the forecast of a plan. It reads a replayed log, and
+// New computes the forecast of a plan. It reads a replayed log, and
 // starts and calls nothing. others are the scenario's plans for its other
 // profiles, to say which of them would decide a gate. The error is an
 // [InputError] where a file that the scenario names can't be used.
-func NewForecast(plan *scenario.Plan, others ...*scenario.Plan) (*Forecast, error) {
+func New(plan *scenario.Plan, others ...*scenario.Plan) (*Forecast, error) {
 	h, err := rehearse(plan, maxRehearsed)
 	if err != nil {
 		return nil, err
@@ -189,18 +205,18 @@ func NewForecast(plan *scenario.Plan, others ...*scenario.Plan) (*Forecast, erro
 
 // forecast puts into words what a rehearsal has shown.
 func (h *rehearsal) forecast(others []*scenario.Plan) *Forecast {
-	plan, s := h.run.plan, h.run.stages
+	plan, s := h.schedule.Plan, h.schedule
 	f := &Forecast{
 		Scenario: plan.Name, Title: plan.Title, Profile: plan.Profile, Seed: plan.Seed,
-		Warmup: s.warmup.Seconds(), Steady: s.steady.Seconds(), Looks: s.looks, Confidence: plan.Confidence,
+		Warmup: s.Warmup.Seconds(), Steady: s.Steady.Seconds(), Looks: s.Looks, Confidence: plan.Confidence,
 		Counted: h.complete, Rehearsed: h.positions,
-		Notices: slices.Concat(plan.Notices, h.run.res.Notices),
+		Notices: slices.Concat(plan.Notices, s.Notices),
 		Joint:   []string{},
 	}
 	for i := range h.arms {
 		f.Systems = append(f.Systems, h.system(i))
 	}
-	o := oracle{h: h, f: f, others: others, best: h.data(s.looks), early: h.data(1)}
+	o := oracle{h: h, f: f, others: others, best: h.data(s.Looks), early: h.data(1)}
 	for _, g := range plan.Gates {
 		f.Gates = append(f.Gates, o.gate(g))
 	}
@@ -213,7 +229,7 @@ func (h *rehearsal) forecast(others []*scenario.Plan) *Forecast {
 			continue // what it meets depends on the system
 		}
 		const why = "this version doesn't inject this fault"
-		f.Drills = append(f.Drills, GateForecast{Gate: d.Text, System: scenario.New, Outlook: Undecided, Why: []string{why}, short: why})
+		f.Drills = append(f.Drills, Gate{Gate: d.Text, System: scenario.New, Outlook: Undecided, Why: []string{why}, short: why})
 	}
 	f.Duration = h.duration()
 	return f
@@ -228,19 +244,19 @@ func (h *rehearsal) carried(n int64, whole int64, part int64) int64 {
 }
 
 // system sums up one arm.
-func (h *rehearsal) system(i int) SystemForecast {
-	a, s, r := &h.arms[i], h.run.stages, h.run
+func (h *rehearsal) system(i int) System {
+	a, s := &h.arms[i], h.schedule
 	d := a.steady
-	f := SystemForecast{
-		Name: a.system.Name, Kind: string(a.system.Kind), Share: a.system.Share, Rate: r.offered(a.system.Name),
-		Warmup: a.warmup, Steady: a.first, Requests: d.Requests, Known: r.plan.Upstream != nil,
-		Connections: r.connections(a.system), Limited: r.plan.Load.Connections > 0,
+	f := System{
+		Name: a.system.Name, Kind: string(a.system.Kind), Share: a.system.Share, Rate: s.Offered(a.system.Name),
+		Warmup: a.warmup, Steady: a.first, Requests: d.Requests, Known: s.Plan.Upstream != nil,
+		Connections: s.Connections(a.system), Limited: s.Plan.Load.Connections > 0, Streams: s.streams(a.system),
 	}
 	if !h.complete {
-		f.Steady = int64(math.Round(f.Rate * s.steady.Seconds()))
-		f.Requests = int64(math.Round(f.Rate * (s.end(s.looks) - s.warmup).Seconds()))
+		f.Steady = int64(math.Round(f.Rate * s.Steady.Seconds()))
+		f.Requests = int64(math.Round(f.Rate * (s.End(s.Looks) - s.Warmup).Seconds()))
 		if a.warmup == 0 || d.Requests == 0 {
-			f.Warmup = int64(math.Round(f.Rate * s.warmup.Seconds()))
+			f.Warmup = int64(math.Round(f.Rate * s.Warmup.Seconds()))
 		}
 	}
 	whole := func(n int64) int64 { return h.carried(n, f.Requests, d.Requests) }
@@ -248,22 +264,25 @@ func (h *rehearsal) system(i int) SystemForecast {
 	// Few targets are first for ever, so these are carried on by nobody.
 	f.First, f.Coalesced = d.First, d.Coalesced
 	f.Expired, f.Rewritten, f.Refreshed, f.Uncacheable = whole(d.Expired), whole(d.Rewritten), whole(d.Refreshed), whole(d.Uncacheable)
-	if d.Requests > 0 {
-		f.Waiting = float64(d.waiting(false)) / float64(d.Requests)
-		ordinary := float64(d.waiting(true)) / float64(d.Requests)
+	f.Queued, f.Lost = whole(d.Queued), whole(d.Lost)
+	if sent := d.Requests - d.Lost; sent > 0 {
+		f.Waiting = float64(d.waiting(false)) / float64(sent)
+		ordinary := float64(d.waiting(true)) / float64(sent)
 		f.AllWaiting = f.Rate * h.thinking.mean.Seconds()
 		f.UnderWay = ordinary * f.AllWaiting
+		f.Overloaded = f.Limited && f.UnderWay > float64(f.Streams)
+		f.queue = h.queue(&f, ordinary)
 	}
 	if d.Reads > 0 {
-		f.MaxHit = 1 - float64(d.Fetched)/float64(d.Reads)
-		f.OrdinaryHit = 1 - float64(d.First+d.Uncacheable+d.Expired+d.Rewritten+d.Refreshed)/float64(d.Reads)
+		f.MaxHit = 1 - float64(d.Fetched+d.LostReads)/float64(d.Reads)
+		f.OrdinaryHit = 1 - float64(d.First+d.Uncacheable+d.Expired+d.Rewritten+d.Refreshed+d.LostReads)/float64(d.Reads)
 	}
 	return f
 }
 
 // duration lists what a run takes its time for.
 func (h *rehearsal) duration() []Part {
-	plan, s := h.run.plan, h.run.stages
+	plan, s := h.schedule.Plan, h.schedule
 	mean := h.thinking.mean.Seconds()
 	parts := []Part{{"start and stop", 3, "an allowance for starting and stopping processes"}}
 	if top := plan.Prewarm.Top; top > 0 {
@@ -271,33 +290,33 @@ func (h *rehearsal) duration() []Part {
 		parts = append(parts, Part{"prewarm", float64(top) / float64(at) * mean,
 			fmt.Sprintf("%s targets ÷ %s at a time × %s", unit.Count(int64(top)), unit.Count(int64(at)), unit.Exact(mean, "s"))})
 	}
-	if s.warmup > 0 {
-		parts = append(parts, Part{"warm-up", s.warmup.Seconds(), "profile " + plan.Profile})
+	if s.Warmup > 0 {
+		parts = append(parts, Part{"warm-up", s.Warmup.Seconds(), "profile " + plan.Profile})
 	}
 	how := "profile " + plan.Profile
-	if h.run.recorded != nil && s.steady != plan.Steady {
+	if h.schedule.Recorded != nil && s.Steady != plan.Steady {
 		how = "the log's end"
 	}
-	if s.looks > 1 {
-		how += fmt.Sprintf(": %d looks of %s at most", s.looks, unit.Duration(s.steady.Seconds()))
+	if s.Looks > 1 {
+		how += fmt.Sprintf(": %d looks of %s at most", s.Looks, unit.Duration(s.Steady.Seconds()))
 	}
-	parts = append(parts, Part{"steady state", (time.Duration(s.looks) * s.steady).Seconds(), how})
+	parts = append(parts, Part{"steady state", (time.Duration(s.Looks) * s.Steady).Seconds(), how})
 	if q := plan.Sequential; q.Direct > 0 && q.Hits > 0 && h.sequence() == "" {
 		// Each half asks once more, untimed.
 		waits, hits := float64(q.Direct+1), 1.0
 		if plan.System(scenario.New).Kind == scenario.KindDirect {
 			hits += float64(q.Hits)
 		}
-		direct := min(waits*mean, sequentialTime.Seconds())
-		parts = append(parts, Part{"sequential", direct + min(hits*mean, sequentialTime.Seconds()),
-			fmt.Sprintf("%s requests × %s, each half at most %s", unit.Count(int64(waits+hits)), unit.Exact(mean, "s"), unit.Duration(sequentialTime.Seconds()))})
+		direct := min(waits*mean, SequentialTime.Seconds())
+		parts = append(parts, Part{"sequential", direct + min(hits*mean, SequentialTime.Seconds()),
+			fmt.Sprintf("%s requests × %s, each half at most %s", unit.Count(int64(waits+hits)), unit.Exact(mean, "s"), unit.Duration(SequentialTime.Seconds()))})
 	}
 	return parts
 }
 
 // sequence says why there is no sequential stage; "" if there is one.
 func (h *rehearsal) sequence() string {
-	plan := h.run.plan
+	plan := h.schedule.Plan
 	old := plan.System(scenario.Old)
 	switch {
 	case plan.Sequential.Direct == 0 || plan.Sequential.Hits == 0:

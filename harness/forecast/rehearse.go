@@ -1,6 +1,7 @@
-package harness
+package forecast
 
 import (
+	"container/heap"
 	"fmt"
 	"math"
 	"net/http"
@@ -35,10 +36,13 @@ const maxRehearsed = 4_000_000
 // which refreshes what is stale in the background and fetches the rest when it
 // is asked for.
 //
+// Where load.connections limits them, requests wait in line for a connection as
+// they do in a run, and are given up after the timeout.
+//
 // The upstream's latencies are spread evenly over its distribution, so that
 // shares of them are exact; the mock upstream draws from the same one.
 type rehearsal struct {
-	run       *run // with its log and stages; nothing of it runs
+	schedule  *Schedule
 	recorder  *timeline.Recorder
 	arms      []rehearsed
 	thinking  thinking
@@ -54,6 +58,7 @@ type rehearsed struct {
 	copies map[string]*copyOf
 	ledger timeline.LedgerCounts // of the best cache
 	drawn  uint64                // latencies
+	pool   pool
 
 	warmup, first int64  // requests due in the warm-up, and up to the first look
 	steady        demand // up to the last look
@@ -70,12 +75,16 @@ type demand struct {
 	Refreshed       int64 // reads of a stale copy that may be served: an ordinary cache refreshes it in the background
 	Uncacheable     int64 // reads of what may not be stored, or not be used without asking
 	Fetched         int64 // upstream reads, at least
+
+	Queued    int64 // found every connection busy
+	Lost      int64 // of them, those that were given up
+	LostReads int64 // of those, reads
 }
 
 // waiting is how many requests wait for the upstream whatever the cache; with
 // ordinary, those of one that doesn't refresh ahead.
 func (d demand) waiting(ordinary bool) int64 {
-	n := d.Writes + d.First + d.Coalesced + d.Uncacheable
+	n := d.Writes - (d.Lost - d.LostReads) + d.First + d.Coalesced + d.Uncacheable
 	if ordinary {
 		n += d.Expired + d.Rewritten
 	}
@@ -91,21 +100,21 @@ type copyOf struct {
 }
 
 // rehearse goes through the plan's schedule, but for what comes after the first
-// most requests. The error is an [InputError]
-// where a file that the scenario names can't be used.
+// most requests. The error is an [InputError] where a file that the scenario
+// names can't be used.
 func rehearse(plan *scenario.Plan, most uint64) (*rehearsal, error) {
-	h := &rehearsal{run: &run{record: newRecord(plan, head{})}}
-	if err := h.run.openRecording(); err != nil {
+	schedule, err := NewSchedule(plan)
+	if err != nil {
 		return nil, err
 	}
-	stages := h.run.stages
+	h := &rehearsal{schedule: schedule}
 	sequence := plan.Load
 	sequence.Protocols = nil // what is asked for doesn't depend on them, and addresses have none here
 	config := load.Config{
-		Load: sequence, Recording: h.run.recorded, Length: stages.end(stages.looks), Warmup: stages.warmup, Seed: plan.Seed,
+		Load: sequence, Recording: schedule.Recorded, Length: schedule.End(schedule.Looks), Warmup: schedule.Warmup, Seed: plan.Seed,
 	}
-	if h.run.recorded != nil {
-		config.Catalog = h.run.recorded.Catalog()
+	if schedule.Recorded != nil {
+		config.Catalog = schedule.Recorded.Catalog()
 	}
 	policy := func(string) wire.Policy { return wire.Policy{} }
 	var names []string
@@ -121,10 +130,13 @@ func rehearse(plan *scenario.Plan, most uint64) (*rehearsal, error) {
 	for _, s := range plan.Systems {
 		// Nobody is called: the sequence doesn't depend on addresses.
 		config.Arms = append(config.Arms, load.Arm{Name: s.Name, Share: s.Share, Connections: 1, URL: &url.URL{Scheme: "http", Host: "127.0.0.1:1"}})
-		h.arms = append(h.arms, rehearsed{system: s, policy: policy, copies: map[string]*copyOf{}})
+		a := rehearsed{system: s, policy: policy, copies: map[string]*copyOf{}}
+		if plan.Load.Connections > 0 {
+			a.pool.size = schedule.streams(s)
+		}
+		h.arms = append(h.arms, a)
 		names = append(names, s.Name)
 	}
-	var err error
 	h.recorder, err = timeline.New(timeline.Config{Interval: Interval, Systems: names, Over: gate.Thresholds(plan.Gates, plan.Triggers)})
 	if err != nil {
 		return nil, fmt.Errorf("set up the timeline: %w", err)
@@ -134,7 +146,7 @@ func rehearse(plan *scenario.Plan, most uint64) (*rehearsal, error) {
 		return nil, fmt.Errorf("set up the load: %w", err)
 	}
 	defer generator.Close()
-	if i := h.run.armIndex(scenario.New); i >= 0 && plan.Prewarm.Top > 0 {
+	if i := slices.IndexFunc(plan.Systems, func(s scenario.System) bool { return s.Name == scenario.New }); i >= 0 && plan.Prewarm.Top > 0 {
 		for _, target := range generator.Popular(plan.Prewarm.Top) {
 			h.arms[i].copies[target] = &copyOf{}
 		}
@@ -159,12 +171,12 @@ func policies(u *scenario.Upstream) (func(target string) wire.Policy, error) {
 
 // walk goes through the sequence in order.
 func (h *rehearsal) walk(generator *load.Generator, catalog wire.Catalog, most uint64) {
-	s := h.run.stages
+	s := h.schedule
 	read := time.Duration(0) // up to when the ledgers are read
 	ledgers := func(until time.Duration) {
 		for ; read <= until; read += Interval {
 			for i := range h.arms {
-				if h.run.plan.Upstream != nil {
+				if h.schedule.Plan.Upstream != nil {
 					h.recorder.Ledger(i, read, h.arms[i].ledger)
 				}
 			}
@@ -174,7 +186,7 @@ func (h *rehearsal) walk(generator *load.Generator, catalog wire.Catalog, most u
 	for ; h.positions < most; h.positions++ {
 		req, ok := generator.At(h.positions)
 		if !ok {
-			h.complete = !h.run.plan.Load.Max // a closed loop has no schedule to look at
+			h.complete = !h.schedule.Plan.Load.Max // a closed loop has no schedule to look at
 			break
 		}
 		ledgers(req.Due)
@@ -182,11 +194,11 @@ func (h *rehearsal) walk(generator *load.Generator, catalog wire.Catalog, most u
 		a := &h.arms[req.Arm]
 		var none demand
 		count := &none
-		if req.Due < s.warmup {
+		if req.Due < s.Warmup {
 			a.warmup++
 		} else {
 			count = &a.steady
-			if req.Due < s.end(1) {
+			if req.Due < s.End(1) {
 				a.first++
 			}
 		}
@@ -198,18 +210,33 @@ func (h *rehearsal) walk(generator *load.Generator, catalog wire.Catalog, most u
 		h.recorder.Record(req.Arm, h.answer(a, req, status, count))
 	}
 	if h.complete {
-		ledgers(s.end(s.looks))
+		ledgers(s.End(s.Looks))
 	}
 }
 
 // answer is what becomes of a request in the best case.
 func (h *rehearsal) answer(a *rehearsed, req load.Request, status int, count *demand) timeline.Outcome {
-	o := timeline.Outcome{Due: req.Due, Proven: h.run.plan.Load.Verify}
+	o := timeline.Outcome{Due: req.Due, Proven: h.schedule.Plan.Load.Verify}
 	o.Cacheable = req.Method == http.MethodGet || req.Method == http.MethodHead
 	count.Requests++
+	limit, queued := h.schedule.Plan.Load.Timeout, a.pool.wait(req.Due)
+	if queued > 0 {
+		count.Queued++
+	}
+	if limit > 0 && queued >= limit {
+		if count.Lost++; o.Cacheable {
+			count.Reads++
+			count.LostReads++
+		} else {
+			count.Writes++
+		}
+		o.Latency = queued
+		return h.ended(o)
+	}
+	now := req.Due + queued
 	wait := func() {
 		o.Blocking = o.Proven
-		o.Latency = h.thinking.draw(a.drawn)
+		o.Service = h.thinking.draw(a.drawn)
 		a.drawn++
 		a.ledger.Requests++
 		a.ledger.HTTP2++
@@ -219,19 +246,19 @@ func (h *rehearsal) answer(a *rehearsed, req load.Request, status int, count *de
 		a.ledger.Reads++
 		count.Fetched++
 	}
-	if !o.Cacheable {
+	fresh, grace, storable := a.policy(req.Target).Lifetimes(status, false)
+	c := a.copies[req.Target]
+	if o.Cacheable {
+		count.Reads++
+	}
+	switch {
+	case !o.Cacheable:
 		count.Writes++
-		if c := a.copies[req.Target]; c != nil && load.Writes(req.Method) {
+		if c != nil && load.Writes(req.Method) {
 			c.written = true
 		}
 		wait()
-		return h.ended(o)
-	}
-	count.Reads++
-	fresh, grace, storable := a.policy(req.Target).Lifetimes(status, false)
-	c := a.copies[req.Target]
-	switch {
-	case h.run.plan.Upstream == nil:
+	case h.schedule.Plan.Upstream == nil:
 		// Nobody knows what is behind it.
 	case a.system.Kind == scenario.KindDirect || !storable || fresh+grace == 0:
 		count.Uncacheable++
@@ -243,14 +270,20 @@ func (h *rehearsal) answer(a *rehearsed, req load.Request, status int, count *de
 		count.First++
 		fetch()
 		wait()
-		born := req.Due + o.Latency
+		born := now + o.Service
 		a.copies[req.Target] = &copyOf{ready: born, best: born, ordinary: born}
-	case req.Due < c.ready:
+	case now < c.ready:
 		count.Coalesced++
-		o.Blocking, o.Latency = o.Proven, c.ready-req.Due
+		o.Blocking, o.Service = o.Proven, c.ready-now
 	default:
-		h.reuse(a, c, req.Due, fresh, grace, count, fetch)
+		h.reuse(a, c, now, fresh, grace, count, fetch)
 	}
+	o.Wait, o.Latency = queued, queued+o.Service
+	held := o.Service
+	if limit > 0 { // who waits longer hangs up
+		held = min(held, limit-queued)
+	}
+	a.pool.take(now, held)
 	return h.ended(o)
 }
 
@@ -283,23 +316,62 @@ func (h *rehearsal) reuse(a *rehearsed, c *copyOf, now, fresh, grace time.Durati
 
 // ended applies the timeout: who waits longer gets no answer.
 func (h *rehearsal) ended(o timeline.Outcome) timeline.Outcome {
-	if limit := h.run.plan.Load.Timeout; o.Latency >= limit && limit > 0 {
+	if limit := h.schedule.Plan.Load.Timeout; o.Latency >= limit && limit > 0 {
 		o.Latency, o.Class, o.Proven, o.Blocking = limit, timeline.Timeout, false, false
 	}
-	o.Service = o.Latency
+	o.Service = max(o.Latency-o.Wait, 0)
 	return o
+}
+
+// pool are an arm's connections, or the streams on them: the times at which those
+// that were taken are free again, in a heap. One of size 0 has no limit.
+type pool struct {
+	size  int
+	until []time.Duration
+}
+
+// wait is how long a request that is due then waits for a connection.
+func (p *pool) wait(due time.Duration) time.Duration {
+	if p.size == 0 || len(p.until) < p.size {
+		return 0
+	}
+	return max(0, p.until[0]-due)
+}
+
+// take occupies the first connection to be free.
+func (p *pool) take(from, length time.Duration) {
+	switch {
+	case p.size == 0 || length == 0:
+	case len(p.until) < p.size:
+		heap.Push(p, from+length)
+	default:
+		p.until[0] = from + length
+		heap.Fix(p, 0)
+	}
+}
+
+func (p *pool) Len() int           { return len(p.until) }
+func (p *pool) Less(i, j int) bool { return p.until[i] < p.until[j] }
+func (p *pool) Swap(i, j int)      { p.until[i], p.until[j] = p.until[j], p.until[i] }
+func (p *pool) Push(x any)         { p.until = append(p.until, x.(time.Duration)) }
+
+// Pop implements heap.Interface; no connection is ever closed.
+func (p *pool) Pop() any {
+	last := p.until[len(p.until)-1]
+	p.until = p.until[:len(p.until)-1]
+	return last
 }
 
 // data is what the gates would be judged by.
 func (h *rehearsal) data(look int) gate.Data {
 	d := gate.Data{Windows: map[string]timeline.Window{}, Missing: map[string]map[string]string{}, Rate: map[string]float64{}}
-	end := h.run.stages.end(look)
+	end := h.schedule.End(look)
 	if !h.complete {
 		end = min(end, h.last.Truncate(Interval))
 	}
 	for i, a := range h.arms {
-		d.Windows[a.system.Name] = h.recorder.Window(i, h.run.stages.warmup, end)
-		d.Rate[a.system.Name] = h.run.offered(a.system.Name)
+		d.Windows[a.system.Name] = h.recorder.Window(i, h.schedule.Warmup, end)
+		d.Rate[a.system.Name] = h.schedule.Offered(a.system.Name)
 	}
 	return d
 }

@@ -16,13 +16,13 @@ func TestCompareUsage(t *testing.T) {
 		want string
 	}{
 		{"nothing to compare", []string{"compare"}, "one of --systems and --refs"},
-		{"both at once", []string{"compare", "compare", "--systems", "a,b", "--refs", "a,b"}, "one of --systems and --refs"},
+		{"both at once", []string{"compare", "--systems", "a,b", "--refs", "a,b"}, "one of --systems and --refs"},
 		{"no scenario", []string{"--systems", "optimizer,direct"}, "no scenario"},
 		{"one system", []string{"compare", "--systems", "optimizer"}, "nothing to be compared with"},
 		{"an unknown kind", []string{"compare", "--systems", "optimizer,squid"}, "unknown system"},
 		{"a fault in a system of one's own", []string{"compare", "--systems", "optimizer,a={kind: command, command: [x]}"}, "no argument has {listen}"},
 		{"an unknown scenario", []string{"comparison", "--systems", "optimizer,direct"}, "no scenario"},
-		{"rounds", []string{"compare", "--systems", "optimizer,direct", "--rounds", "-1"}, "allowed: 1 to 1000"},
+		{"rounds", []string{"compare", "--systems", "optimizer,direct", "--rounds=-1"}, "allowed: 1 to 1000"},
 		{"three revisions", []string{"--refs", "a,b,c"}, "allowed: two revisions"},
 		{"no tolerance", []string{"--refs", "a,b", "--tolerance", "0"}, "allowed: a share above 0"},
 		{"a tolerance that is none", []string{"--refs", "a,b", "--tolerance", "some"}, "allowed: a share above 0"},

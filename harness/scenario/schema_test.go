@@ -96,7 +96,7 @@ func TestSchemaRefuses(t *testing.T) {
 		{"a unit is never guessed", "latency: 20ms", "latency: 20"},
 		{"a size is no duration", "latency: 20ms", "latency: 20MB"},
 		{"a share of more than 1", "share: 1%", "share: 1.5"},
-		{"a kind that this version doesn't have", "kind: optimizer", "kind: container"},
+		{"a kind that this version doesn't have", "kind: optimizer", "kind: squid"},
 		{"a gate on nothing", "- p95_latency < 10ms", "- p95_latencies < 10ms"},
 		{"a gate in the wrong unit", "- p95_latency < 10ms", "- p95_latency < 10MB"},
 		{"a protocol that nobody speaks", "rate: 100/s", "rate: 100/s\n  protocol: h3"},

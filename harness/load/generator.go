@@ -9,6 +9,7 @@ import (
 	"math"
 	"net"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -283,6 +284,11 @@ func (a *arm) prepare(secured *tls.Config, protocols []scenario.Protocol) error 
 		a.tls.ServerName = u.Hostname()
 	}
 	return nil
+}
+
+// onlyHTTP1 reports whether all connections are an engine's.
+func (g *Generator) onlyHTTP1() bool {
+	return !slices.ContainsFunc(g.protocols, func(p scenario.Protocol) bool { return p != scenario.HTTP1 })
 }
 
 // schemes are those of the protocols that go with one only.

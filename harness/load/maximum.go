@@ -53,7 +53,7 @@ func (l *loop) run() error {
 	for n, e := range engines {
 		busy.Go(func() {
 			e.stop() // when all clients have ended
-			if faults[n] = e.open(false); faults[n] == nil {
+			if faults[n] = e.open(l.g.onlyHTTP1()); faults[n] == nil {
 				e.serve()
 				e.close()
 			}

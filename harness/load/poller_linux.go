@@ -173,6 +173,9 @@ func (l *poller) serve() {
 		if done {
 			return
 		}
+		// Whoever is to answer may be waiting for this processor.
+		_, _, _ = syscall.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+		l.look()
 		l.block(time.Hour)
 	}
 }
@@ -277,10 +280,10 @@ func (l *poller) remind(at time.Time) {
 	}
 }
 
-// sleep sleeps whatever comes. The processor is kept: the scheduler's giving it
-// to others and getting it back costs as much as the request, and there is
-// another one for the rest of the program. A signal, by which the runtime
-// preempts, ends the sleep early.
+// sleep sleeps whatever comes. The processor is kept: for the scheduler to give
+// it to others and get it back costs half as much again as the request, and
+// there is another one for the rest of the program. A signal, by which the
+// runtime preempts, ends the sleep early.
 func (l *poller) sleep(d time.Duration) {
 	ts := unix.NsecToTimespec(int64(d))
 	if l.alone {
@@ -290,7 +293,8 @@ func (l *poller) sleep(d time.Duration) {
 	_ = unix.ClockNanosleep(unix.CLOCK_MONOTONIC, 0, &ts, nil)
 }
 
-// block sleeps until something comes. The time is ppoll's, since epoll_wait's is
+// block sleeps until something comes; the processor is kept for a short while.
+// The time is ppoll's, since epoll_wait's is
 // in whole milliseconds and epoll_pwait2 is of Linux 5.11.
 func (l *poller) block(d time.Duration) {
 	if !l.alarm.IsZero() {
@@ -303,11 +307,31 @@ func (l *poller) block(d time.Duration) {
 	}
 	l.asleep = true
 	l.mu.Unlock()
-	ts := unix.NsecToTimespec(int64(d))
-	_, _ = unix.Ppoll([]unix.PollFd{{Fd: int32(l.epoll), Events: unix.POLLIN}}, &ts, nil)
+	came := false
+	if l.alone {
+		short := min(d, patience)
+		came = l.wait(short, true)
+		d -= short
+	}
+	if !came && d > 0 {
+		l.wait(d, false)
+	}
 	l.mu.Lock()
 	l.asleep = false
 	l.mu.Unlock()
+}
+
+// wait waits for the first event, so long at most, and reports whether one came;
+// the processor is kept or given to others.
+func (l *poller) wait(d time.Duration, kept bool) bool {
+	ts := unix.NsecToTimespec(int64(d))
+	set := [1]unix.PollFd{{Fd: int32(l.epoll), Events: unix.POLLIN}}
+	if !kept {
+		n, _ := unix.Ppoll(set[:], &ts, nil)
+		return n > 0
+	}
+	n, _, errno := syscall.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&set)), 1, uintptr(unsafe.Pointer(&ts)), 0, 0, 0)
+	return errno == 0 && n > 0
 }
 
 // adopt takes the socket away from Go's poller, which would be woken by it too.

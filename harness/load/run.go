@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"phasegate/harness/scenario"
 	"phasegate/harness/timeline"
 )
 
@@ -93,8 +92,7 @@ func (r *running) keep(ctx context.Context) error {
 // drive is the thread that dispatches, and has HTTP/1.1's connections go on until
 // they are closed.
 func (r *running) drive(drained chan<- struct{}) error {
-	alone := !slices.ContainsFunc(r.g.protocols, func(p scenario.Protocol) bool { return p != scenario.HTTP1 })
-	if err := r.engine.open(alone); err != nil {
+	if err := r.engine.open(r.g.onlyHTTP1()); err != nil {
 		return err
 	}
 	defer r.engine.close()

@@ -1,0 +1,215 @@
+//go:build linux
+
+package load
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"phasegate/fixtures/upstream/wire"
+	"phasegate/harness/recording"
+	"phasegate/harness/scenario"
+	"phasegate/harness/timeline"
+)
+
+// answers serves the connections of a listener by hand: serve gets each
+// connection and its number, from 0.
+func answers(t *testing.T, serve func(n int, c net.Conn, requests *bufio.Reader)) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for n := 0; ; n++ {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				serve(n, c, bufio.NewReader(c))
+			}()
+		}
+	}()
+	return "http://" + l.Addr().String()
+}
+
+// item is an answer that describes itself, ready to be cut in pieces.
+func item(target string, size int, chunked bool) []byte {
+	body := bytes.Repeat([]byte("x"), size)
+	d := wire.Description{Key: target, Version: 1, Birth: time.Now(), Status: 200, Fresh: time.Hour}
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\n%s: %s\r\n", wire.Header, d.Seal(body))
+	if !chunked {
+		fmt.Fprintf(&b, "Content-Length: %d\r\n\r\n%s", size, body)
+		return b.Bytes()
+	}
+	fmt.Fprintf(&b, "Transfer-Encoding: chunked\r\n\r\n")
+	for piece := range slices.Chunk(body, 1000) {
+		fmt.Fprintf(&b, "%x\r\n%s\r\n", len(piece), piece)
+	}
+	fmt.Fprintf(&b, "0\r\n\r\n")
+	return b.Bytes()
+}
+
+// Whatever the pieces in which an answer comes, it is read, verified, and timed by
+// its last byte.
+func TestAnswersInPieces(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		why     string
+		size    int
+		chunked bool
+		piece   int // bytes written at once
+	}{
+		{"at once", 1000, false, 1 << 20},
+		{"byte by byte", 50, false, 1},
+		{"chunks, cut anywhere", 5000, true, 333},
+		{"more than the kernel holds", 8 << 20, false, 1 << 20},
+		{"and chunked", 3 << 20, true, 1 << 20},
+	} {
+		t.Run(tt.why, func(t *testing.T) {
+			t.Parallel()
+			url := answers(t, func(_ int, c net.Conn, requests *bufio.Reader) {
+				for {
+					r, err := http.ReadRequest(requests)
+					if err != nil {
+						return
+					}
+					for left := item(r.RequestURI, tt.size, tt.chunked); len(left) > 0; {
+						n, err := c.Write(left[:min(tt.piece, len(left))])
+						if left = left[n:]; err != nil {
+							return
+						}
+						if tt.piece < 1000 {
+							time.Sleep(20 * time.Microsecond)
+						}
+					}
+				}
+			})
+			sink := &memory{}
+			load := smallLoad()
+			load.Rate = flat(100)
+			g := generator(t, Config{Arms: []Arm{oneArm(t, url)}, Load: load, Length: 100 * ms, Sink: sink})
+			report, err := g.Run(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if a := report.Arms[0]; a.Proven != 10 || sink.classes() != [timeline.Classes]int{timeline.OK: 10} {
+				t.Errorf("%+v", a)
+			}
+		})
+	}
+}
+
+// An answer that lies unread while the dispatcher has other things to do, or
+// nothing until the next due time, isn't later for that: its time is the kernel's.
+func TestArrivalIsTheKernels(t *testing.T) {
+	t.Parallel()
+	url := answers(t, func(_ int, c net.Conn, _ *bufio.Reader) { _, _ = io.Copy(c, c) })
+	nc, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newEngine()
+	const unread = 200 * ms
+	var late time.Duration
+	l.spawn(func() {
+		c, err := l.adopt(nc)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		// The kernel begins to note times soon after it was first asked to, so the
+		// second answer is looked at.
+		for range 2 {
+			_, _ = c.Write([]byte("hello"))
+			l.await(func() { time.Sleep(unread) })
+			if n, err := c.Read(make([]byte, 10)); n != 5 || err != nil {
+				t.Errorf("read %d bytes, %v", n, err)
+			}
+			late = time.Since(c.(*pollConn).arrived())
+		}
+	})
+	l.stop()
+	if err := l.open(true); err != nil {
+		t.Fatal(err)
+	}
+	l.serve()
+	l.close()
+	if late < unread/2 {
+		t.Errorf("read %s after it came, though it lay for %s", late, unread)
+	}
+}
+
+// A request that the server doesn't read holds up nobody: the dispatcher goes on,
+// and the answer comes when the server has read.
+func TestLargeRequestsDontBlock(t *testing.T) {
+	t.Parallel()
+	const size = 6 << 20 // more than the kernel takes at once
+	var got atomic.Int64
+	url := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		time.Sleep(100 * ms)
+		n, _ := io.Copy(io.Discard, r.Body)
+		got.Add(n)
+		fmt.Fprint(w, "thanks")
+	}))
+	l := recorded(t, recording.ReadTargets, fmt.Sprintf(`{"method":"POST","url":"%s/upload","body":"%s"}`, url, strings.Repeat("AAAA", size/3)))
+	load := scenario.Load{Rate: flat(100), Timeout: 5 * time.Second}
+	g := generator(t, Config{Arms: []Arm{oneArm(t, url)}, Load: load, Recording: l, Length: Length(l, load, 0), Sink: &memory{}})
+	report, err := g.Run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a := report.Arms[0]; a.Completed != a.Offered || a.Offered == 0 || got.Load() != int64(a.Offered)*(size/3*3) || len(a.Failures) > 0 {
+		t.Errorf("%d bytes arrived, %+v", got.Load(), a)
+	}
+}
+
+// Deadlines and closed connections, of many at once.
+func TestPollerDeadlines(t *testing.T) {
+	t.Parallel()
+	url := answers(t, func(n int, c net.Conn, requests *bufio.Reader) {
+		for served := 0; ; served++ {
+			r, err := http.ReadRequest(requests)
+			if err != nil {
+				return
+			}
+			if n%2 == 1 { // never answers
+				continue
+			}
+			if _, err := c.Write(item(r.RequestURI, 100, false)); err != nil || served == 5 {
+				return // an idle connection is closed now and then
+			}
+		}
+	})
+	sink := &memory{}
+	load := smallLoad()
+	load.Timeout = 60 * ms
+	g := generator(t, Config{Arms: []Arm{oneArm(t, url)}, Load: load, Length: 500 * ms, Sink: sink})
+	report, err := g.Run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	classes := sink.classes()
+	if classes[timeline.OK] == 0 || classes[timeline.Timeout] == 0 || classes[timeline.OK]+classes[timeline.Timeout] != 100 {
+		t.Errorf("classes %v, %+v", classes, report.Arms)
+	}
+	for _, o := range sink.byDue() {
+		if o.Class == timeline.Timeout && (o.Latency < 60*ms || o.Latency > 300*ms) {
+			t.Errorf("a timeout of 60 ms was noticed after %s", o.Latency)
+		}
+	}
+}

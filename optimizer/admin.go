@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"net/url"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -16,14 +18,22 @@ import (
 //	GET  /readyz               200 while requests are accepted, else 503
 //	GET  /metrics              Prometheus text
 //	GET  /version              JSON: version, go
-//	POST /invalidate?key=KEY   drops one resource with all its variants; KEY is a URL
-//	                           (scheme ignored), HOST/PATH, or /PATH for that path on
-//	                           every host; path with query, exactly as requested
-//	POST /invalidate?all       drops everything
+//	POST /invalidate?key=KEY            one resource with all its variants; KEY is a URL
+//	                                    (scheme ignored), HOST/PATH, or /PATH for that path
+//	                                    on every host; path with query, exactly as requested
+//	POST /invalidate?path=PATTERN       resources whose path fits; * is any run of characters,
+//	                                    the query counts if PATTERN has a ?, the host unless it begins with /
+//	POST /invalidate?tag=TAG            responses with TAG in Surrogate-Key or Cache-Tag
+//	POST /invalidate?dependency=KEY     that resource, and all that name it, or each other in turn,
+//	                                    by Link: <URL>; rel="inv-by"
+//	POST /invalidate?version=V          responses with Content-Version: V
+//	POST /invalidate?version_not=V      responses with another Content-Version
+//	POST /invalidate?all                everything
 //
-// Both invalidations answer when they are done, with {"removed": n}: no request
-// that begins afterwards gets a response fetched before. n counts cache entries; a
-// resource that varies counts once by key, and with its variants by path.
+// Of these one kind at a time; key, path, tag and dependency may be repeated. They
+// answer when they are done, with {"removed": n}: no request that begins afterwards
+// gets a response fetched before, even if that is under way. n counts cache entries; a
+// resource that varies counts once by key, and with its variants otherwise.
 func (o *Optimizer) newAdmin() *http.Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
@@ -44,31 +54,68 @@ func (o *Optimizer) newAdmin() *http.Server {
 
 func (o *Optimizer) invalidate(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
-	key, removed := query.Get("key"), 0
-	store := o.handler.store
-	switch {
-	case query.Has("all") == query.Has("key"):
-		http.Error(w, "give either ?key=URL, ?key=HOST/PATH, ?key=/PATH, or ?all", http.StatusBadRequest)
-		return
-	case query.Has("all"):
-		removed = store.invalidateFunc(func(string) bool { return true })
-	case strings.HasPrefix(key, "/"):
-		removed = store.invalidateFunc(func(primary string) bool { return primary[strings.IndexByte(primary, '/'):] == key })
-	default:
-		if u, err := url.Parse(key); err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https") {
-			key = u.Host + u.RequestURI()
-		}
-		host, path, ok := strings.Cut(key, "/")
-		if !ok || host == "" {
-			http.Error(w, "key must be a URL, HOST/PATH or /PATH, found "+key, http.StatusBadRequest)
-			return
-		}
-		if store.invalidate([]byte(strings.ToLower(host) + "/" + path)) {
-			removed = 1
+	var kinds []string
+	for _, kind := range []string{"key", "path", "tag", "dependency", "version", "version_not", "all"} {
+		if query.Has(kind) {
+			kinds = append(kinds, kind)
 		}
 	}
-	o.cfg.Logger.Info("invalidated", "key", key, "removed", removed)
+	if len(kinds) != 1 {
+		http.Error(w, "give one kind of ?key=, ?path=, ?tag=, ?dependency=, ?version=, ?version_not= or ?all, found "+strconv.Itoa(len(kinds)), http.StatusBadRequest)
+		return
+	}
+	kind := kinds[0]
+	values, removed := query[kind], 0
+	if kind != "all" && slices.Contains(values, "") {
+		http.Error(w, kind+" is empty", http.StatusBadRequest)
+		return
+	}
+	store := o.handler.store
+	switch kind {
+	case "all":
+		removed = store.invalidateFunc(func(string, *object) bool { return true })
+	case "path":
+		removed = store.invalidatePaths(values)
+	case "tag":
+		removed = store.invalidateTags(values)
+	case "version", "version_not":
+		removed = store.invalidateVersion(values[0], kind == "version_not")
+	case "key", "dependency":
+		keys := make([]string, len(values))
+		for i, value := range values {
+			var ok bool
+			if keys[i], ok = cacheKey(value); !ok || kind == "dependency" && keys[i][0] == '/' {
+				http.Error(w, kind+" must be a URL or HOST/PATH (a key also /PATH), found "+value, http.StatusBadRequest)
+				return
+			}
+		}
+		if kind == "dependency" {
+			removed = store.invalidateDependents(keys)
+			break
+		}
+		for _, key := range keys {
+			switch {
+			case key[0] == '/':
+				removed += store.invalidateFunc(func(primary string, _ *object) bool { return primary[strings.IndexByte(primary, '/'):] == key })
+			case store.invalidate([]byte(key)):
+				removed++
+			}
+		}
+	}
+	o.cfg.Logger.Info("invalidated", "kind", kind, "values", values, "removed", removed)
 	answerJSON(w, map[string]int{"removed": removed})
+}
+
+// cacheKey reads how an operator names a resource.
+func cacheKey(text string) (key string, ok bool) {
+	if strings.HasPrefix(text, "/") {
+		return text, true
+	}
+	if u, err := url.Parse(text); err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https") {
+		text = u.Host + u.RequestURI()
+	}
+	host, path, ok := strings.Cut(text, "/")
+	return strings.ToLower(host) + "/" + path, ok && host != ""
 }
 
 func answerJSON(w http.ResponseWriter, v any) {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"math"
+	"net/netip"
 	"reflect"
 	"runtime/debug"
 	"strings"
@@ -45,17 +46,44 @@ type Cache struct {
 	MaxMemoryMB    int            `yaml:"max_memory_mb"`    // bound on the process, in 10^6 bytes; default 100, at least 40
 	Capacity       int            `yaml:"capacity"`         // bound on the entries; default none
 	MaxObjectShare float64        `yaml:"max_object_share"` // largest share of the cache that one response may take, larger ones are streamed; default 0.02
-	DefaultTTL     *time.Duration `yaml:"default_ttl"`      // lifetime where the response says nothing; default 5m, 0s: such responses aren't stored
+	DefaultTTL     *time.Duration `yaml:"default_ttl"`      // lifetime where the response says nothing; default 0s: such responses aren't stored. One with Last-Modified has a tenth of its age then
 	NegativeTTL    *time.Duration `yaml:"negative_ttl"`     // the same for 404, 405, 410, 414 and 501; default 10s
-	RefreshAhead   *float64       `yaml:"refresh_ahead"`    // share of its lifetime after which a hit on a response used before fetches the next one; default 0.9, 0: never
+	RefreshAhead   *float64       `yaml:"refresh_ahead"`    // share of its lifetime after which a response that is used is fetched anew in the background; default 0.9, 0: never
 
 	StaleWhileRevalidate time.Duration `yaml:"stale_while_revalidate"` // allowance where the response names none; default 0s
 	StaleIfError         time.Duration `yaml:"stale_if_error"`         // allowance where the response names none; default 0s
+	// StaleWhenDisconnected is the allowance where neither response nor StaleIfError
+	// names one and the upstream doesn't answer at all (RFC 9111 §4.2.4); default 1m.
+	StaleWhenDisconnected *time.Duration `yaml:"stale_when_disconnected"`
+
+	// Cookies says when a response with Set-Cookie, or to a request with Cookie, is
+	// stored for everybody. guarded, the default: if it says public or s-maxage, or is
+	// to be stored without the cookie; rfc9111: also if it names any lifetime (§7.3).
+	Cookies string `yaml:"cookies"`
+	// PurgeFrom lists the networks, like 127.0.0.1/32, whose clients may invalidate
+	// by the method PURGE; default none.
+	PurgeFrom []string `yaml:"purge_from"`
 }
 
 // Telemetry sets what is told beside the metrics.
 type Telemetry struct {
 	AccessLog bool `yaml:"access_log"` // one log record per request; default false
+}
+
+// The values of cache.cookies.
+const (
+	cookiesGuarded = "guarded"
+	cookiesRFC9111 = "rfc9111"
+)
+
+// purgePrefixes is PurgeFrom, parsed; it is valid.
+func (c Cache) purgePrefixes() (prefixes []netip.Prefix) {
+	for _, text := range c.PurgeFrom {
+		if p, err := netip.ParsePrefix(text); err == nil {
+			prefixes = append(prefixes, p)
+		}
+	}
+	return prefixes
 }
 
 // Shares of max_memory_mb, found by measuring the peak resident set under churn.
@@ -81,13 +109,19 @@ func (c Config) WithDefaults() Config {
 		c.Cache.MaxObjectShare = 0.02
 	}
 	if c.Cache.DefaultTTL == nil {
-		c.Cache.DefaultTTL = new(5 * time.Minute)
+		c.Cache.DefaultTTL = new(time.Duration(0))
 	}
 	if c.Cache.NegativeTTL == nil {
 		c.Cache.NegativeTTL = new(10 * time.Second)
 	}
 	if c.Cache.RefreshAhead == nil {
 		c.Cache.RefreshAhead = new(0.9)
+	}
+	if c.Cache.StaleWhenDisconnected == nil {
+		c.Cache.StaleWhenDisconnected = new(time.Minute)
+	}
+	if c.Cache.Cookies == "" {
+		c.Cache.Cookies = cookiesGuarded
 	}
 	c.Upstream.Breaker = c.Breaker
 	c.Upstream = c.Upstream.WithDefaults()
@@ -116,12 +150,21 @@ func (c Config) Validate() error {
 	if s := *c.Cache.RefreshAhead; !(s >= 0 && s < 1) {
 		fault("cache.refresh_ahead: %v, must be 0 (never) to below 1", s)
 	}
+	if c.Cache.Cookies != cookiesGuarded && c.Cache.Cookies != cookiesRFC9111 {
+		fault("cache.cookies: %q, must be guarded or rfc9111", c.Cache.Cookies)
+	}
+	for _, text := range c.Cache.PurgeFrom {
+		if _, err := netip.ParsePrefix(text); err != nil {
+			fault("cache.purge_from: %q, must be networks like 10.0.0.0/8 or 127.0.0.1/32", text)
+		}
+	}
 	for _, d := range []struct {
 		key   string
 		value time.Duration
 	}{
 		{"default_ttl", *c.Cache.DefaultTTL}, {"negative_ttl", *c.Cache.NegativeTTL},
 		{"stale_while_revalidate", c.Cache.StaleWhileRevalidate}, {"stale_if_error", c.Cache.StaleIfError},
+		{"stale_when_disconnected", *c.Cache.StaleWhenDisconnected},
 	} {
 		if d.value < 0 || d.value > 0 && d.value < time.Millisecond || d.value > math.MaxInt64/4 {
 			fault("cache.%s: %v, must be 0s or 1ms and more (a number needs a unit, like 5m)", d.key, d.value)
@@ -314,8 +357,11 @@ func (s *Settings) print(out *bytes.Buffer, v reflect.Value, prefix, indent stri
 			continue
 		}
 		text := fmt.Sprint(value.Interface())
-		if value.Kind() == reflect.String {
+		switch value.Kind() {
+		case reflect.String:
 			text = fmt.Sprintf("%q", text)
+		case reflect.Slice:
+			text = "[" + strings.Join(value.Interface().([]string), ", ") + "]"
 		}
 		fmt.Fprintf(out, "%-50s # %s\n", fmt.Sprintf("%s%s: %s", indent, key, text), s.Source(prefix+key))
 	}

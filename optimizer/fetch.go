@@ -5,14 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"time"
 
 	"phasegate/optimizer/httpcache"
-	"phasegate/optimizer/telemetry"
 	"phasegate/optimizer/upstream"
 )
 
@@ -27,21 +26,25 @@ type fetch struct {
 	bodySize int64                         // -1: unknown
 	again    func() (io.ReadCloser, error) // the body from its begin, if that is possible
 	request  httpcache.Request
-	store    bool    // the answer may be kept
-	stale    *object // what is stored: to validate, and to fall back on
+	store    bool                                 // the answer may be kept
+	stale    *object                              // what is stored: to validate, and to fall back on
+	renewal  bool                                 // nobody waits for the answer
+	bare     bool                                 // made without a client: an answer of another status is no news of the resource
+	interim  func(status int, header http.Header) // passes an interim response on; nil: nobody wants it
 }
 
 // outcome is what a fetch brought: a complete response in memory, or one to pass
 // on while it arrives, or an error.
 type outcome struct {
-	object    *object
-	stored    bool
-	validated bool // the upstream confirmed the stale object
-	status    int  // what the upstream answered; 0: nothing
-	failed    bool // no answer, or one that says that the upstream isn't well
-	stream    *http.Response
-	body      *streamedBody // below stream.Body
-	err       error
+	object          *object
+	stored          bool
+	validated       bool // the upstream confirmed the stale object
+	status          int  // what the upstream answered; 0: nothing
+	failed          bool // no answer, or one that says that the upstream isn't well
+	stream          *http.Response
+	asked, answered time.Time     // of stream
+	body            *streamedBody // below stream.Body
+	err             error
 }
 
 var errUnaskedNotModified = errors.New("the upstream answered 304 to a request without conditions")
@@ -58,24 +61,22 @@ const passFor = 10 * time.Second
 // wait for the ticket's flight as soon as their fate is known.
 func (h *handler) fetch(f *fetch, t *ticket) (out outcome) {
 	out = h.exchange(f, t, f.stale != nil && f.store)
-	if out.err == nil && out.status == http.StatusNotModified && out.stream != nil && f.stale != nil && f.store {
+	if out.err == nil && out.status == http.StatusNotModified && out.stream != nil && f.store && f.stale != nil {
 		// The upstream confirms something else than we hold (another validator):
 		// ask again for the whole.
 		out.close()
-		if out = h.exchange(f, t, false); out.status == http.StatusNotModified {
-			out.close()
-			out = outcome{status: out.status, err: errUnaskedNotModified}
-		}
+		out = h.exchange(f, t, false)
+	}
+	if out.err == nil && out.status == http.StatusNotModified && out.stream != nil && f.store {
+		out.close()
+		out = outcome{status: out.status, err: errUnaskedNotModified}
 	}
 	out.failed = out.err != nil || upstream.Failed(out.status)
 	if out.failed && !errors.Is(out.err, upstream.ErrRequestBody) && !refusedByBreaker(out.err) {
 		h.metrics.UpstreamErrors.Inc()
 	}
 	if t.flight != nil {
-		t.flight.failed = out.failed
-		if out.object != nil {
-			t.flight.object = out.object
-		}
+		t.flight.failed, t.flight.silent = out.failed, out.status == 0
 		t.release()
 	}
 	return out
@@ -108,8 +109,13 @@ func (h *handler) exchange(f *fetch, t *ticket, conditional bool) outcome {
 	if _, given := req.Header["Idempotency-Key"]; !given && (f.method == http.MethodPut || f.method == http.MethodDelete) {
 		req.Header["Idempotency-Key"] = nil // sends nothing, but tells net/http what it doesn't know of these methods
 	}
+	if f.interim != nil {
+		var done func()
+		req, done = f.passInterim(req)
+		defer done()
+	}
 	asked := time.Now()
-	resp, err := h.pool.Do(req)
+	resp, err := h.do(req)
 	if !refusedByBreaker(err) {
 		h.metrics.UpstreamRequests.Inc()
 	}
@@ -124,10 +130,10 @@ func (h *handler) exchange(f *fetch, t *ticket, conditional bool) outcome {
 	resp.Body = body
 	answered := httpcache.Response{Status: resp.StatusCode, Header: resp.Header, RequestTime: asked, ResponseTime: time.Now()}
 	httpcache.StripHopByHop(resp.Header)
-	if resp.Header.Get("Date") == "" {
+	if !httpcache.ValidDate(resp.Header.Get("Date")) {
 		resp.Header.Set("Date", answered.ResponseTime.UTC().Format(http.TimeFormat)) // RFC 9110 §6.6.1
 	}
-	out := outcome{status: resp.StatusCode, stream: resp, body: body}
+	out := outcome{status: resp.StatusCode, stream: resp, body: body, asked: asked, answered: answered.ResponseTime}
 	switch {
 	case !f.store:
 		return out
@@ -138,15 +144,18 @@ func (h *handler) exchange(f *fetch, t *ticket, conditional bool) outcome {
 		}
 		answered.Status, answered.Header = f.stale.status, merged
 		out.validated = true
+		t.base = f.stale
 		out.close()
 		head, _ := encode(merged, 0)
 		out.keep(h, f, t, answered, &object{head: head, body: f.stale.body, block: f.stale.block, newer: true})
 		return out
-	case upstream.Failed(resp.StatusCode) && f.stale != nil && f.stale.fresh.StaleOnError(&f.request.Directives, answered.ResponseTime):
+	case upstream.Failed(resp.StatusCode) && f.stale != nil && f.stale.fresh.StaleOnError(&f.request.Directives, answered.ResponseTime, 0):
 		return out // what is stored is better than this, and stays
+	case f.bare && resp.StatusCode != f.stale.status:
+		return out
 	}
 	if _, reason := httpcache.Evaluate(f.request, answered, h.policy); reason != "" {
-		if !f.personal() && !upstream.Failed(resp.StatusCode) {
+		if !f.personal() && !f.bare && !upstream.Failed(resp.StatusCode) {
 			h.store.pass(t, answered.ResponseTime.Add(passFor))
 		}
 		t.release()
@@ -281,6 +290,21 @@ func whole(head, body []byte) *object {
 	return &object{head: head, body: body, block: cap(head)}
 }
 
+// without is the object without the named fields.
+func (o *object) without(names []string) *object {
+	head := make([]byte, 0, len(o.head))
+	for rest := o.head; len(rest) > 0; {
+		name, _, after := next(rest)
+		if !slices.Contains(names, string(name)) {
+			head = append(head, rest[:len(rest)-len(after)]...)
+		}
+		rest = after
+	}
+	shared := &object{head: head, body: o.body, block: o.block, newer: true, fresh: o.fresh, status: o.status, asked: o.asked, aged: o.aged}
+	shared.refreshAt.Store(o.refreshAt.Load())
+	return shared
+}
+
 // keep completes the object of a complete response, and stores it if it may be.
 func (out *outcome) keep(h *handler, f *fetch, t *ticket, r httpcache.Response, o *object) {
 	fresh, reason := httpcache.Evaluate(f.request, r, h.policy)
@@ -288,7 +312,7 @@ func (out *outcome) keep(h *handler, f *fetch, t *ticket, r httpcache.Response, 
 	o.refreshAt.Store(h.refreshAt(fresh))
 	out.object = o
 	if reason != "" { // a 304 may forbid what was allowed before
-		if !f.personal() {
+		if !f.personal() && !f.bare {
 			h.store.pass(t, r.ResponseTime.Add(passFor))
 		}
 		t.release()
@@ -298,15 +322,17 @@ func (out *outcome) keep(h *handler, f *fetch, t *ticket, r httpcache.Response, 
 	if t.flight != nil && len(fields) > 0 {
 		t.flight.fields, t.flight.values = fields, f.selecting(nil, fields)
 	}
-	out.stored = h.store.put(t, o, fields, f.selecting)
-}
-
-// refreshAt is when a hit on a hot object begins to fetch its successor.
-func (h *handler) refreshAt(f httpcache.Freshness) int64 {
-	if h.refreshAhead <= 0 || f.Validate {
-		return f.Born + int64(f.Lifetime)
+	if unshared := httpcache.Unshared(r.Header); len(unshared) > 0 {
+		// The client whose request it was gets the whole; the others don't.
+		o = o.without(unshared)
 	}
-	return f.Born + int64(float64(f.Lifetime)*h.refreshAhead)
+	if f.renewal {
+		o.credit = f.stale.renewedFor()
+	}
+	if t.flight != nil {
+		t.flight.object = o
+	}
+	out.stored = h.store.put(t, o, fields, f.selecting)
 }
 
 // selecting appends the values of the fields in the request that goes up, which
@@ -317,49 +343,6 @@ func (f *fetch) selecting(dst []byte, fields []string) []byte {
 	}
 	return dst
 }
-
-// refresh revalidates in the background what a client has just been served, at
-// most once at a time for an object.
-func (h *handler) refresh(x *exchange, o *object) {
-	due := o.refreshAt.Load()
-	now := x.now.UnixNano()
-	if now < due || !o.refreshAt.CompareAndSwap(due, now+int64(h.timeout)) {
-		return
-	}
-	select {
-	case h.background <- struct{}{}:
-	default: // too many at once; a later hit tries again
-		o.refreshAt.Store(now + int64(refreshRetry))
-		return
-	}
-	f := h.newFetch(x, http.MethodGet, o)                // after a HEAD too: a HEAD's answer can't be stored
-	f.request.Directives = httpcache.NoRequestDirectives // the client's wishes were met; this is the cache's own
-	t, _, leader := h.store.begin(x.key, x.variant, true)
-	if !leader {
-		<-h.background
-		return
-	}
-	h.workers.Go(func() {
-		defer func() { <-h.background }()
-		defer t.end()
-		out := h.fetch(f, &t)
-		out.close()
-		switch {
-		case out.validated:
-			h.metrics.Refreshed(telemetry.Unchanged)
-		case !out.failed:
-			h.metrics.Refreshed(telemetry.Stored)
-		default:
-			h.metrics.Refreshed(telemetry.Failed)
-		}
-		if !out.stored {
-			o.refreshAt.Store(time.Now().Add(refreshRetry).UnixNano())
-		}
-	})
-}
-
-// refreshRetry is the pause after a background revalidation that brought nothing.
-const refreshRetry = time.Second
 
 // close lets go of a response that isn't passed on.
 func (out *outcome) close() {
@@ -418,28 +401,4 @@ func (b *prefixed) Close() error {
 	b.pieces = nil
 	b.room.free()
 	return b.ReadCloser.Close()
-}
-
-// refusedByBreaker reports whether nothing was sent at all.
-func refusedByBreaker(err error) bool {
-	var open *upstream.OpenError
-	return errors.As(err, &open)
-}
-
-// gatewayStatus is the answer to a client when the upstream gave none.
-func gatewayStatus(err error) (status int, retryAfter time.Duration) {
-	var open *upstream.OpenError
-	var network net.Error // net/http has timeouts of its own, which may be the first
-	switch {
-	case errors.As(err, &open):
-		return http.StatusServiceUnavailable, open.RetryAfter
-	case errors.Is(err, upstream.ErrRequestBody):
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return http.StatusRequestTimeout, 0
-		}
-		return http.StatusBadRequest, 0
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &network) && network.Timeout():
-		return http.StatusGatewayTimeout, 0
-	}
-	return http.StatusBadGateway, 0
 }

@@ -3,12 +3,10 @@ package optimizer
 import (
 	"bytes"
 	"context"
-	"errors"
-	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/textproto"
 	"net/url"
 	"slices"
@@ -32,7 +30,8 @@ type handler struct {
 	ctx          context.Context // ends when fetches must stop
 	logger       *slog.Logger
 	store        *store
-	pool         *upstream.Pool
+	upstream     *url.URL                                    // where requests go
+	do           func(*http.Request) (*http.Response, error) // sends one there
 	limiter      *guard.Limiter
 	metrics      *telemetry.Metrics
 	access       *telemetry.AccessLog
@@ -40,18 +39,17 @@ type handler struct {
 	guard        guard.Config
 	timeout      time.Duration
 	preserveHost bool
-	refreshAhead float64 // share of the lifetime; 0 or less: never
-	maxBody      int64   // bytes of the largest body that is stored
-	maxBuffered  int64   // bytes of all bodies that are held until they have arrived
+	refreshAhead float64        // share of the lifetime; 0 or less: never
+	disconnected time.Duration  // for which a stale response is used where nobody says how long, while the upstream is silent
+	purgeFrom    []netip.Prefix // clients that may use PURGE
+	maxBody      int64          // bytes of the largest body that is stored
+	maxBuffered  int64          // bytes of all bodies that are held until they have arrived
 
 	buffered   atomic.Int64
 	background chan struct{} // bounds the revalidations in the background
 	workers    sync.WaitGroup
 	exchanges  sync.Pool
 }
-
-// maxBackground bounds the revalidations under way in the background.
-const maxBackground = 64
 
 // exchange is one request's working memory; it is pooled, so that a hit allocates
 // nothing.
@@ -74,6 +72,9 @@ func (h *handler) serve(ctx *fasthttp.RequestCtx) {
 	x, _ := h.exchanges.Get().(*exchange)
 	if x == nil {
 		x = new(exchange)
+	}
+	if conn, ok := ctx.Conn().(*clientConn); ok {
+		conn.begun++
 	}
 	begun := time.Now()
 	x.ctx, x.now, x.head, x.passing = ctx, begun, false, false
@@ -102,6 +103,9 @@ func (h *handler) answer(x *exchange) telemetry.Result {
 	}
 	request := &x.ctx.Request.Header
 	x.head = request.IsHead()
+	if len(h.purgeFrom) > 0 && string(request.Method()) == "PURGE" {
+		return h.purge(x)
+	}
 	if !x.head && !request.IsGet() || hasBody(request) {
 		return h.pass(x, "; fwd=method")
 	}
@@ -193,80 +197,6 @@ func (h *handler) lookup(x *exchange) *object {
 	return o
 }
 
-// miss answers from the upstream, with what is stored, if anything, to validate
-// and to fall back on.
-func (h *handler) miss(x *exchange, stale *object) telemetry.Result {
-	if x.directives.OnlyIfCached {
-		return x.refused(http.StatusGatewayTimeout, "")
-	}
-	f := h.newFetch(x, string(x.ctx.Method()), stale)
-	if !f.store {
-		return h.forward(x, f, "; fwd=miss", telemetry.Miss)
-	}
-	// Nobody waits for an answer that he may not get: one that is personal, that the
-	// client wants for itself, or that couldn't be shared the last time.
-	shared := !x.passing && !f.personal() && !x.directives.NoCache && (stale == nil || !stale.fresh.Validate)
-	t, flight, leader := h.store.begin(x.key, x.variant, shared)
-	if !leader {
-		if result, ok := h.follow(x, flight, stale); ok {
-			return result
-		}
-		// A leader without luck doesn't take its followers down: each tries for itself, once.
-		t, _, _ = h.store.begin(x.key, x.variant, false)
-	}
-	defer t.end()
-	return h.conclude(x, f, h.fetch(f, &t))
-}
-
-// follow waits for another request's fetch and answers with what it brought, if
-// this request may have that.
-func (h *handler) follow(x *exchange, flight *flight, stale *object) (telemetry.Result, bool) {
-	patience := time.NewTimer(h.timeout)
-	defer patience.Stop()
-	select {
-	case <-flight.done:
-	case <-patience.C:
-		return 0, false
-	}
-	x.now = time.Now()
-	if flight.failed && stale != nil && stale.fresh.StaleOnError(&x.directives, x.now) {
-		return x.respondStale(stale, "; fwd=stale; collapsed"), true
-	}
-	o := flight.object
-	if o == nil || !flight.matches(x.selecting) || o.fresh.Decide(&x.directives, x.now) == httpcache.Validate {
-		return 0, false
-	}
-	return x.respond(o, "optimizer; fwd=miss; collapsed", o.aged, telemetry.Collapsed), true
-}
-
-// conclude answers the request whose fetch it was.
-func (h *handler) conclude(x *exchange, f *fetch, out outcome) telemetry.Result {
-	forward := "; fwd=miss"
-	switch {
-	case f.stale != nil && f.stale.fresh.Lifetime > f.stale.fresh.Age(x.now):
-		forward = "; fwd=request"
-	case f.stale != nil:
-		forward = "; fwd=stale"
-	}
-	x.now = time.Now()
-	if out.failed && f.stale != nil && f.stale.fresh.StaleOnError(&x.directives, x.now) {
-		out.close()
-		return x.respondStale(f.stale, "; fwd=stale")
-	}
-	if out.object == nil {
-		return h.passOn(x, out, forward, telemetry.Miss)
-	}
-	status, result := "optimizer"+forward, telemetry.Miss
-	if out.validated {
-		status += "; fwd-status=304"
-		result = telemetry.Revalidated
-	}
-	if out.stored {
-		status += "; stored"
-	}
-	return x.respond(out.object, status, out.object.aged, result)
-}
-
 // pass sends a request up whose answer the cache has no part in, and invalidates
 // what its success makes obsolete.
 func (h *handler) pass(x *exchange, why string) telemetry.Result {
@@ -295,6 +225,9 @@ func (h *handler) forward(x *exchange, f *fetch, why string, result telemetry.Re
 			return x.refused(http.StatusRequestEntityTooLarge, why)
 		}
 	}
+	if x.head && f.stale != nil && out.stream != nil {
+		h.head(x, f, &t, out)
+	}
 	if httpcache.Invalidates(f.method, out.status) {
 		h.store.invalidate(x.key)
 		if out.stream != nil {
@@ -306,6 +239,28 @@ func (h *handler) forward(x *exchange, f *fetch, why string, result telemetry.Re
 	return h.passOn(x, out, why, result)
 }
 
+// head takes from a response to HEAD what it says of the stored response to GET: an
+// update, or that it isn't current any more (RFC 9111 §4.3.5).
+func (h *handler) head(x *exchange, f *fetch, t *ticket, out outcome) {
+	if upstream.Failed(out.status) || out.status == http.StatusNotModified || f.personal() {
+		return
+	}
+	merged, ok := httpcache.HeadFreshens(f.stale.header(), out.stream.Header, int64(len(f.stale.body)))
+	if !ok || out.status != f.stale.status {
+		h.store.invalidate(x.key)
+		return
+	}
+	head, _ := encode(merged, 0)
+	t.base = f.stale
+	request := f.request
+	request.Method = http.MethodGet
+	asked := *f
+	asked.request = request
+	var unused outcome
+	unused.keep(h, &asked, t, httpcache.Response{Status: out.status, Header: merged, RequestTime: out.asked, ResponseTime: out.answered},
+		&object{head: head, body: f.stale.body, block: f.stale.block, newer: true})
+}
+
 // newFetch copies what the upstream is to see of the request.
 func (h *handler) newFetch(x *exchange, method string, stale *object) *fetch {
 	request := &x.ctx.Request.Header
@@ -314,10 +269,18 @@ func (h *handler) newFetch(x *exchange, method string, stale *object) *fetch {
 		name := textproto.CanonicalMIMEHeaderKey(string(key))
 		header[name] = append(header[name], string(value))
 	}
+	f := h.compose(method, header, string(x.host), string(x.target), stale, x.directives)
+	header["X-Forwarded-For"] = []string{x.ctx.RemoteIP().String()}
+	f.interim = x.interim
+	return f
+}
+
+// compose makes a fetch of a request's header fields, which it takes over.
+func (h *handler) compose(method string, header http.Header, host, target string, stale *object, d httpcache.RequestDirectives) *fetch {
 	httpcache.StripHopByHop(header)
 	f := &fetch{method: method, header: header, stale: stale}
 	f.request = httpcache.Request{
-		Method: f.method, Authorization: len(header["Authorization"]) > 0, Cookie: len(header["Cookie"]) > 0, Directives: x.directives,
+		Method: f.method, Authorization: len(header["Authorization"]) > 0, Cookie: len(header["Cookie"]) > 0, Directives: d,
 	}
 	f.store = f.method == http.MethodGet && (stale != nil || len(header["Range"]) == 0)
 	for name := range header {
@@ -327,16 +290,13 @@ func (h *handler) newFetch(x *exchange, method string, stale *object) *fetch {
 			delete(header, name)
 		}
 	}
-	base := h.pool.URL()
-	f.host = base.Host
+	f.host = h.upstream.Host
 	if h.preserveHost {
-		f.host = string(x.host)
+		f.host = host
 	}
-	target, _ := url.ParseRequestURI(strings.TrimSuffix(base.EscapedPath(), "/") + string(x.target)) // guard.ValidTarget let it through, so it parses
-	target.Scheme, target.Host = base.Scheme, base.Host
-	f.url = target
-	header["X-Forwarded-For"] = []string{x.ctx.RemoteIP().String()}
-	header["X-Forwarded-Host"] = []string{string(x.host)}
+	f.url, _ = url.ParseRequestURI(strings.TrimSuffix(h.upstream.EscapedPath(), "/") + target) // guard.ValidTarget let it through, so it parses
+	f.url.Scheme, f.url.Host = h.upstream.Scheme, h.upstream.Host
+	header["X-Forwarded-Host"] = []string{host}
 	header["X-Forwarded-Proto"] = []string{"http"}
 	header["Via"] = []string{"1.1 optimizer"}
 	if _, ok := header["User-Agent"]; !ok {
@@ -352,86 +312,6 @@ func (f *fetch) unstored() *fetch {
 
 func conditional(name string) bool {
 	return name == "Range" || strings.HasPrefix(name, "If-")
-}
-
-// smallBody is the size up to which a request body is read before it goes up; it
-// can then be sent again if the connection turns out to be dead: by an idempotent
-// method always, by another one if nothing had gone up yet.
-const smallBody = 64 << 10
-
-// attachBody gives the fetch the request's body, read already if it is small and
-// there is room for it.
-func (h *handler) attachBody(x *exchange, f *fetch, room *room) error {
-	size := x.ctx.Request.Header.ContentLength()
-	stream := x.ctx.RequestBodyStream()
-	switch {
-	case stream == nil || size == 0 || size == -2:
-		return nil
-	case size > 0 && size <= smallBody && room.take(int64(size)):
-		body := make([]byte, size)
-		if _, err := io.ReadFull(stream, body); err != nil {
-			return fmt.Errorf("%w: %w", upstream.ErrRequestBody, err)
-		}
-		f.again = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
-		f.body, _ = f.again()
-		f.bodySize = int64(size)
-		return nil
-	}
-	f.body = &clientBody{stream: stream, conn: x.ctx.Conn(), left: int64(h.guard.MaxRequestSize)}
-	f.bodySize = int64(size) // -1: chunked
-	return nil
-}
-
-// clientBody lends a request's body to net/http, which may go on reading after it
-// has returned a response; detach takes it back, because the connection then belongs
-// to the next request.
-type clientBody struct {
-	mu       sync.Mutex
-	stream   io.Reader
-	conn     net.Conn
-	left     int64
-	done     bool // the end was seen
-	reading  atomic.Bool
-	tooLarge atomic.Bool
-}
-
-// Read reads from the client.
-func (b *clientBody) Read(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.stream == nil {
-		return 0, io.ErrClosedPipe
-	}
-	b.reading.Store(true)
-	n, err := b.stream.Read(p)
-	b.reading.Store(false)
-	if b.left -= int64(n); b.left < 0 {
-		b.tooLarge.Store(true)
-		return 0, fmt.Errorf("%w: beyond guard.max_request_size", upstream.ErrRequestBody)
-	}
-	if err != nil && !errors.Is(err, io.EOF) {
-		err = fmt.Errorf("%w: %w", upstream.ErrRequestBody, err)
-	}
-	b.done = b.done || errors.Is(err, io.EOF)
-	return n, err
-}
-
-// Close does nothing: the connection outlives the body.
-func (b *clientBody) Close() error { return nil }
-
-// wake ends a read that waits for the client.
-func (b *clientBody) wake() { b.conn.SetReadDeadline(time.Unix(1, 0)) }
-
-// detach ends all reading and reports whether the body was read to its end.
-func (b *clientBody) detach() bool {
-	if !b.mu.TryLock() {
-		// A read waits for the client, whose answer is already here: wake it.
-		b.wake()
-		b.mu.Lock()
-	}
-	defer b.mu.Unlock()
-	b.stream = nil
-	return b.done
 }
 
 // readDirectives reads the request's Cache-Control, where there is one.

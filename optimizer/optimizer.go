@@ -8,9 +8,9 @@
 // Clients speak HTTP/1.1. Concurrent misses for one key become one request to the
 // upstream; a response that couldn't be shared makes later requests for its key
 // independent of one another for ten seconds. Stale responses are used where
-// RFC 5861 allows it, and hot ones are renewed shortly before they expire. What an
-// unsafe request or the admin listener invalidates isn't stored again by a fetch that
-// began before.
+// RFC 5861 allows it, and those in use are renewed before they expire. What an
+// unsafe request, PURGE or the admin listener invalidates, by key, path, tag,
+// dependency or version, isn't stored again by a fetch that began before.
 //
 // # Memory
 //
@@ -29,7 +29,7 @@
 // # Not there yet
 //
 // TLS and HTTP/2 for clients, JWT, several upstreams with health checks, reload,
-// tags, 103 Early Hints, trailers, a list of the request fields that may reach the
+// trailers, a list of the request fields that may reach the
 // upstream, write deadlines for clients that don't read, a breaker that opens on
 // slow calls, and one that guards the cache itself.
 package optimizer
@@ -92,12 +92,14 @@ func New(cfg Config) (*Optimizer, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	h := &handler{
-		ctx: ctx, logger: cfg.Logger, store: store, pool: pool, limiter: limiter,
+		ctx: ctx, logger: cfg.Logger, store: store, upstream: pool.URL(), do: pool.Do, limiter: limiter,
 		metrics: telemetry.New(store.cache.Stats, pool.Stats),
 		policy: httpcache.Policy{
 			DefaultTTL: *cfg.Cache.DefaultTTL, NegativeTTL: *cfg.Cache.NegativeTTL,
 			StaleWhileRevalidate: cfg.Cache.StaleWhileRevalidate, StaleIfError: cfg.Cache.StaleIfError,
+			ShareCookies: cfg.Cache.Cookies == cookiesRFC9111,
 		},
+		disconnected: *cfg.Cache.StaleWhenDisconnected, purgeFrom: cfg.Cache.purgePrefixes(),
 		guard: cfg.Guard, timeout: cfg.Upstream.Timeout, preserveHost: cfg.Upstream.PreserveHost,
 		refreshAhead: *cfg.Cache.RefreshAhead,
 		maxBuffered:  int64(float64(cfg.Cache.MaxMemoryMB) * 1e6 * bufferShare),
@@ -140,6 +142,9 @@ func (o *Optimizer) Start(ctx context.Context) error {
 			o.cfg.Logger.Error("serving operators ended", "error", err)
 		}
 	})
+	if o.handler.refreshAhead > 0 {
+		o.handler.workers.Go(o.handler.keepFresh)
+	}
 	o.ready.Store(true)
 	return nil
 }

@@ -1,7 +1,11 @@
 package optimizer
 
 import (
+	"context"
+	"errors"
+	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"time"
 
@@ -9,6 +13,7 @@ import (
 
 	"phasegate/optimizer/httpcache"
 	"phasegate/optimizer/telemetry"
+	"phasegate/optimizer/upstream"
 )
 
 // respond answers with a stored response: the whole of it, a part, or the news
@@ -17,8 +22,7 @@ func (x *exchange) respond(o *object, cacheStatus string, age bool, result telem
 	request, resp := &x.ctx.Request.Header, &x.ctx.Response
 	status, body := o.status, o.body
 	if status == http.StatusOK {
-		match, since := request.Peek("If-None-Match"), request.Peek("If-Modified-Since")
-		if len(match)+len(since) > 0 && httpcache.NotModified(string(match), string(since), string(o.field("Etag")), string(o.field("Last-Modified"))) {
+		if len(request.Peek("If-None-Match"))+len(request.Peek("If-Modified-Since")) > 0 && x.conditions(o).NotModified() {
 			status, body = http.StatusNotModified, nil
 		} else if spec := request.Peek("Range"); len(spec) > 0 && !x.head {
 			status, body = x.part(o, string(spec))
@@ -28,8 +32,11 @@ func (x *exchange) respond(o *object, cacheStatus string, age bool, result telem
 	for rest := o.head; len(rest) > 0; {
 		var name, value []byte
 		name, value, rest = next(rest)
-		if string(name) == "Date" {
+		switch {
+		case string(name) == "Date":
 			setDate(&resp.Header, value)
+			continue
+		case status == http.StatusNotModified && describesBody(name):
 			continue
 		}
 		resp.Header.AddBytesKV(name, value)
@@ -43,11 +50,29 @@ func (x *exchange) respond(o *object, cacheStatus string, age bool, result telem
 	return result
 }
 
+// conditions collects the validators of both sides.
+func (x *exchange) conditions(o *object) httpcache.Conditions {
+	request := &x.ctx.Request.Header
+	return httpcache.Conditions{
+		IfNoneMatch: string(request.Peek("If-None-Match")), IfModifiedSince: string(request.Peek("If-Modified-Since")), IfRange: string(request.Peek("If-Range")),
+		Etag: string(o.field("Etag")), LastModified: string(o.field("Last-Modified")), Date: string(o.field("Date")),
+	}
+}
+
+// describesBody lists the fields that a 304 has no use for (RFC 9110 §15.4.5).
+func describesBody(name []byte) bool {
+	switch string(name) {
+	case "Content-Type", "Content-Encoding", "Content-Language", "Content-Range", "Content-Md5":
+		return true
+	}
+	return false
+}
+
 // part selects what Range asks for of the stored body, and names it in the response.
 func (x *exchange) part(o *object, spec string) (status int, body []byte) {
 	body = o.body
 	size := int64(len(body))
-	kind, first, last := httpcache.ParseRange(spec, string(x.ctx.Request.Header.Peek("If-Range")), string(o.field("Etag")), string(o.field("Last-Modified")), size)
+	kind, first, last := x.conditions(o).Range(spec, size)
 	whole := "/" + strconv.FormatInt(size, 10)
 	switch kind {
 	case httpcache.OneRange:
@@ -105,6 +130,9 @@ func (h *handler) passOn(x *exchange, out outcome, forward string, result teleme
 		return result
 	}
 	out.body.streamed = true
+	if conn, ok := x.ctx.Conn().(*clientConn); ok {
+		conn.pieces = true
+	}
 	resp.SetBodyStream(from.Body, int(from.ContentLength))
 	return result
 }
@@ -141,4 +169,28 @@ func setDate(h *fasthttp.ResponseHeader, date []byte) {
 			return
 		}
 	}
+}
+
+// refusedByBreaker reports whether nothing was sent at all.
+func refusedByBreaker(err error) bool {
+	var open *upstream.OpenError
+	return errors.As(err, &open)
+}
+
+// gatewayStatus is the answer to a client when the upstream gave none.
+func gatewayStatus(err error) (status int, retryAfter time.Duration) {
+	var open *upstream.OpenError
+	var network net.Error // net/http has timeouts of its own, which may be the first
+	switch {
+	case errors.As(err, &open):
+		return http.StatusServiceUnavailable, open.RetryAfter
+	case errors.Is(err, upstream.ErrRequestBody):
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return http.StatusRequestTimeout, 0
+		}
+		return http.StatusBadRequest, 0
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &network) && network.Timeout():
+		return http.StatusGatewayTimeout, 0
+	}
+	return http.StatusBadGateway, 0
 }

@@ -33,7 +33,7 @@ func (o *Optimizer) newServer() *fasthttp.Server {
 		DisablePreParseMultipartForm: true,
 
 		ReadBufferSize:  int(o.cfg.Guard.MaxHeaderSize), // a longer header is refused with 431
-		WriteBufferSize: 4 << 10,                        // header and body of larger answers leave by one writev
+		WriteBufferSize: writeBufferSize,                // header and body of larger answers leave by one writev
 		ReadTimeout:     clientReadTimeout,
 		IdleTimeout:     clientIdleTimeout,
 		TCPKeepalive:    true,
@@ -83,8 +83,11 @@ func (l patientListener) Accept() (net.Conn, error) {
 // clientConn is a client's connection, which may close slowly.
 type clientConn struct {
 	*net.TCPConn
+	turns
 	linger atomic.Bool
 }
+
+const writeBufferSize = 4 << 10
 
 // lingerTime is how long a client that is still sending may take to read our answer.
 const lingerTime = 500 * time.Millisecond

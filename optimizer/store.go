@@ -39,6 +39,7 @@ type object struct {
 	aged   bool // the upstream sent Age, so it wasn't the origin's own answer
 	newer  bool // a 304 brought the head; the body is still where the first response put it
 
+	credit    int8         // lifetimes for which it is renewed although nobody asks for it
 	hot       atomic.Bool  // used at least once
 	refreshAt atomic.Int64 // Unix nanoseconds from which a hit may start a background revalidation
 }
@@ -138,6 +139,9 @@ type store struct {
 type stripe struct {
 	mu     sync.Mutex
 	groups map[string]*group // by primary key, while fetches are under way
+	count  uint64            // of purges since the start
+	purges []purge           // those that a fetch under way may fall under
+	under  map[uint64]int    // fetches under way, by the count at their begin
 }
 
 // group is the fetches under way for one primary key.
@@ -156,6 +160,8 @@ type flight struct {
 	fields  []string // what it varies by
 	values  []byte   // and the leader's values of that
 	failed  bool     // the upstream gave no usable answer
+	silent  bool     // or none at all
+	since   uint64   // the stripe's count of purges at its begin
 }
 
 // ticket is the right to store what a fetch brings, unless its key is invalidated
@@ -165,6 +171,8 @@ type ticket struct {
 	key    string
 	group  *group
 	epoch  uint64
+	since  uint64  // the stripe's count of purges at its begin
+	base   *object // what the response was made from, if it was: a stored one
 	flight *flight // nil if nobody may wait for this fetch
 }
 
@@ -198,15 +206,17 @@ func (s *store) begin(primary, variant []byte, shared bool) (t ticket, f *flight
 	}
 	if shared {
 		for _, f := range g.flights {
-			if f.variant == string(variant) {
+			if f.variant == string(variant) && f.since == st.count {
 				return ticket{}, f, false
 			}
 		}
-		f = &flight{variant: string(variant), done: make(chan struct{})}
+		f = &flight{variant: string(variant), since: st.count, done: make(chan struct{})}
 		g.flights = append(g.flights, f)
 	}
 	g.members++
-	return ticket{stripe: st, key: string(primary), group: g, epoch: g.epoch, flight: f}, f, true
+	t = ticket{stripe: st, key: string(primary), group: g, epoch: g.epoch, flight: f}
+	st.enter(&t)
+	return t, f, true
 }
 
 // release lets those who wait for the flight go, with what it has; later requests
@@ -230,22 +240,28 @@ func (t *ticket) end() {
 	t.release()
 	t.stripe.mu.Lock()
 	defer t.stripe.mu.Unlock()
+	t.stripe.leave(t)
 	if t.group.members--; t.group.members == 0 {
 		delete(t.stripe.groups, t.key)
 	}
 }
 
 // put stores a response and reports whether it did: not after an invalidation, not
-// over a response that was asked for later, not beyond the size of one entry. fields
-// are what it varies by, selecting appends a request's values of them.
+// over a response that was asked for later, not if what it was made from is gone, not
+// beyond the size of one entry. fields are what it varies by, selecting appends a
+// request's values of them.
 func (s *store) put(t *ticket, o *object, fields []string, selecting func(dst []byte, fields []string) []byte) bool {
 	t.stripe.mu.Lock()
 	defer t.stripe.mu.Unlock()
-	if t.group.epoch != t.epoch {
+	if t.group.epoch != t.epoch || t.purged(o) {
 		return false
 	}
 	primary := []byte(t.key)
 	current, _ := s.cache.Peek(primary)
+	founded := t.base == nil || current == t.base
+	if !founded && (current == nil || current.kind != varying) {
+		return false
+	}
 	if len(fields) > 0 {
 		if current == nil || current.kind != varying || !containsAll(current.fields, fields) {
 			// Responses of one resource may vary by different fields; the key then
@@ -260,8 +276,9 @@ func (s *store) put(t *ticket, o *object, fields []string, selecting func(dst []
 		}
 		primary = selecting(variantKey(primary, current.id), current.fields)
 		current, _ = s.cache.Peek(primary)
+		founded = founded || current == t.base
 	}
-	if current != nil && current.kind == stored && current.asked > o.asked {
+	if !founded || current != nil && current.kind == stored && current.asked > o.asked {
 		return false
 	}
 	return s.cache.Put(primary, o, o.size(len(primary)))
@@ -300,26 +317,6 @@ func (s *store) invalidate(primary []byte) bool {
 		g.flights = nil
 	}
 	return s.cache.Delete(primary)
-}
-
-// invalidateFunc is invalidate for every key that match accepts, and returns how
-// many entries it dropped. It looks at the whole cache.
-func (s *store) invalidateFunc(match func(primary string) bool) int {
-	for i := range s.stripes {
-		st := &s.stripes[i]
-		st.mu.Lock()
-		for key, g := range st.groups {
-			if match(key) {
-				g.epoch++
-				g.flights = nil
-			}
-		}
-		st.mu.Unlock()
-	}
-	return s.cache.DeleteFunc(func(key string, _ *object) bool {
-		primary, _, _ := strings.Cut(key, "\x00")
-		return match(primary)
-	})
 }
 
 func containsAll(set, members []string) bool {

@@ -3,8 +3,12 @@ package httpcache
 import (
 	"math"
 	"net/http"
+	"net/textproto"
+	"strconv"
 	"strings"
 	"time"
+
+	"github.com/dunglas/httpsfv"
 )
 
 // Absent marks a directive that carries a duration and wasn't there.
@@ -28,8 +32,13 @@ var NoRequestDirectives = RequestDirectives{MaxAge: Absent, MinFresh: Absent, Ma
 // RFC 5861). Durations are Absent where the directive is missing, and 0 where
 // its value is invalid or contradicts itself.
 type ResponseDirectives struct {
-	NoCache, NoStore, Private, Public, MustRevalidate, ProxyRevalidate, MustUnderstand bool
-	MaxAge, SMaxAge, StaleWhileRevalidate, StaleIfError                                time.Duration
+	NoCache, NoStore, Private, Public, MustRevalidate, ProxyRevalidate, MustUnderstand, Immutable bool
+
+	MaxAge, SMaxAge, StaleWhileRevalidate, StaleIfError time.Duration
+
+	// Fields are those that a qualified no-cache or private names, canonical: the
+	// response may be reused, but not they (§5.2.2.4, §5.2.2.7).
+	Fields []string
 }
 
 // ParseRequest reads the Cache-Control lines of a request. Without any of them,
@@ -76,40 +85,121 @@ func ParseRequest(cacheControl, pragma []string) RequestDirectives {
 	return d
 }
 
+// noResponseDirectives is what a response without Cache-Control says.
+var noResponseDirectives = ResponseDirectives{MaxAge: Absent, SMaxAge: Absent, StaleWhileRevalidate: Absent, StaleIfError: Absent}
+
 // ParseResponse reads the Cache-Control lines of a response. A directive that
 // appears twice with different values counts as 0: §4.2.1 lets a cache take the
 // first or treat the response as stale, and the second can't be wrong.
 func ParseResponse(cacheControl []string) ResponseDirectives {
-	d := ResponseDirectives{MaxAge: Absent, SMaxAge: Absent, StaleWhileRevalidate: Absent, StaleIfError: Absent}
+	d := noResponseDirectives
 	for _, line := range cacheControl {
 		for name, value := range directives(line) {
-			switch strings.ToLower(name) {
-			case "no-cache":
-				d.NoCache = true
-			case "no-store":
-				d.NoStore = true
-			case "private":
-				d.Private = true
-			case "public":
-				d.Public = true
-			case "must-revalidate":
-				d.MustRevalidate = true
-			case "proxy-revalidate":
-				d.ProxyRevalidate = true
-			case "must-understand":
-				d.MustUnderstand = true
-			case "max-age":
-				d.MaxAge = once(d.MaxAge, deltaOr(value, 0))
-			case "s-maxage":
-				d.SMaxAge = once(d.SMaxAge, deltaOr(value, 0))
-			case "stale-while-revalidate":
-				d.StaleWhileRevalidate = once(d.StaleWhileRevalidate, deltaOr(value, 0))
-			case "stale-if-error":
-				d.StaleIfError = once(d.StaleIfError, deltaOr(value, 0))
-			}
+			d.add(strings.ToLower(name), value)
 		}
 	}
 	return d
+}
+
+// ParseTargeted reads the lines of a targeted field, like CDN-Cache-Control: a
+// structured dictionary (RFC 9213 §2.1). ok is false for one that is empty or not
+// well-formed; it is then as if the field weren't there. A directive with a value
+// of a type that isn't its own is read as ParseResponse reads an invalid value.
+func ParseTargeted(lines []string) (d ResponseDirectives, ok bool) {
+	d = noResponseDirectives
+	dictionary, err := httpsfv.UnmarshalDictionary(lines)
+	if err != nil || len(dictionary.Names()) == 0 {
+		return d, false
+	}
+	for _, name := range dictionary.Names() {
+		member, _ := dictionary.Get(name)
+		value := argument{present: true}
+		if item, isItem := member.(httpsfv.Item); isItem {
+			names := name == "no-cache" || name == "private"
+			switch v := item.Value.(type) {
+			case bool:
+				value.present = !v
+			case int64:
+				value.text, value.valid = strconv.FormatInt(v, 10), true
+			case string:
+				value.text, value.valid = v, names
+			case httpsfv.Token:
+				value.text, value.valid = string(v), names
+			}
+		}
+		d.add(name, value)
+	}
+	return d, true
+}
+
+// responseDirectives returns the directives that govern a response, and whether
+// they come from a targeted field: then Expires has no say either (RFC 9213 §2.2).
+func responseDirectives(h http.Header) (d ResponseDirectives, targeted bool) {
+	if lines, present := h["Cdn-Cache-Control"]; present {
+		if d, ok := ParseTargeted(lines); ok {
+			return d, true
+		}
+	}
+	return ParseResponse(h["Cache-Control"]), false
+}
+
+// Unshared lists the fields of a response that its directives keep from being
+// reused with the rest of it, canonical.
+func Unshared(h http.Header) []string {
+	d, _ := responseDirectives(h)
+	return d.Fields
+}
+
+// add takes one more directive into account; name is in lower case.
+func (d *ResponseDirectives) add(name string, value argument) {
+	switch name {
+	case "no-cache":
+		d.NoCache = d.qualified(value) || d.NoCache
+	case "no-store":
+		d.NoStore = true
+	case "private":
+		d.Private = d.qualified(value) || d.Private
+	case "public":
+		d.Public = true
+	case "must-revalidate":
+		d.MustRevalidate = true
+	case "proxy-revalidate":
+		d.ProxyRevalidate = true
+	case "must-understand":
+		d.MustUnderstand = true
+	case "immutable":
+		d.Immutable = true
+	case "max-age":
+		d.MaxAge = once(d.MaxAge, deltaOr(value, 0))
+	case "s-maxage":
+		d.SMaxAge = once(d.SMaxAge, deltaOr(value, 0))
+	case "stale-while-revalidate":
+		d.StaleWhileRevalidate = once(d.StaleWhileRevalidate, deltaOr(value, 0))
+	case "stale-if-error":
+		d.StaleIfError = once(d.StaleIfError, deltaOr(value, 0))
+	}
+}
+
+// qualified takes the field names of a no-cache or private, and reports whether
+// there are none that make sense, so that it concerns the whole response.
+func (d *ResponseDirectives) qualified(value argument) (whole bool) {
+	if !value.valid {
+		return true
+	}
+	var fields []string
+	for member := range strings.SplitSeq(value.text, ",") {
+		name := strings.Trim(member, " \t")
+		if name == "" {
+			continue
+		}
+		// A response without Date isn't one; and what is no token names nothing.
+		if strings.IndexFunc(name, func(r rune) bool { return r > 0x7e || !isTokenByte(byte(r)) }) >= 0 || strings.EqualFold(name, "Date") {
+			return true
+		}
+		fields = append(fields, textproto.CanonicalMIMEHeaderKey(name))
+	}
+	d.Fields = append(d.Fields, fields...)
+	return len(fields) == 0
 }
 
 // argument is what follows a directive's name.

@@ -2,16 +2,22 @@ package httpcache
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 )
 
 // Policy is what the operator decides where a response says nothing.
 type Policy struct {
-	DefaultTTL           time.Duration // lifetime of a success or permanent redirect without any freshness information; 0: not stored
-	NegativeTTL          time.Duration // same for 404, 405, 410, 414 and 501
+	DefaultTTL           time.Duration // lifetime of a success or permanent redirect without any freshness information and Last-Modified; 0: not stored
+	NegativeTTL          time.Duration // same for 404, 405, 410, 414 and 501, and for errors marked public, whatever Last-Modified says
 	StaleWhileRevalidate time.Duration // allowance where the directive is absent
 	StaleIfError         time.Duration // allowance where the directive is absent
+
+	// ShareCookies lets explicit freshness, and not only public and s-maxage, make a
+	// response with Set-Cookie, or to a request with Cookie, one for everybody: RFC 9111
+	// §7.3 to the letter, for upstreams that know it.
+	ShareCookies bool
 }
 
 // Request is what the rules need to know of a request.
@@ -35,10 +41,11 @@ type Freshness struct {
 	Born                 int64         // Unix nanoseconds at which its age was 0
 	Lifetime             time.Duration // age from which it is stale
 	StaleWhileRevalidate time.Duration // how long after that it may be used while it is revalidated
-	StaleIfError         time.Duration // how long after that it may be used when the upstream fails
+	StaleIfError         time.Duration // how long after that it may be used when the upstream fails; Absent: neither response nor policy says
 	Validate             bool          // no-cache: never used without validation
 	Strict               bool          // must-revalidate, proxy-revalidate: never used stale
 	NoMaxStale           bool          // s-maxage: a client's max-stale doesn't count
+	Immutable            bool          // RFC 8246: not validated while it is fresh
 }
 
 // Evaluate decides by RFC 9111 §3 whether resp may be stored, and computes its
@@ -46,7 +53,8 @@ type Freshness struct {
 // ok. A response that could never be used from the cache, being stale at once
 // and without a validator, isn't worth storing.
 func Evaluate(req Request, resp Response, p Policy) (f Freshness, reason string) {
-	d := ParseResponse(resp.Header["Cache-Control"])
+	d, targeted := responseDirectives(resp.Header)
+	lifetime, said := explicitLifetime(d, targeted, resp)
 	switch {
 	case req.Method != http.MethodGet:
 		return f, "method"
@@ -62,15 +70,14 @@ func Evaluate(req Request, resp Response, p Policy) (f Freshness, reason string)
 		return f, "private"
 	case req.Authorization && !d.Public && !d.MustRevalidate && d.SMaxAge == Absent: // §3.5
 		return f, "authorization"
-	case (req.Cookie || len(resp.Header["Set-Cookie"]) > 0) && !d.Public && d.SMaxAge == Absent:
+	case (req.Cookie || setsCookie(resp.Header, d)) && !d.Public && d.SMaxAge == Absent && !(p.ShareCookies && said):
 		return f, "cookie"
 	}
 	if _, storable := Vary(resp.Header); !storable {
 		return f, "vary"
 	}
-	lifetime, said := explicitLifetime(d, resp)
 	if !said {
-		lifetime = p.heuristicLifetime(resp)
+		lifetime = p.heuristicLifetime(d, resp)
 	}
 	f = Freshness{
 		Born:                 resp.ResponseTime.Add(-initialAge(resp)).UnixNano(),
@@ -80,6 +87,10 @@ func Evaluate(req Request, resp Response, p Policy) (f Freshness, reason string)
 		Validate:             d.NoCache,
 		Strict:               d.MustRevalidate || d.ProxyRevalidate, // the same for a shared cache (§5.2.2.8)
 		NoMaxStale:           d.SMaxAge != Absent,
+		Immutable:            d.Immutable,
+	}
+	if f.StaleIfError == 0 {
+		f.StaleIfError = Absent
 	}
 	if f.NoMaxStale { // §5.2.2.10: only the response itself may allow staleness
 		f.StaleWhileRevalidate, f.StaleIfError = 0, 0
@@ -90,10 +101,9 @@ func Evaluate(req Request, resp Response, p Policy) (f Freshness, reason string)
 	if d.StaleIfError != Absent {
 		f.StaleIfError = d.StaleIfError
 	}
-	// §3: something must allow storing: explicit freshness, public, or a status
-	// that may be stored by default, given a default or a duty to validate.
-	byDefault := heuristicallyCacheable(resp.Status) && (lifetime > 0 || d.NoCache)
-	if !said && !d.Public && !byDefault {
+	// §3: something must allow storing: explicit freshness, public, or a status that
+	// may be stored by default.
+	if !said && !d.Public && !heuristicallyCacheable(resp.Status) {
 		return f, "no freshness information"
 	}
 	useless := f.Validate || f.Age(resp.ResponseTime) >= f.Lifetime+max(f.StaleWhileRevalidate, f.StaleIfError)
@@ -101,6 +111,11 @@ func Evaluate(req Request, resp Response, p Policy) (f Freshness, reason string)
 		return f, "stale on arrival"
 	}
 	return f, ""
+}
+
+// setsCookie reports whether a response, as it would be reused, sets a cookie.
+func setsCookie(h http.Header, d ResponseDirectives) bool {
+	return len(h["Set-Cookie"]) > 0 && !slices.Contains(d.Fields, "Set-Cookie")
 }
 
 // understood lists the statuses whose caching requirements this cache implements.
@@ -115,7 +130,7 @@ func understood(status int) bool {
 // explicitLifetime is §4.2.1: s-maxage, max-age, Expires minus Date, the first
 // one present. said is true when the response speaks of its freshness at all,
 // even invalidly; then no default applies.
-func explicitLifetime(d ResponseDirectives, resp Response) (lifetime time.Duration, said bool) {
+func explicitLifetime(d ResponseDirectives, targeted bool, resp Response) (lifetime time.Duration, said bool) {
 	switch {
 	case d.SMaxAge != Absent:
 		return d.SMaxAge, true
@@ -123,13 +138,13 @@ func explicitLifetime(d ResponseDirectives, resp Response) (lifetime time.Durati
 		return d.MaxAge, true
 	}
 	lines, present := resp.Header["Expires"]
-	if !present {
+	if !present || targeted {
 		return 0, false
 	}
 	var expires time.Time
 	for i, line := range lines {
-		t, err := http.ParseTime(line)
-		if err != nil || i > 0 && !t.Equal(expires) {
+		t, ok := parseDate(line, resp.ResponseTime)
+		if !ok || i > 0 && !t.Equal(expires) {
 			return 0, true // §5.3: an invalid date, like "0", is in the past
 		}
 		expires = t
@@ -137,21 +152,35 @@ func explicitLifetime(d ResponseDirectives, resp Response) (lifetime time.Durati
 	return max(0, min(expires.Sub(date(resp)), maxDelta)), true
 }
 
-// heuristicLifetime is §4.2.2, reduced to the operator's defaults: it applies only
-// to statuses that are heuristically cacheable (RFC 9110 §15.1).
-func (p Policy) heuristicLifetime(resp Response) time.Duration {
+// A response that says nothing but when it was last modified is fresh for a tenth
+// of the time since then, as §4.2.2 suggests, and for a day at most.
+const (
+	heuristicShare = 10
+	heuristicMax   = 24 * time.Hour
+)
+
+// heuristicLifetime is §4.2.2. It applies only to statuses that are heuristically
+// cacheable (RFC 9110 §15.1), and to others that are marked public.
+func (p Policy) heuristicLifetime(d ResponseDirectives, resp Response) time.Duration {
 	for _, line := range resp.Header["Pragma"] {
 		if strings.Contains(strings.ToLower(line), "no-cache") {
 			return 0 // obsolete, but its author plainly said something
 		}
 	}
 	switch {
-	case !heuristicallyCacheable(resp.Status):
+	case !heuristicallyCacheable(resp.Status) && !d.Public:
 		return 0
-	case resp.Status < 400:
-		return p.DefaultTTL
+	case resp.Status >= 400:
+		return p.NegativeTTL
 	}
-	return p.NegativeTTL
+	if line := resp.Header.Get("Last-Modified"); line != "" {
+		modified, ok := parseDate(line, resp.ResponseTime)
+		if !ok {
+			return 0
+		}
+		return min(max(0, date(resp).Sub(modified)/heuristicShare), heuristicMax)
+	}
+	return p.DefaultTTL
 }
 
 // heuristicallyCacheable lists the statuses of RFC 9110 §15.1, without 206.
@@ -165,7 +194,7 @@ func heuristicallyCacheable(status int) bool {
 
 // date is the Date of the response, or its arrival where that is missing or invalid.
 func date(resp Response) time.Time {
-	if t, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+	if t, ok := parseDate(resp.Header.Get("Date"), resp.ResponseTime); ok {
 		return t
 	}
 	return resp.ResponseTime
@@ -226,7 +255,8 @@ func (f *Freshness) Decide(d *RequestDirectives, now time.Time) Use {
 	if !f.NoMaxStale && d.MaxStale != Absent && -left <= d.MaxStale {
 		return Stale
 	}
-	if -left < f.StaleWhileRevalidate {
+	// §5.2.1.1: who names a max-age wants nothing stale unless he says so.
+	if d.MaxAge == Absent && -left < f.StaleWhileRevalidate {
 		return StaleRevalidate
 	}
 	return Validate
@@ -235,17 +265,23 @@ func (f *Freshness) Decide(d *RequestDirectives, now time.Time) Use {
 // StaleOnError says whether the stored response may be used at now instead of an
 // error of the upstream (RFC 5861 §4): by the response's allowance or, unless
 // validation is mandatory, the request's.
-func (f *Freshness) StaleOnError(d *RequestDirectives, now time.Time) bool {
+//
+// disconnected is what the operator allows where nobody names an allowance and the
+// upstream gave no answer at all (§4.2.4); 0 where it did.
+func (f *Freshness) StaleOnError(d *RequestDirectives, now time.Time, disconnected time.Duration) bool {
 	if f.Validate || f.Strict || d.NoCache {
 		return false
 	}
 	age := f.Age(now)
-	if d.MaxAge != Absent && age > d.MaxAge {
+	if d.MaxAge != Absent && (age > d.MaxAge || d.MaxStale == Absent && age >= f.Lifetime) {
 		return false
 	}
 	allowance := f.StaleIfError
+	if allowance == Absent {
+		allowance = disconnected
+	}
 	if !f.NoMaxStale {
 		allowance = max(allowance, d.StaleIfError)
 	}
-	return age < f.Lifetime+allowance
+	return age < f.Lifetime+max(0, allowance)
 }

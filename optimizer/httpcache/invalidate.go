@@ -47,3 +47,53 @@ func InvalidatedTargets(scheme, host, target string, h http.Header) []string {
 	}
 	return targets
 }
+
+// InvalidatedBy lists the resources, as host and path, that a response names in
+// Link with the relation inv-by: those whose invalidation makes it obsolete. host and
+// target are those of the response's own request.
+func InvalidatedBy(scheme, host, target string, h http.Header) []string {
+	base, err := url.ParseRequestURI(target)
+	if err != nil {
+		return nil
+	}
+	base.Scheme, base.Host = scheme, host
+	var resources []string
+	for _, line := range h["Link"] {
+		for rest := line; ; {
+			_, after, ok := strings.Cut(rest, "<")
+			if !ok {
+				break
+			}
+			reference, parameters, ok := strings.Cut(after, ">")
+			if !ok {
+				break
+			}
+			// What follows, up to the next reference, are this one's parameters.
+			rest = parameters
+			if i := strings.IndexByte(parameters, '<'); i >= 0 {
+				parameters = parameters[:i]
+			}
+			if u, err := url.Parse(reference); err == nil && hasRelation(parameters, "inv-by") {
+				u = base.ResolveReference(u)
+				resources = append(resources, strings.ToLower(u.Host)+u.RequestURI())
+			}
+		}
+	}
+	return resources
+}
+
+// hasRelation reports whether link parameters name the relation (RFC 8288 §3.3).
+func hasRelation(parameters, relation string) bool {
+	for parameter := range strings.SplitSeq(parameters, ";") {
+		name, value, _ := strings.Cut(strings.Trim(parameter, " \t,"), "=")
+		if !strings.EqualFold(strings.TrimRight(name, " \t"), "rel") {
+			continue
+		}
+		for r := range strings.FieldsSeq(strings.Trim(value, "\" \t")) {
+			if strings.EqualFold(r, relation) {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -2,7 +2,9 @@ package httpcache
 
 import (
 	"net/http"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // AddConditions turns dst, the header of a request, into a validation of stored
@@ -20,47 +22,85 @@ func AddConditions(dst, stored http.Header) bool {
 
 // Freshen returns the header of a stored response updated by a 304 (§3.2,
 // §4.3.4). Every field of the 304 replaces the stored lines of that name, except
-// those that describe the stored body. ok is false when the 304 names another
-// strong validator than the stored response has: then it doesn't speak of it.
+// those that say how the stored bytes are to be read: were they changed, the body
+// would be another one. ok is false when the 304 names other validators than the
+// stored response has: then it doesn't speak of it.
 func Freshen(stored, update http.Header) (merged http.Header, ok bool) {
-	if tag := update.Get("Etag"); tag != "" && !strings.HasPrefix(tag, "W/") {
-		if old := stored.Get("Etag"); !weakMatch(old, tag) {
+	tag, old := update.Get("Etag"), stored.Get("Etag")
+	switch modified := update.Get("Last-Modified"); {
+	case strings.HasPrefix(tag, `"`): // a strong validator is one that is equal
+		ok = tag == old
+	case tag != "":
+		ok = weakMatch(tag, old)
+	default: // without any, it answers the one response that was asked about
+		ok = modified == "" || stored.Get("Last-Modified") == "" || modified == stored.Get("Last-Modified")
+	}
+	if !ok {
+		return nil, false
+	}
+	return merge(stored, update), true
+}
+
+// HeadFreshens reports whether a response to HEAD speaks of the stored response to
+// GET (§4.3.5), whose body has the given length; if so merged is the stored header,
+// updated. If not, the stored response isn't what a GET would bring any more.
+func HeadFreshens(stored, update http.Header, length int64) (merged http.Header, ok bool) {
+	for _, name := range []string{"Etag", "Last-Modified"} {
+		if received := update.Get(name); received != "" && received != stored.Get(name) {
 			return nil, false
 		}
 	}
-	merged = stored.Clone()
-	// Warning and Age are of the old exchange; the new one brings its own.
-	delete(merged, "Age")
+	if n := update.Get("Content-Length"); n != "" && n != strconv.FormatInt(length, 10) {
+		return nil, false
+	}
+	return merge(stored, update), true
+}
+
+// merge is §3.2.
+func merge(stored, update http.Header) http.Header {
+	merged := stored.Clone()
+	delete(merged, "Age") // is of the old exchange; the new one brings its own
+	update = update.Clone()
+	StripHopByHop(update)
 	for name, lines := range update {
 		switch name {
-		case "Content-Encoding", "Content-Length", "Content-Md5", "Content-Range", "Content-Type", "Etag":
-			if name == "Etag" && stored.Get("Etag") == "" {
-				merged[name] = lines
-			}
+		case "Content-Encoding", "Content-Length", "Content-Range":
 			continue
+		case "Etag": // a weak one that matches says less than what is stored
+			if stored.Get("Etag") != "" {
+				continue
+			}
 		}
 		merged[name] = lines
 	}
-	StripHopByHop(merged)
-	return merged, true
+	delete(merged, "Warning")
+	return merged
 }
 
-// NotModified evaluates a client's If-None-Match and, only in its absence,
-// If-Modified-Since against a stored response (RFC 9110 §13.1.2, §13.1.3,
-// §13.2.2). Empty strings stand for absent fields.
-func NotModified(ifNoneMatch, ifModifiedSince, tag, lastModified string) bool {
-	if ifNoneMatch != "" {
-		return tagListMatches(ifNoneMatch, tag)
+// Conditions are the validators of a client and of the stored response; empty
+// strings stand for absent fields.
+type Conditions struct {
+	IfNoneMatch, IfModifiedSince, IfRange string // of the request
+	Etag, LastModified, Date              string // of the stored response
+}
+
+// NotModified evaluates If-None-Match and, only in its absence, If-Modified-Since
+// against a stored response (RFC 9110 §13.1.2, §13.1.3, RFC 9111 §4.3.2). Without
+// Last-Modified it is Date that counts.
+func (c Conditions) NotModified() bool {
+	if c.IfNoneMatch != "" {
+		return tagListMatches(c.IfNoneMatch, c.Etag)
 	}
-	if ifModifiedSince == "" || lastModified == "" {
+	date, _ := parseDate(c.Date, time.Time{})
+	since, ok := parseDate(c.IfModifiedSince, date)
+	if !ok {
 		return false
 	}
-	since, err := http.ParseTime(ifModifiedSince)
-	if err != nil {
-		return false
+	modified, ok := parseDate(c.LastModified, date)
+	if c.LastModified == "" {
+		modified, ok = parseDate(c.Date, date)
 	}
-	modified, err := http.ParseTime(lastModified)
-	return err == nil && !modified.After(since)
+	return ok && !modified.After(since)
 }
 
 // tagListMatches compares weakly (RFC 9110 §8.8.3.2). Anything that isn't an
@@ -102,19 +142,13 @@ const (
 	Unsatisfiable              // nothing of the body: 416
 )
 
-// ParseRange evaluates Range and If-Range against a stored body of size bytes
+// Range evaluates a Range field, and If-Range, against a stored body of size bytes
 // (RFC 9110 §13.1.5, §14.2). Only a single range of bytes is served; several, other
 // units and malformed values are ignored, which the RFC allows.
-func ParseRange(rangeField, ifRange, tag, lastModified string, size int64) (kind Range, first, last int64) {
-	spec, ok := strings.CutPrefix(rangeField, "bytes=")
-	if !ok || strings.Contains(spec, ",") {
+func (c Conditions) Range(field string, size int64) (kind Range, first, last int64) {
+	unit, spec, ok := strings.Cut(field, "=")
+	if !ok || !strings.EqualFold(unit, "bytes") || strings.Contains(spec, ",") || c.IfRange != "" && !c.ifRange() {
 		return WholeBody, 0, 0
-	}
-	if ifRange != "" {
-		strong := strings.HasPrefix(ifRange, `"`) && ifRange == tag
-		if !strong && (strings.Contains(ifRange, `"`) || lastModified == "" || ifRange != lastModified) {
-			return WholeBody, 0, 0
-		}
 	}
 	from, to, ok := strings.Cut(strings.Trim(spec, " \t"), "-")
 	if !ok {
@@ -136,6 +170,17 @@ func ParseRange(rangeField, ifRange, tag, lastModified string, size int64) (kind
 		return OneRange, first, size - 1
 	}
 	return OneRange, first, min(last, size-1)
+}
+
+// ifRange compares strongly: a tag that isn't weak, or a date that is exactly the
+// stored one and a second older than the response (RFC 9110 §8.8.2.2).
+func (c Conditions) ifRange() bool {
+	if strings.Contains(c.IfRange, `"`) {
+		return strings.HasPrefix(c.IfRange, `"`) && c.IfRange == c.Etag
+	}
+	date, ok := parseDate(c.Date, time.Time{})
+	modified, known := parseDate(c.LastModified, date)
+	return ok && known && c.IfRange == c.LastModified && !modified.After(date.Add(-time.Second))
 }
 
 func parseOffset(s string) (int64, bool) {

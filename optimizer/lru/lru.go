@@ -224,6 +224,19 @@ func (c *Cache[V]) DeleteFunc(drop func(key string, v V) bool) int {
 	return removed
 }
 
+// Each calls visit for every entry, one shard locked at a time; visit must be quick
+// and must not call the cache. It marks nothing as used.
+func (c *Cache[V]) Each(visit func(key string, v V)) {
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		for n := s.root.next; n != &s.root; n = n.next {
+			visit(n.key, n.value)
+		}
+		s.mu.Unlock()
+	}
+}
+
 // Stats returns the counters. They are read one by one, so under load they may
 // be from slightly different moments.
 func (c *Cache[V]) Stats() Stats {

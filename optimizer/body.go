@@ -1,0 +1,94 @@
+package optimizer
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"phasegate/optimizer/upstream"
+)
+
+// smallBody is the size up to which a request body is read before it goes up; it
+// can then be sent again if the connection turns out to be dead: by an idempotent
+// method always, by another one if nothing had gone up yet.
+const smallBody = 64 << 10
+
+// attachBody gives the fetch the request's body, read already if it is small and
+// there is room for it.
+func (h *handler) attachBody(x *exchange, f *fetch, room *room) error {
+	size := x.ctx.Request.Header.ContentLength()
+	stream := x.ctx.RequestBodyStream()
+	switch {
+	case stream == nil || size == 0 || size == -2:
+		return nil
+	case size > 0 && size <= smallBody && room.take(int64(size)):
+		body := make([]byte, size)
+		if _, err := io.ReadFull(stream, body); err != nil {
+			return fmt.Errorf("%w: %w", upstream.ErrRequestBody, err)
+		}
+		f.again = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+		f.body, _ = f.again()
+		f.bodySize = int64(size)
+		return nil
+	}
+	f.body = &clientBody{stream: stream, conn: x.ctx.Conn(), left: int64(h.guard.MaxRequestSize)}
+	f.bodySize = int64(size) // -1: chunked
+	return nil
+}
+
+// clientBody lends a request's body to net/http, which may go on reading after it
+// has returned a response; detach takes it back, because the connection then belongs
+// to the next request.
+type clientBody struct {
+	mu       sync.Mutex
+	stream   io.Reader
+	conn     net.Conn
+	left     int64
+	done     bool // the end was seen
+	reading  atomic.Bool
+	tooLarge atomic.Bool
+}
+
+// Read reads from the client.
+func (b *clientBody) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.stream == nil {
+		return 0, io.ErrClosedPipe
+	}
+	b.reading.Store(true)
+	n, err := b.stream.Read(p)
+	b.reading.Store(false)
+	if b.left -= int64(n); b.left < 0 {
+		b.tooLarge.Store(true)
+		return 0, fmt.Errorf("%w: beyond guard.max_request_size", upstream.ErrRequestBody)
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = fmt.Errorf("%w: %w", upstream.ErrRequestBody, err)
+	}
+	b.done = b.done || errors.Is(err, io.EOF)
+	return n, err
+}
+
+// Close does nothing: the connection outlives the body.
+func (b *clientBody) Close() error { return nil }
+
+// wake ends a read that waits for the client.
+func (b *clientBody) wake() { b.conn.SetReadDeadline(time.Unix(1, 0)) }
+
+// detach ends all reading and reports whether the body was read to its end.
+func (b *clientBody) detach() bool {
+	if !b.mu.TryLock() {
+		// A read waits for the client, whose answer is already here: wake it.
+		b.wake()
+		b.mu.Lock()
+	}
+	defer b.mu.Unlock()
+	b.stream = nil
+	return b.done
+}

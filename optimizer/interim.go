@@ -1,0 +1,81 @@
+package optimizer
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"strings"
+	"sync"
+
+	"phasegate/optimizer/httpcache"
+)
+
+// passInterim makes the request report the upstream's interim responses, 102 and
+// 103 (RFC 8297) for instance, to the client, until done is called. 100 isn't among
+// them: it belongs to an Expect of one connection, and none is sent.
+func (f *fetch) passInterim(req *http.Request) (_ *http.Request, done func()) {
+	var mu sync.Mutex
+	pass := f.interim
+	trace := &httptrace.ClientTrace{Got1xxResponse: func(status int, header textproto.MIMEHeader) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if status != http.StatusContinue && pass != nil {
+			h := http.Header(header).Clone()
+			httpcache.StripHopByHop(h)
+			pass(status, h)
+		}
+		return nil
+	}}
+	return req.WithContext(httptrace.WithClientTrace(req.Context(), trace)), func() {
+		mu.Lock() // from now on the client's connection is for the answer
+		pass = nil
+		mu.Unlock()
+	}
+}
+
+// interim sends an interim response to the client, if his connection is at a point
+// where it can't come before the end of an earlier answer. It is dropped otherwise: a
+// hint is only that.
+func (x *exchange) interim(status int, header http.Header) {
+	conn, ok := x.ctx.Conn().(*clientConn)
+	if !ok || !x.ctx.Request.Header.IsHTTP11() || !conn.between() {
+		return
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "HTTP/1.1 %d %s\r\n", status, http.StatusText(status))
+	header.Write(&b) // net/http has checked the lines
+	b.WriteString("\r\n")
+	conn.TCPConn.Write([]byte(b.String())) // who has gone gets no answer either
+}
+
+// turns tells whether earlier answers on a connection have left completely. The
+// engine keeps an answer back while more of the client's bytes wait to be read.
+type turns struct {
+	begun   int  // requests begun since the last read
+	written int  // bytes of the last write
+	flushed bool // before the last read, a write left no rest behind
+	earlier bool // there was a read before the last
+	pieces  bool // an answer went out in chunks since the last read: the last one may be held back
+}
+
+// Read reads from the client.
+func (c *clientConn) Read(p []byte) (int, error) {
+	n, err := c.TCPConn.Read(p)
+	if n > 0 {
+		c.flushed = !c.pieces && (c.written > 0 && c.written < writeBufferSize || !c.earlier)
+		c.begun, c.written, c.pieces, c.earlier = 0, 0, false, true
+	}
+	return n, err
+}
+
+// Write writes to the client.
+func (c *clientConn) Write(p []byte) (int, error) {
+	c.written = len(p)
+	return c.TCPConn.Write(p)
+}
+
+// between reports whether the request being answered is the first one since the
+// connection was last read, and nothing of an answer was held back then. An answer
+// fills the engine's buffer before it leaves in parts, so the last write tells.
+func (c *clientConn) between() bool { return c.begun == 1 && c.flushed }

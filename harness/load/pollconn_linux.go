@@ -105,6 +105,7 @@ func (c *pollConn) receive(b []byte) (int, unix.Errno) {
 	if errno != 0 {
 		return 0, errno
 	}
+	acquired()
 	if header := (*unix.Cmsghdr)(unsafe.Pointer(&c.control[0])); c.message.Controllen > 0 && header.Level == unix.SOL_SOCKET && header.Type == unix.SCM_TIMESTAMPNS {
 		stamp := (*unix.Timespec)(unsafe.Pointer(&c.control[unix.CmsgLen(0)]))
 		// The kernel's stamp is by the wall clock. It is taken as an age, so
@@ -138,6 +139,7 @@ func (c *pollConn) Write(b []byte) (int, error) {
 
 // push writes what the kernel takes.
 func (c *pollConn) push(b []byte) (sent int, _ error) {
+	releasing()
 	for sent < len(b) {
 		n, _, errno := syscall.RawSyscall(unix.SYS_WRITE, uintptr(c.fd), uintptr(unsafe.Pointer(&b[sent])), uintptr(len(b)-sent))
 		switch errno {

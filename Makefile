@@ -8,6 +8,7 @@ ARGS     ?=
 ROUNDS   ?= 5
 TESTFLAGS ?=
 BENCHFLAGS ?= -benchtime 1s -count 6
+SIMULATIONS ?= 2000
 
 PHASES := phase1 phase2 phase3 phase4
 
@@ -34,8 +35,8 @@ compare: build ## optimizer, nginx, Varnish and HAProxy side by side: out/compar
 test: ## every test; TESTFLAGS=-race for the race detector (needs a C compiler)
 	go tool -modfile=ci/tools/go.mod gotestsum --format standard-quiet -- $(TESTFLAGS) ./...
 
-calibrate: ## how often verdicts and stops are wrong at the threshold, 2,000 runs per row, and what decides
-	@PHASEGATE_CALIBRATE=2000 go test -count 1 -timeout 30m -v -run 'Calibration|Power' ./harness/gate \
+calibrate: ## how often verdicts and stops are wrong at the threshold, and what decides; SIMULATIONS=2000 per row
+	@PHASEGATE_CALIBRATE=$(SIMULATIONS) go test -count 1 -timeout 30m -v -run 'Calibration|Power' ./harness/gate \
 	  | awk '/_test.go:[0-9]+: / {sub(/^.*_test.go:[0-9]+: /, ""); print} /^(FAIL|ok|panic)/ {print; ok = ok || /^ok/; bad = bad || !/^ok/} END {exit bad || !ok}'
 
 lint: ## gofmt, go vet, staticcheck

@@ -158,6 +158,9 @@ func (b bench) stall(ctx context.Context, w io.Writer) error {
 	for _, http2 := range []bool{false, true} {
 		for _, connections := range []int{10, 1000} {
 			for _, t := range tools {
+				if t.loadOnly {
+					continue
+				}
 				j := job{rate: stallRate, connections: connections, length: stallLength, http2: http2}
 				o, err := b.do(ctx, t, j, "--stall", stallFor.String(), "--after", stallBegin.String())
 				switch {

@@ -31,6 +31,7 @@ type job struct {
 // are read. args is nil where it can't do the job.
 type tool struct {
 	name, program string // program "" is this one
+	loadOnly      bool   // not for the stall
 	args          func(j job) []string
 	read          func(j job, out []byte) (figures, error)
 }
@@ -53,7 +54,23 @@ var tools = []tool{
 			return []string{"phasegate", "--url", j.url, "--rate", strconv.Itoa(j.rate), "--length", j.length.String(),
 				"--connections", strconv.Itoa(j.connections), "--protocol", protocolOf(j)}
 		},
-		read: func(_ job, out []byte) (f figures, err error) { return f, json.Unmarshal(out, &f) },
+		read: readOurs,
+	},
+	// What the same requests cost that are due as Fortio sends them: all connections
+	// at once, then none for a while. Reading the times is in it.
+	{
+		name: "phasegate at once", loadOnly: true,
+		args: func(j job) []string {
+			if j.rate == 0 {
+				return nil
+			}
+			times := j.scratch + "/times.log"
+			if os.WriteFile(times, together(j), 0o644) != nil {
+				return nil
+			}
+			return []string{"phasegate", "--url", j.url, "--times", times, "--length", j.length.String(), "--connections", strconv.Itoa(j.connections)}
+		},
+		read: readOurs,
 	},
 	// As it comes, all its connections send at once and then wait together; with
 	// -uniform, which it recommends for latency, they take turns, as ours do.
@@ -134,6 +151,19 @@ var tools = []tool{
 		read: readWrk,
 	},
 }
+
+// together is an access log, in nginx's JSON lines, of requests that fall due as
+// many at once as there are connections.
+func together(j job) []byte {
+	var log bytes.Buffer
+	for i := range int(float64(j.rate) * j.length.Seconds()) {
+		at := float64(i/j.connections*j.connections) / float64(j.rate)
+		fmt.Fprintf(&log, `{"msec":%.3f,"request":"GET %s HTTP/1.1","status":200}`+"\n", 1e9+at, path)
+	}
+	return log.Bytes()
+}
+
+func readOurs(_ job, out []byte) (f figures, err error) { return f, json.Unmarshal(out, &f) }
 
 func fortioArgs(j job, more ...string) []string {
 	args := []string{"load", "-quiet", "-json", "-", "-p", "99", "-r", "0.0001", "-c", strconv.Itoa(j.connections),

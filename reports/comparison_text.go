@@ -59,7 +59,7 @@ func ComparisonText(w io.Writer, c *result.Comparison, color bool) error {
 				}
 				rows = append(rows, row)
 			}
-			for _, text := range columns(rows) {
+			for _, text := range Columns(rows) {
 				line(text)
 			}
 		}
@@ -75,7 +75,7 @@ func ComparisonText(w io.Writer, c *result.Comparison, color bool) error {
 			}
 			rows = append(rows, row)
 		}
-		for _, text := range columns(rows) {
+		for _, text := range Columns(rows) {
 			line(text)
 		}
 	}
@@ -108,8 +108,9 @@ func cellText(cell result.ComparedByGate) string {
 	return text
 }
 
-// columns aligns rows of text; the last cell of a row isn't padded.
-func columns(rows [][]string) []string {
+// Columns aligns the cells of rows of text, two spaces apart, and returns a line for
+// each row. A column that is empty in all rows takes no room.
+func Columns(rows [][]string) []string {
 	var widths []int
 	for _, row := range rows {
 		for j, c := range row {
@@ -270,7 +271,7 @@ func writeRegression(line func(...string), c *result.Comparison, color bool) {
 	for _, r := range v.Rows {
 		rows = append(rows, []string{r.Metric, r.Ratio, r.Interval, r.Says, r.Detectable})
 	}
-	for _, text := range columns(rows) {
+	for _, text := range Columns(rows) {
 		line(text)
 	}
 	if c.Regression.Identical {
@@ -295,7 +296,7 @@ func writeBaseline(line func(...string), b *result.Baseline) {
 			rows = append(rows, []string{"  " + r.System, r.Metric, r.Before, "→ " + r.Now, r.Ratio})
 		}
 	}
-	for _, text := range columns(rows) {
+	for _, text := range Columns(rows) {
 		line(text)
 	}
 }

@@ -235,15 +235,5 @@ func concludeComparison(ctx context.Context, std Streams, out string, res *resul
 		return err
 	}
 	fmt.Fprintf(std.Out, "\npage: %s\n", filepath.Join(out, reports.ComparisonPage))
-	switch {
-	case ctx.Err() != nil:
-		return exit{exitInterrupted}
-	case runErr != nil:
-		return &failure{exitEnvironment, runErr, ""}
-	case res.Verdict == result.Fail:
-		return exit{exitFail}
-	case res.Verdict == result.Inconclusive:
-		return exit{exitInconclusive}
-	}
-	return nil
+	return exitOf(ctx, runErr, res.Verdict)
 }

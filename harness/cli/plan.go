@@ -13,6 +13,7 @@ import (
 	"phasegate/harness/forecast"
 	"phasegate/harness/gate"
 	"phasegate/harness/scenario"
+	"phasegate/reports"
 	"phasegate/reports/unit"
 )
 
@@ -156,7 +157,7 @@ func writePlan(out io.Writer, f *forecast.Forecast) error {
 		}
 		rows = append(rows, []string{s.Name, s.Kind, unit.Exact(s.Rate, "1/s"), unit.Count(s.Warmup), count, unit.Count(s.Reads), waits, hits, underWay, unit.Count(int64(s.Connections))})
 	}
-	for _, text := range align(rows) {
+	for _, text := range reports.Columns(rows) {
 		line("%s", text)
 	}
 	below("  ", "Under way: rate × waiting share × the upstream's latency (Little's law); connections: the pool, sized as if every request waited, and half as much again.")
@@ -178,7 +179,7 @@ func writePlan(out io.Writer, f *forecast.Forecast) error {
 		power = power || g.Power > 0
 		rows = append(rows, row)
 	}
-	for i, text := range align(rows) {
+	for i, text := range reports.Columns(rows) {
 		line("%s", text)
 		if i > 0 {
 			for _, why := range f.Gates[i-1].Why {
@@ -229,7 +230,7 @@ func writePlan(out io.Writer, f *forecast.Forecast) error {
 	for _, p := range f.Duration {
 		rows = append(rows, []string{"  " + p.Name, unit.Duration(roundTenth(p.Seconds)), p.How})
 	}
-	for _, text := range align(rows) {
+	for _, text := range reports.Columns(rows) {
 		line("%s", text)
 	}
 	line("\n%s", conclusion(f))
@@ -307,28 +308,6 @@ func count(n int64) string {
 }
 
 func roundTenth(seconds float64) float64 { return float64(int64(seconds*10+0.5)) / 10 }
-
-// align pads the cells of each column to its widest.
-func align(rows [][]string) []string {
-	var widths []int
-	for _, row := range rows {
-		for i, cell := range row {
-			if i == len(widths) {
-				widths = append(widths, 0)
-			}
-			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
-		}
-	}
-	lines := make([]string, len(rows))
-	for i, row := range rows {
-		var b strings.Builder
-		for j, cell := range row {
-			b.WriteString(cell + strings.Repeat(" ", widths[j]-utf8.RuneCountInString(cell)+2))
-		}
-		lines[i] = strings.TrimRight(b.String(), " ")
-	}
-	return lines
-}
 
 // words splits a sentence where it may be broken: not between a number and its
 // unit.

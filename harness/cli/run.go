@@ -124,18 +124,23 @@ func conclude(ctx context.Context, std Streams, out string, res *result.Result, 
 	}
 	reports.Text(std.Out, res, isTerminal(std.Out))
 	fmt.Fprintf(std.Out, "\nreport: %s\n", filepath.Join(out, "report.html"))
+	var environmentErr *environment.Error
+	if errors.As(runErr, &environmentErr) {
+		runErr = errors.New(environmentErr.Detail())
+	}
+	return exitOf(ctx, runErr, res.Verdict)
+}
+
+// exitOf turns what became of a run, or of a comparison, into an exit code.
+func exitOf(ctx context.Context, runErr error, verdict result.Verdict) error {
 	switch {
 	case ctx.Err() != nil:
 		return exit{exitInterrupted}
 	case runErr != nil:
-		var environmentErr *environment.Error
-		if errors.As(runErr, &environmentErr) {
-			return &failure{exitEnvironment, errors.New(environmentErr.Detail()), ""}
-		}
 		return &failure{exitEnvironment, runErr, ""}
-	case res.Verdict == result.Fail:
+	case verdict == result.Fail:
 		return exit{exitFail}
-	case res.Verdict == result.Inconclusive:
+	case verdict == result.Inconclusive:
 		return exit{exitInconclusive}
 	}
 	return nil

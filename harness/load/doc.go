@@ -16,9 +16,9 @@
 // idle connection itself. On Linux the same thread reads the answers of HTTP/1.1,
 // and an answer's end is when its last byte reached the kernel, by the kernel's
 // clock: the generator's own delay in reading isn't the system's latency.
-// Elsewhere, and over HTTP/2, it is when the byte was read. Where the connections are limited and all are busy,
-// the request waits in line, and that is latency too. The timeout counts from
-// the due time, also for a request that is never sent.
+// Elsewhere, and over HTTP/2, it is when the byte was read. Where the connections
+// are limited and all are busy, the request waits in line, and that is latency too.
+// The timeout counts from the due time, also for a request that is never sent.
 //
 // # Closed loop
 //

@@ -69,6 +69,7 @@ func (l *poller) open(alone bool) error {
 		err = l.watch(l.event, unix.EPOLLIN)
 	}
 	if err != nil {
+		unix.Close(l.event) // -1 where there is none
 		unix.Close(l.epoll)
 		return fmt.Errorf("wait for connections: %w", os.NewSyscallError("eventfd", err))
 	}
@@ -294,8 +295,8 @@ func (l *poller) sleep(d time.Duration) {
 }
 
 // block sleeps until something comes; the processor is kept for a short while.
-// The time is ppoll's, since epoll_wait's is
-// in whole milliseconds and epoll_pwait2 is of Linux 5.11.
+// The time is ppoll's, since epoll_wait's is in whole milliseconds and
+// epoll_pwait2 is of Linux 5.11.
 func (l *poller) block(d time.Duration) {
 	if !l.alarm.IsZero() {
 		d = min(d, time.Until(l.alarm))
@@ -352,7 +353,9 @@ func (l *poller) adopt(nc net.Conn) (net.Conn, error) {
 	if err == nil {
 		// Without times of arrival, those of reading have to do.
 		_ = unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1)
-		err = l.watch(c.fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP)
+		if err = l.watch(c.fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP); err != nil {
+			unix.Close(c.fd)
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("wait for a connection: %w", err)

@@ -83,11 +83,11 @@ func (c *pollConn) Read(b []byte) (int, error) {
 				return n, nil
 			}
 		}
-		if !c.deadline.IsZero() && !time.Now().Before(c.deadline) {
-			return 0, c.failure("read", os.ErrDeadlineExceeded)
-		}
 		c.reader = c.l.current
 		c.l.park()
+		if !c.readable && !c.deadline.IsZero() && !time.Now().Before(c.deadline) {
+			return 0, c.failure("read", os.ErrDeadlineExceeded)
+		}
 	}
 }
 
@@ -126,6 +126,7 @@ func (c *pollConn) Write(b []byte) (int, error) {
 	if c.closed.Load() {
 		return 0, net.ErrClosed
 	}
+	c.l.wrote = true
 	n := 0
 	if len(c.unsent) == 0 {
 		var err error

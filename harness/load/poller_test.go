@@ -101,6 +101,7 @@ func TestAnswersInPieces(t *testing.T) {
 			sink := &memory{}
 			load := smallLoad()
 			load.Rate = flat(100)
+			load.Timeout = time.Minute // the race detector takes its time over 80 MB
 			g := generator(t, Config{Arms: []Arm{oneArm(t, url)}, Load: load, Length: 100 * ms, Sink: sink})
 			report, err := g.Run(t.Context())
 			if err != nil {

@@ -44,7 +44,7 @@ func TestJudge(t *testing.T) {
 			[]string{"no sample can show a share of exactly 0 %"}},
 		{"one failure refutes it", "error_rate <= 0%", phase1(first(1, failed(timeline.Wrong), hit())), Fail, nil},
 		{"what hasn't finished may have failed", "error_rate < 0.5%", run{seconds: 65, rate: 120, outcome: always(hit()), unfinished: 60}, Inconclusive,
-			[]string{"60 requests have not finished"}},
+			[]string{"need the outcome of 60 requests that have not finished"}},
 		{"nothing finished", "error_rate < 0.5%", run{seconds: 5, rate: 10, unfinished: 50}, Inconclusive,
 			[]string{"none of 50 requests finished"}},
 		{"nothing sent", "error_rate < 0.5%", run{seconds: 5}, Inconclusive, []string{"no request was measured"}},
@@ -108,7 +108,7 @@ func TestJudge(t *testing.T) {
 		{"and not above it", "p50_latency > 2ms", phase1(always(hit())), Fail, []string{"took longer than 2ms", "p50_latency > 2ms needs more than 50 %"}},
 		{"the baseline is slow, and proves it", "p50_latency >= 400ms", phase1(always(miss())), Pass, nil},
 		{"pending ones may be slow", "p95_latency < 10ms", run{seconds: 10, rate: 100, outcome: always(hit()), unfinished: 60}, Inconclusive,
-			[]string{"60 requests have not finished"}},
+			[]string{"need the outcome of 60 requests that have not finished"}},
 
 		// Means and rates, by batch means.
 		{"on schedule", "throughput > 15/s", phase1(always(hit())), Pass, nil},
@@ -139,7 +139,7 @@ func TestJudge(t *testing.T) {
 			[]string{"110 MB is the highest of 20 observations; the gate asks for <= 100 MB"}},
 		{"not ours to sample", "memory <= 100MB", run{seconds: 20, rate: 10, outcome: always(hit())}, Inconclusive, []string{"not sampled"}},
 		{"longest", "max_latency < 1s", phase1(mix(9, 0.1, miss(), hit())), Pass, nil},
-		{"longest so far", "max_latency < 1s", run{seconds: 20, rate: 10, outcome: always(hit()), unfinished: 3}, Inconclusive, []string{"3 requests have not finished"}},
+		{"longest so far", "max_latency < 1s", run{seconds: 20, rate: 10, outcome: always(hit()), unfinished: 3}, Inconclusive, []string{"need the outcome of 3 requests that have not finished"}},
 
 		// Slopes.
 		{"65 s don't decide growth", "memory_growth_rate < 10MB/hour", phase1(always(hit())), Inconclusive, []string{"sampled for 65 s", "10 MB/hour can be told from none after about", "need about"}},

@@ -256,7 +256,7 @@ func (c claim) mean() Judgement {
 	}
 	if j.Verdict == Pass && s.unknown > 0 {
 		j.Verdict = Inconclusive
-		j.Reason = fmt.Sprintf("%s requests have not finished", formatCount(float64(s.unknown)))
+		j.Reason = needEnds(float64(s.unknown))
 		return j
 	}
 	c.explainBounds(&j, func(factor float64) string {
@@ -300,7 +300,7 @@ func (c claim) count() Judgement {
 	}
 	if unknown := c.window.Pending(); j.Verdict == Pass && unknown > 0 {
 		j.Verdict = Inconclusive
-		j.Reason += fmt.Sprintf("; %s requests have not finished", formatCount(float64(unknown)))
+		j.Reason += "; " + needEnds(float64(unknown))
 	}
 	return j
 }
@@ -317,7 +317,7 @@ func (c claim) peak() Judgement {
 		j.Reason += "; " + c.asks()
 	case c.Metric.Source == scenario.FromGenerator && unknown > 0:
 		j.Verdict = Inconclusive
-		j.Reason += fmt.Sprintf("; %s requests have not finished", formatCount(float64(unknown)))
+		j.Reason += "; " + needEnds(float64(unknown))
 	default:
 		j.Verdict = Pass
 	}

@@ -67,7 +67,7 @@ func (c claim) changed(t tally, b bounds) string {
 func (c claim) undecided(t tally, b bounds) string {
 	switch {
 	case t.unknown > 0:
-		return formatCount(t.unknown) + " requests have not finished"
+		return needEnds(t.unknown)
 	case b.decidable:
 		// n may be only part of the requests that are sent.
 		return c.needMore(math.Ceil(float64(b.more) * max(float64(c.window.Requests), t.n) / t.n))
@@ -89,6 +89,12 @@ func (c claim) needMore(requests float64) string {
 		text += fmt.Sprintf(" (about %s at %s)", formatLong(requests/c.rate), formatUnit(scenario.PerSecond, c.rate))
 	}
 	return text
+}
+
+// needEnds says what decides a claim that rests on requests which have no outcome
+// yet.
+func needEnds(n float64) string {
+	return "need the outcome of " + formatCount(n) + " requests that have not finished"
 }
 
 // explainBounds gives a reason for a verdict that rests on Low and High. need

@@ -46,9 +46,9 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"phasegate/optimizer/arena"
 	"phasegate/optimizer/guard"
 	"phasegate/optimizer/httpcache"
-	"phasegate/optimizer/lru"
 	"phasegate/optimizer/telemetry"
 	"phasegate/optimizer/upstream"
 )
@@ -86,7 +86,7 @@ func New(cfg Config) (*Optimizer, error) {
 	if err != nil {
 		return nil, err
 	}
-	store, err := newStore(lru.Config{MaxBytes: cfg.cacheBytes(), MaxEntries: cfg.Cache.Capacity, MaxShare: cfg.Cache.MaxObjectShare})
+	store, err := newStore(arena.Config{MaxBytes: cfg.cacheBytes(), MaxEntries: cfg.Cache.Capacity, MaxShare: cfg.Cache.MaxObjectShare})
 	if err != nil {
 		return nil, err
 	}
@@ -103,9 +103,10 @@ func New(cfg Config) (*Optimizer, error) {
 		guard: cfg.Guard, timeout: cfg.Upstream.Timeout, preserveHost: cfg.Upstream.PreserveHost,
 		refreshAhead: *cfg.Cache.RefreshAhead,
 		maxBuffered:  int64(float64(cfg.Cache.MaxMemoryMB) * 1e6 * bufferShare),
+		maxArriving:  int64(float64(cfg.cacheBytes()) * arrivingShare),
 		background:   make(chan struct{}, maxBackground),
 	}
-	h.maxBody = min(store.cache.MaxEntrySize(), h.maxBuffered) * 9 / 10 // what an entry costs beside its body is within the rest
+	h.maxBody = min(store.cache.MaxEntrySize(), h.maxArriving) * 9 / 10 // what an entry costs beside its body is within the rest
 	if cfg.Telemetry.AccessLog {
 		h.access = telemetry.NewAccessLog(cfg.Logger)
 	}

@@ -90,7 +90,7 @@ func (c Cache) purgePrefixes() (prefixes []netip.Prefix) {
 const (
 	bufferShare   = 0.04 // bodies that arrive on the heap, being of unknown length, or are to be sent up
 	arrivingShare = 0.25 // of the cache: bodies that arrive where they will be stored
-	programBytes  = 14e6 // pages of the program itself, and what the runtime holds for itself
+	programBytes  = 11e6 // pages of the program itself, and what the runtime holds for itself
 	minMemoryMB   = 40   // below this the runtime and a few hundred connections leave no cache worth the name
 	heapLeast     = 9e6  // what the heap, its garbage and the stacks get beyond heapShare
 	heapShare     = 0.02

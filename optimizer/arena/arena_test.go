@@ -3,7 +3,9 @@ package arena_test
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -24,15 +26,6 @@ func Example() {
 	fmt.Println(found, string(e.Value()), a.Stats().Entries)
 	e.Release()
 	// Output: true alpha 1
-}
-
-func mustNew(t testing.TB, cfg arena.Config) *arena.Arena {
-	t.Helper()
-	a, err := arena.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return a
 }
 
 // put stores n bytes that tell of the key and the version.
@@ -175,4 +168,109 @@ func TestAgreesWithAPlainMap(t *testing.T) {
 			h.e.Release()
 		}
 	})
+}
+
+// While values come, go, slide and are replaced, whoever holds one reads it whole, and
+// nothing is held in the end.
+func TestWhatIsHeldStaysWhole(t *testing.T) {
+	t.Parallel()
+	a, err := arena.New(arena.Config{MaxBytes: arena.MinBytes + 200<<10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := func() string { return fmt.Sprint("key ", rand.IntN(20)*rand.IntN(20)) }
+	var wg sync.WaitGroup
+	for g := range 8 {
+		wg.Go(func() {
+			for range 1000 {
+				k := key()
+				switch {
+				case g < 3:
+					put(a, k, rand.IntN(1+rand.IntN(20_000)), byte(rand.Int()))
+				case g == 3 && rand.IntN(10) == 0:
+					a.Delete([]byte(k))
+				default:
+					e, ok := a.Get([]byte(k))
+					if !ok {
+						continue
+					}
+					again := e.Hold()
+					e.Release()
+					if _, ok := intact(again.Value(), k); !ok {
+						t.Errorf("%q isn't whole", k)
+					}
+					again.Release()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if s := a.Stats(); s.Evictions == 0 {
+		t.Error("nothing was tried")
+	}
+	for i := range 20 { // what was left held would be in the way of the largest
+		if !put(a, fmt.Sprint("large ", i%2), int(a.MaxEntrySize())-1000, 1) {
+			t.Fatal("no room although nothing is held")
+		}
+	}
+	a.DeleteFunc(func(_, _ []byte) bool { return true })
+	if s := a.Stats(); s.Bytes != 0 || s.Entries != 0 {
+		t.Errorf("emptied, but %+v", s)
+	}
+}
+
+func TestGetDoesNotAllocate(t *testing.T) {
+	a, err := arena.New(arena.Config{MaxBytes: 4 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := []byte("a key that is longer than a few bytes")
+	put(a, string(key), 10, 1)
+	if n := testing.AllocsPerRun(100, func() {
+		e, _ := a.Get(key)
+		e.Release()
+	}); n != 0 {
+		t.Errorf("Get allocates %v times", n)
+	}
+}
+
+// What is in use survives any number of turns of what is used once; what isn't, goes.
+func TestWhatIsUsedStays(t *testing.T) {
+	t.Parallel()
+	a, err := arena.New(arena.Config{MaxBytes: arena.MinBytes + 1<<20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(a, "hot", 1000, 1)
+	put(a, "cold", 1000, 1)
+	for i := range 10_000 {
+		put(a, fmt.Sprint("once ", i), 1000, 1)
+		if i%100 == 0 {
+			e, ok := a.Get([]byte("hot"))
+			if !ok {
+				t.Fatalf("dropped after %d others", i+1)
+			}
+			e.Release()
+		}
+	}
+	if _, ok := a.Peek([]byte("cold")); ok {
+		t.Error("what was never used is still there")
+	}
+}
+
+func BenchmarkGet(b *testing.B) {
+	a, err := arena.New(arena.Config{MaxBytes: 4 << 20})
+	if err != nil {
+		b.Fatal(err)
+	}
+	keys := make([][]byte, 1024)
+	for i := range keys {
+		keys[i] = fmt.Appendf(nil, "example.test/items/%d", i)
+		put(a, string(keys[i]), 100, 1)
+	}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		e, _ := a.Get(keys[i&1023])
+		e.Release()
+	}
 }

@@ -26,7 +26,7 @@ import (
 // read: the kernel's word for it.
 func TestTheProcessStaysWithinItsMemory(t *testing.T) {
 	t.Parallel()
-	const budget, small, large = 40, 30_000, 300
+	const budget, small, large = 40, 24_000, 300
 	dir := t.TempDir()
 	binary, file := filepath.Join(dir, "optimizer"), filepath.Join(dir, "o.yaml")
 	build := exec.Command("go", "build", "-o", binary, ".")

@@ -25,7 +25,9 @@
 // An open connection of a client costs heap, about 14 kB, that no account holds.
 //
 // Measured at 100 MB by make bench-memory, 64 connections, peak resident set in 10^6
-// bytes: MEASURED
+// bytes: 97.4 after 400,000 distinct responses of 1 KiB, of which 59,400 were at rest, 60.9
+// in bodies; 96.9 after 4,000 of 100 B to 5 MB, with 75.2 in bodies; 96.6 in a zipf load
+// with churn, at a hit ratio of 0.795.
 //
 // # Not there yet
 //

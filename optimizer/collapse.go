@@ -29,7 +29,7 @@ func (h *handler) miss(x *exchange, stale *object) telemetry.Result {
 			defer t.end()
 			// Meanwhile another's fetch may have come in, or an invalidation: what was
 			// dropped isn't to be built upon.
-			if o := h.lookup(x); o != stale {
+			if o := h.lookup(x); !o.same(stale) {
 				if o != nil && o.fresh.Decide(&x.directives, x.now) == httpcache.Fresh {
 					return x.respond(o, "optimizer; hit", true, telemetry.Hit)
 				}
@@ -64,6 +64,7 @@ const (
 // follow waits for another request's fetch and answers with what it brought, if
 // this request may have that.
 func (h *handler) follow(x *exchange, flight *flight, stale *object, patience <-chan time.Time) (telemetry.Result, use) {
+	defer flight.leave()
 	select {
 	case <-flight.done:
 	case <-patience:
@@ -119,6 +120,7 @@ func (h *handler) conclude(x *exchange, f *fetch, out outcome) telemetry.Result 
 	if out.object == nil {
 		return h.passOn(x, out, forward, telemetry.Miss)
 	}
+	x.keep(out.object)
 	status, result := "optimizer"+forward, telemetry.Miss
 	if out.validated {
 		status += "; fwd-status=304"

@@ -45,7 +45,7 @@ type Admin struct {
 type Cache struct {
 	MaxMemoryMB    int            `yaml:"max_memory_mb"`    // bound on the process, in 10^6 bytes; default 100, at least 40
 	Capacity       int            `yaml:"capacity"`         // bound on the entries; default none
-	MaxObjectShare float64        `yaml:"max_object_share"` // largest share of the cache that one response may take, larger ones are streamed; default 0.02
+	MaxObjectShare float64        `yaml:"max_object_share"` // largest share of the cache that one response may take, larger ones are streamed; default 0.125
 	DefaultTTL     *time.Duration `yaml:"default_ttl"`      // lifetime where the response says nothing; default 0s: such responses aren't stored. One with Last-Modified has a tenth of its age then
 	NegativeTTL    *time.Duration `yaml:"negative_ttl"`     // the same for 404, 405, 410, 414 and 501; default 10s
 	RefreshAhead   *float64       `yaml:"refresh_ahead"`    // share of its lifetime after which a response that is used is fetched anew in the background; default 0.9, 0: never
@@ -88,10 +88,12 @@ func (c Cache) purgePrefixes() (prefixes []netip.Prefix) {
 
 // Shares of max_memory_mb, found by measuring the peak resident set under churn.
 const (
-	cacheShare  = 0.55 // entries as the cache accounts them
-	bufferShare = 0.08 // bodies that are arriving, to be stored or to be sent up
-	heapShare   = 0.82 // what the Go runtime aims to stay below, garbage and stacks included; the rest is for the program's own pages
-	minMemoryMB = 40   // below this the runtime and a few hundred connections leave no cache worth the name
+	bufferShare   = 0.04 // bodies that arrive on the heap, being of unknown length, or are to be sent up
+	arrivingShare = 0.25 // of the cache: bodies that arrive where they will be stored
+	programBytes  = 11e6 // pages of the program itself, and what the runtime holds for itself
+	minMemoryMB   = 40   // below this the runtime and a few hundred connections leave no cache worth the name
+	heapLeast     = 9e6  // what the heap, its garbage and the stacks get beyond heapShare
+	heapShare     = 0.02
 )
 
 // WithDefaults returns c with every absent value replaced by its default.
@@ -106,7 +108,7 @@ func (c Config) WithDefaults() Config {
 		c.Cache.MaxMemoryMB = 100
 	}
 	if c.Cache.MaxObjectShare == 0 {
-		c.Cache.MaxObjectShare = 0.02
+		c.Cache.MaxObjectShare = 0.125
 	}
 	if c.Cache.DefaultTTL == nil {
 		c.Cache.DefaultTTL = new(time.Duration(0))
@@ -173,19 +175,23 @@ func (c Config) Validate() error {
 	return errors.Join(append(faults, c.Upstream.Validate(), c.Guard.Validate())...)
 }
 
-// cacheBytes is the cache's part of the memory.
-func (c Config) cacheBytes() int64 { return int64(float64(c.Cache.MaxMemoryMB) * 1e6 * cacheShare) }
+// cacheBytes is the cache's part of the memory: what program and heap leave of it.
+func (c Config) cacheBytes() int64 {
+	return int64(float64(c.Cache.MaxMemoryMB)*1e6-programBytes) - c.heapBytes()
+}
+
+// heapBytes is the part of what the Go runtime manages.
+func (c Config) heapBytes() int64 {
+	return int64(heapLeast + heapShare*float64(c.Cache.MaxMemoryMB)*1e6)
+}
 
 // LimitProcessMemory tells the Go runtime to keep this process within
 // cache.max_memory_mb. It concerns the whole process, so a program that embeds the
 // optimizer decides for itself whether to call it; cmd/optimizer does.
 func LimitProcessMemory(c Config) {
 	c = c.WithDefaults()
-	limit := float64(c.Cache.MaxMemoryMB) * 1e6
-	debug.SetMemoryLimit(int64(limit * heapShare))
-	// The live heap is about cacheShare of the limit at most, and 40 % of garbage
-	// on top of that is below heapShare: collections come by growth, not by the limit.
-	debug.SetGCPercent(40)
+	debug.SetMemoryLimit(c.heapBytes())
+	debug.SetGCPercent(100)
 }
 
 // ReadConfig reads a configuration file; name is used in messages. An unknown key,

@@ -8,7 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"slices"
+	"sync/atomic"
 	"time"
 
 	"phasegate/optimizer/httpcache"
@@ -36,7 +36,7 @@ type fetch struct {
 // outcome is what a fetch brought: a complete response in memory, or one to pass
 // on while it arrives, or an error.
 type outcome struct {
-	object          *object
+	object          *object // held; close ends that
 	stored          bool
 	validated       bool // the upstream confirmed the stale object
 	status          int  // what the upstream answered; 0: nothing
@@ -142,16 +142,15 @@ func (h *handler) exchange(f *fetch, t *ticket, conditional bool) outcome {
 		if !ok {
 			return out
 		}
-		answered.Status, answered.Header = f.stale.status, merged
+		answered.Status, answered.Header = int(f.stale.status), merged
 		out.validated = true
 		t.base = f.stale
-		out.close()
-		head, _ := encode(merged, 0)
-		out.keep(h, f, t, answered, &object{head: head, body: f.stale.body, block: f.stale.block, newer: true})
+		out.hangUp()
+		out.update(h, f, t, answered)
 		return out
 	case upstream.Failed(resp.StatusCode) && f.stale != nil && f.stale.fresh.StaleOnError(&f.request.Directives, answered.ResponseTime, 0):
 		return out // what is stored is better than this, and stays
-	case f.bare && resp.StatusCode != f.stale.status:
+	case f.bare && resp.StatusCode != int(f.stale.status):
 		return out
 	}
 	if _, reason := httpcache.Evaluate(f.request, answered, h.policy); reason != "" {
@@ -166,29 +165,40 @@ func (h *handler) exchange(f *fetch, t *ticket, conditional bool) outcome {
 			h.store.pass(t, answered.ResponseTime.Add(passFor))
 		}
 	}
-	room := &room{h: h}
 	if resp.ContentLength > h.maxBody {
 		tooLarge()
 		t.release()
 		return out
 	}
-	if !room.take(max(resp.ContentLength, minBuffer)) {
-		t.release()
-		return out
-	}
+	fields := fieldsOf(answered.Header)
 	if resp.ContentLength >= 0 {
+		room := room{used: &h.arriving, limit: h.maxArriving}
 		defer room.free()
-		head, body := encode(answered.Header, int(resp.ContentLength))
-		if _, err = io.ReadFull(resp.Body, body); err == nil {
-			out.close()
-			out.keep(h, f, t, answered, whole(head, body))
+		var o *object
+		if room.take(resp.ContentLength) {
+			o = newObject(h.store.cache, f.keyCap(t, answered.Header), fields.size, int(resp.ContentLength))
+		}
+		if o == nil {
+			t.release()
 			return out
 		}
+		if _, err = io.ReadFull(resp.Body, o.body); err == nil {
+			out.hangUp()
+			fields.write(o.head, answered.Header)
+			out.keep(h, f, t, answered, o)
+			return out
+		}
+		o.release()
 	} else {
+		room := &room{used: &h.buffered, limit: h.maxBuffered}
 		var pieces [][]byte
 		var end bool
 		pieces, end, err = collect(resp.Body, h.maxBody, room)
-		if err == nil && !end { // longer than we keep: hand on what we have, and the rest as it comes
+		var o *object
+		if err == nil && end {
+			o = newObject(h.store.cache, f.keyCap(t, answered.Header), fields.size, size(pieces))
+		}
+		if err == nil && o == nil { // longer than we keep: hand on what we have, and the rest as it comes
 			if int64(size(pieces)) > h.maxBody {
 				tooLarge()
 			}
@@ -196,15 +206,15 @@ func (h *handler) exchange(f *fetch, t *ticket, conditional bool) outcome {
 			resp.Body = &prefixed{pieces: pieces, ReadCloser: resp.Body, room: room}
 			return out
 		}
-		defer room.free()
+		room.free()
 		if err == nil {
-			out.close()
-			head, body := encode(answered.Header, size(pieces))
+			out.hangUp()
+			fields.write(o.head, answered.Header)
 			at := 0
 			for _, piece := range pieces {
-				at += copy(body[at:], piece)
+				at += copy(o.body[at:], piece)
 			}
-			out.keep(h, f, t, answered, whole(head, body))
+			out.keep(h, f, t, answered, o)
 			return out
 		}
 	}
@@ -221,21 +231,29 @@ func (f *fetch) personal() bool {
 	return f.request.Cookie || f.request.Authorization || f.request.Directives.NoStore
 }
 
-// minBuffer is what a body counts for at least while it arrives.
-const minBuffer = 64 << 10
+// keyCap is the length of the key under which an answer with the header is stored, if
+// the resource varies by nothing but what the answer says.
+func (f *fetch) keyCap(t *ticket, header http.Header) int {
+	fields, _ := httpcache.Vary(header)
+	if len(fields) == 0 {
+		return len(t.key)
+	}
+	return len(variantKey([]byte(t.key), 0)) + len(f.selecting(nil, fields))
+}
 
-// room is a part of what all bodies that are arriving may take. Without room a
-// response is passed on as it comes, and not stored, so that many large misses at
-// once can't break the memory bound.
+// room is a part of what all bodies that are arriving may take, of the arena or of the
+// heap. Without room a response is passed on as it comes, and not stored, so that many
+// large misses at once can neither break the memory bound nor empty the cache.
 type room struct {
-	h     *handler
+	used  *atomic.Int64
+	limit int64
 	taken int64
 }
 
 // take takes n bytes more, or none if there aren't as many.
 func (r *room) take(n int64) bool {
-	if r.h.buffered.Add(n) > r.h.maxBuffered {
-		r.h.buffered.Add(-n)
+	if r.used.Add(n) > r.limit {
+		r.used.Add(-n)
 		return false
 	}
 	r.taken += n
@@ -243,22 +261,18 @@ func (r *room) take(n int64) bool {
 }
 
 func (r *room) free() {
-	r.h.buffered.Add(-r.taken)
+	r.used.Add(-r.taken)
 	r.taken = 0
 }
 
 // collect reads a body of unknown length, in pieces, until its end, or until it is
-// longer than limit or than there is room for. Every byte counts twice, because the
-// pieces are copied together at the end; the first minBuffer bytes are taken already.
+// longer than limit or than there is room for.
 func collect(body io.Reader, limit int64, room *room) (pieces [][]byte, end bool, err error) {
-	const longest = minBuffer / 2
-	read, paid := int64(0), int64(longest)
+	const longest = 32 << 10
+	read := int64(0)
 	for next := 2 << 10; read <= limit; next = min(2*next, longest) {
-		if more := read + int64(next) - paid; more > 0 {
-			if !room.take(2 * more) {
-				return pieces, false, nil
-			}
-			paid += more
+		if !room.take(int64(next)) {
+			return pieces, false, nil
 		}
 		piece, n := make([]byte, next), 0
 		for n < next && err == nil {
@@ -285,31 +299,31 @@ func size(pieces [][]byte) (n int) {
 	return n
 }
 
-// whole makes an object of head and body as encode gave them.
-func whole(head, body []byte) *object {
-	return &object{head: head, body: body, block: cap(head)}
-}
-
-// without is the object without the named fields.
-func (o *object) without(names []string) *object {
-	head := make([]byte, 0, len(o.head))
-	for rest := o.head; len(rest) > 0; {
-		name, _, after := next(rest)
-		if !slices.Contains(names, string(name)) {
-			head = append(head, rest[:len(rest)-len(after)]...)
-		}
-		rest = after
+// update completes the object that a response without a body makes of the stale one: a
+// new head, and the body that there is. Without room for another entry it is on the
+// heap, but for the body, and isn't stored.
+func (out *outcome) update(h *handler, f *fetch, t *ticket, r httpcache.Response) {
+	fields := fieldsOf(r.Header)
+	o := newObject(h.store.cache, f.keyCap(t, r.Header), fields.size, len(f.stale.body))
+	if o != nil {
+		copy(o.body, f.stale.body)
+	} else {
+		o = f.stale.hold()
+		o.entryHead, o.head = new(entryHead), make([]byte, fields.size)
 	}
-	shared := &object{head: head, body: o.body, block: o.block, newer: true, fresh: o.fresh, status: o.status, asked: o.asked, aged: o.aged}
-	shared.refreshAt.Store(o.refreshAt.Load())
-	return shared
+	fields.write(o.head, r.Header)
+	out.keep(h, f, t, r, o)
 }
 
-// keep completes the object of a complete response, and stores it if it may be.
+// keep completes the object of a complete response, which it takes over, and stores it
+// if it may be.
 func (out *outcome) keep(h *handler, f *fetch, t *ticket, r httpcache.Response, o *object) {
 	fresh, reason := httpcache.Evaluate(f.request, r, h.policy)
-	o.fresh, o.status, o.asked, o.aged = fresh, r.Status, r.RequestTime.UnixNano(), r.Header.Get("Age") != ""
+	o.fresh, o.status, o.asked, o.aged = fresh, uint16(r.Status), r.RequestTime.UnixNano(), r.Header.Get("Age") != ""
 	o.refreshAt.Store(h.refreshAt(fresh))
+	if f.renewal {
+		o.credit = f.stale.renewedFor()
+	}
 	out.object = o
 	if reason != "" { // a 304 may forbid what was allowed before
 		if !f.personal() && !f.bare {
@@ -324,13 +338,16 @@ func (out *outcome) keep(h *handler, f *fetch, t *ticket, r httpcache.Response, 
 	}
 	if unshared := httpcache.Unshared(r.Header); len(unshared) > 0 {
 		// The client whose request it was gets the whole; the others don't.
-		o = o.without(unshared)
+		if o = o.without(h.store.cache, f.keyCap(t, r.Header), unshared); o == nil {
+			return
+		}
+		defer o.release()
 	}
-	if f.renewal {
-		o.credit = f.stale.renewedFor()
+	if f.stale != nil && o.entry == f.stale.entry { // no room for another entry
+		return
 	}
 	if t.flight != nil {
-		t.flight.object = o
+		t.flight.object = o.hold()
 	}
 	out.stored = h.store.put(t, o, fields, f.selecting)
 }
@@ -344,8 +361,15 @@ func (f *fetch) selecting(dst []byte, fields []string) []byte {
 	return dst
 }
 
-// close lets go of a response that isn't passed on.
+// close lets go of a response that isn't passed on, or of what was made of it.
 func (out *outcome) close() {
+	out.hangUp()
+	out.object.release()
+	out.object = nil
+}
+
+// hangUp lets go of a response whose body isn't needed any more.
+func (out *outcome) hangUp() {
 	if out.stream != nil {
 		out.stream.Body.Close()
 		out.stream = nil

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/iotest"
@@ -37,11 +39,8 @@ func TestCollectTakesNoMoreThanThereIsRoomFor(t *testing.T) {
 		{"cut off", io.MultiReader(bytes.NewReader(make([]byte, 10)), iotest.ErrReader(io.ErrUnexpectedEOF)), 1 << 20, false, io.ErrUnexpectedEOF},
 		{"broken", iotest.ErrReader(broken), 1 << 20, false, broken},
 	} {
-		h := &handler{maxBuffered: available}
-		r := &room{h: h}
-		if !r.take(minBuffer) {
-			t.Fatal("no room at all")
-		}
+		var taken atomic.Int64
+		r := &room{used: &taken, limit: available}
 		pieces, end, err := collect(tt.body, tt.limit, r)
 		if end != tt.end || !errors.Is(err, tt.err) {
 			t.Errorf("%s: end %v, error %v", tt.why, end, err)
@@ -50,58 +49,39 @@ func TestCollectTakesNoMoreThanThereIsRoomFor(t *testing.T) {
 		for _, piece := range pieces {
 			held += cap(piece)
 		}
-		if int64(2*held) > h.buffered.Load() || h.buffered.Load() > available {
-			t.Errorf("%s: twice %d bytes are held, %d are taken of %d", tt.why, held, h.buffered.Load(), available)
+		if int64(held) > taken.Load() || taken.Load() > available {
+			t.Errorf("%s: %d bytes are held, %d are taken of %d", tt.why, held, taken.Load(), available)
 		}
-		if r.free(); h.buffered.Load() != 0 {
-			t.Errorf("%s: %d bytes are never given back", tt.why, h.buffered.Load())
+		if r.free(); taken.Load() != 0 {
+			t.Errorf("%s: %d bytes are never given back", tt.why, taken.Load())
 		}
 	}
 }
 
-// A confirmed response keeps its body where it is: many of them confirmed at once
-// must not need the memory twice.
-func TestA304SharesTheBody(t *testing.T) {
+// A confirmed response takes the place of the one that it confirms, body included, and
+// nothing goes on holding what was answered from.
+func TestA304ReplacesTheEntry(t *testing.T) {
 	t.Parallel()
-	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Cache-Control", "max-age=0")
-		w.Header().Set("ETag", `"e"`)
-		if r.Header.Get("If-None-Match") == `"e"` {
-			w.WriteHeader(http.StatusNotModified)
-			return
+	body := strings.Repeat("0123456789", 1_000)
+	r := newRig(t, func(req *http.Request) (*http.Response, error) {
+		if req.Header.Get("If-None-Match") == `"e"` {
+			return respond(req, 304, "", `ETag: "e"`, "Cache-Control: max-age=0", "Foo: confirmed"), nil
 		}
-		w.Write(make([]byte, 10_000))
-	}))
-	defer api.Close()
-	cfg := Config{Listen: "127.0.0.1:0"}
-	cfg.Upstream.URL = api.URL
-	o, err := New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := o.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	defer o.Stop(t.Context())
-	client := &http.Client{Transport: &http.Transport{}}
-	defer client.CloseIdleConnections()
-	var seen []*object
-	for range 3 {
-		resp, err := client.Get("http://" + o.Addr().String() + "/x")
-		if err != nil {
-			t.Fatal(err)
+		return respond(req, 200, body, `ETag: "e"`, "Cache-Control: max-age=0"), nil
+	})
+	var sizes []int64
+	for i := range 3 {
+		a := r.do("GET", "/x")
+		if a.body != body || (a.header.Get("Foo") == "confirmed") != (i > 0) {
+			t.Fatalf("answer %d: %d bytes, %v", i+1, len(a.body), a.header)
 		}
-		io.Copy(io.Discard, resp.Body)
-		resp.Body.Close()
-		stored, _ := o.handler.store.cache.Peek([]byte(o.Addr().String() + "/x"))
-		seen = append(seen, stored)
+		if s := r.h.store.cache.Stats(); s.Entries != 1 {
+			t.Fatalf("%d entries", s.Entries)
+		}
+		sizes = append(sizes, r.h.store.cache.Stats().Bytes)
 	}
-	first, last := seen[0], seen[2]
-	if first == last || len(last.body) != 10_000 || &first.body[0] != &last.body[0] {
-		t.Fatalf("want another object with the same body, found %d bytes", len(last.body))
-	}
-	if extra := last.size(0) - first.size(0); extra <= 0 || extra != seen[1].size(0)-first.size(0) {
-		t.Errorf("after two confirmations it costs %d bytes more, after one %d", extra, seen[1].size(0)-first.size(0))
+	if sizes[1] <= sizes[0] || sizes[2] != sizes[1] {
+		t.Errorf("the entry costs %d bytes", sizes)
 	}
 }
 

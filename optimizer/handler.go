@@ -43,8 +43,10 @@ type handler struct {
 	disconnected time.Duration  // for which a stale response is used where nobody says how long, while the upstream is silent
 	purgeFrom    []netip.Prefix // clients that may use PURGE
 	maxBody      int64          // bytes of the largest body that is stored
-	maxBuffered  int64          // bytes of all bodies that are held until they have arrived
+	maxArriving  int64          // bytes of all bodies that are arriving where they will be stored
+	maxBuffered  int64          // bytes of all bodies that are held on the heap until they have arrived
 
+	arriving   atomic.Int64
 	buffered   atomic.Int64
 	background chan struct{} // bounds the revalidations in the background
 	workers    sync.WaitGroup
@@ -64,6 +66,10 @@ type exchange struct {
 	head       bool
 	passing    bool // the last response couldn't be shared
 	scratch    []byte
+
+	held  []*object // what is looked at for this request; released when the answer is made
+	first object    // of held: the usual one, which so needs no allocation
+	names []string  // what that varies by
 }
 
 // serve answers one request.
@@ -75,6 +81,7 @@ func (h *handler) serve(ctx *fasthttp.RequestCtx) {
 	}
 	if conn, ok := ctx.Conn().(*clientConn); ok {
 		conn.begun++
+		conn.answered()
 	}
 	begun := time.Now()
 	x.ctx, x.now, x.head, x.passing = ctx, begun, false, false
@@ -90,7 +97,25 @@ func (h *handler) serve(ctx *fasthttp.RequestCtx) {
 		})
 	}
 	x.ctx = nil
+	x.release()
 	h.exchanges.Put(x)
+}
+
+// keep releases the object when the answer is made, and returns it.
+func (x *exchange) keep(o *object) *object {
+	if o != nil {
+		x.held = append(x.held, o)
+	}
+	return o
+}
+
+// release ends the views of this request.
+func (x *exchange) release() {
+	for _, o := range x.held {
+		o.release()
+	}
+	clear(x.held)
+	x.held, x.first = x.held[:0], object{}
 }
 
 // answer decides who answers: the guard, the cache or the upstream.
@@ -180,21 +205,35 @@ func (h *handler) refuse(x *exchange) int {
 	return 0
 }
 
-// lookup finds the stored response for the request, fresh or not.
+// lookup finds the stored response for the request, fresh or not; it is held as long
+// as the exchange lasts.
 func (h *handler) lookup(x *exchange) *object {
-	o, ok := h.store.cache.Get(x.key)
-	if ok && o.kind == varying {
-		x.variant = x.selecting(appendVariant(append(x.variant[:0], x.key...), o.id), o.fields)
-		o, ok = h.store.cache.Get(x.variant)
-	}
+	e, ok := h.store.cache.Get(x.key)
 	if !ok {
 		return nil
 	}
+	o := view(e)
+	if o.kind == varying {
+		x.names = o.selectingFields(x.names[:0])
+		x.variant = x.selecting(appendVariant(append(x.variant[:0], x.key...), o.id), x.names)
+		clear(x.names) // they end with the hold
+		e.Release()
+		if e, ok = h.store.cache.Get(x.variant); !ok {
+			return nil
+		}
+		o = view(e)
+	}
 	if o.kind == passing {
 		x.passing = x.now.UnixNano() < o.asked
+		e.Release()
 		return nil
 	}
-	return o
+	if len(x.held) == 0 {
+		x.first = o
+		return x.keep(&x.first)
+	}
+	another := o
+	return x.keep(&another)
 }
 
 // pass sends a request up whose answer the cache has no part in, and invalidates
@@ -205,7 +244,7 @@ func (h *handler) pass(x *exchange, why string) telemetry.Result {
 
 // forward sends the request up and passes the answer on as it comes.
 func (h *handler) forward(x *exchange, f *fetch, why string, result telemetry.Result) telemetry.Result {
-	room := &room{h: h}
+	room := &room{used: &h.buffered, limit: h.maxBuffered}
 	defer room.free()
 	if err := h.attachBody(x, f, room); err != nil {
 		x.hangUp()
@@ -246,19 +285,18 @@ func (h *handler) head(x *exchange, f *fetch, t *ticket, out outcome) {
 		return
 	}
 	merged, ok := httpcache.HeadFreshens(f.stale.header(), out.stream.Header, int64(len(f.stale.body)))
-	if !ok || out.status != f.stale.status {
+	if !ok || out.status != int(f.stale.status) {
 		h.store.invalidate(x.key)
 		return
 	}
-	head, _ := encode(merged, 0)
 	t.base = f.stale
 	request := f.request
 	request.Method = http.MethodGet
 	asked := *f
 	asked.request = request
 	var unused outcome
-	unused.keep(h, &asked, t, httpcache.Response{Status: out.status, Header: merged, RequestTime: out.asked, ResponseTime: out.answered},
-		&object{head: head, body: f.stale.body, block: f.stale.block, newer: true})
+	unused.update(h, &asked, t, httpcache.Response{Status: out.status, Header: merged, RequestTime: out.asked, ResponseTime: out.answered})
+	unused.close()
 }
 
 // newFetch copies what the upstream is to see of the request.

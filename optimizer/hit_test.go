@@ -15,8 +15,8 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"phasegate/optimizer/arena"
 	"phasegate/optimizer/httpcache"
-	"phasegate/optimizer/lru"
 )
 
 // primed returns a handler with one stored response, and a request that hits it.
@@ -43,7 +43,10 @@ func primed(t testing.TB, vary ...string) (*handler, *fasthttp.RequestCtx) {
 		"Etag": {`"v1"`}, "Last-Modified": {"Sun, 01 Mar 2026 11:00:00 GMT"}, "Phasegate-Upstream": {"key=items/17; version=1; birth=1772366400000000000"},
 	}
 	body := bytes.Repeat([]byte("x"), 1024)
-	object := whole(encode(header, len(body)))
+	fields := fieldsOf(header)
+	object := newObject(o.handler.store.cache, 100, fields.size, len(body))
+	defer object.release()
+	fields.write(object.head, header)
 	copy(object.body, body)
 	object.status, object.fresh = 200, httpcache.Freshness{Born: time.Now().UnixNano(), Lifetime: time.Hour}
 	object.refreshAt.Store(time.Now().Add(time.Hour).UnixNano())
@@ -109,12 +112,19 @@ func TestAcceptingOutlastsWantOfDescriptors(t *testing.T) {
 func TestEncodedHeaderReadsBack(t *testing.T) {
 	t.Parallel()
 	h := http.Header{"Zz": {""}, "Aa": {"1", "2"}, "Date": {"d"}, "Age": {"5"}, "Content-Length": {"9"}}
-	o := whole(encode(h, 3))
+	s, err := newStore(arena.Config{MaxBytes: 4 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := fieldsOf(h)
+	o := newObject(s.cache, 0, fields.size, 3)
+	defer o.release()
+	fields.write(o.head, h)
 	if name, value, _ := next(o.head); string(name) != "Date" || string(value) != "d" {
 		t.Errorf("first field is %s", name)
 	}
-	if len(o.body) != 3 || o.block != len(o.head)+3 {
-		t.Errorf("a body of %d bytes, want 3, in %d bytes beside the head", len(o.body), o.block-len(o.head))
+	if len(o.body) != 3 {
+		t.Errorf("a body of %d bytes, want 3", len(o.body))
 	}
 	copy(o.body, "abc")
 	got := o.header()
@@ -123,17 +133,28 @@ func TestEncodedHeaderReadsBack(t *testing.T) {
 	}
 }
 
+// object makes one that says this of itself.
+func (s *store) object(t testing.TB, status uint16, asked int64) *object {
+	o := newObject(s.cache, 0, 0, 0)
+	if o == nil {
+		t.Error("no room")
+		return nil
+	}
+	o.status, o.asked = status, asked
+	return o
+}
+
 // Whatever the interleaving, what is stored after an invalidation returned was
 // fetched after it began.
 func TestInvalidationAndStoringHaveAnOrder(t *testing.T) {
 	t.Parallel()
-	s, err := newStore(lru.Config{MaxBytes: 1 << 20})
+	s, err := newStore(arena.Config{MaxBytes: 4 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
 	key := []byte("h/a")
 	var mu sync.Mutex
-	version := 0 // what the upstream would answer
+	version := uint16(0) // what the upstream would answer
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
@@ -142,7 +163,9 @@ func TestInvalidationAndStoringHaveAnOrder(t *testing.T) {
 				mu.Lock()
 				v := version
 				mu.Unlock()
-				s.put(&tk, &object{status: v, asked: time.Now().UnixNano()}, nil, nil)
+				o := s.object(t, v, time.Now().UnixNano())
+				s.put(&tk, o, nil, nil)
+				o.release()
 				tk.end()
 			}
 		})
@@ -153,9 +176,11 @@ func TestInvalidationAndStoringHaveAnOrder(t *testing.T) {
 		v := version
 		mu.Unlock()
 		s.invalidate(key)
-		if o, ok := s.cache.Get(key); ok && o.status < v {
+		o := s.peek(key)
+		if o != nil && o.status < v {
 			t.Fatalf("version %d is served after version %d was announced and the key invalidated", o.status, v)
 		}
+		o.release()
 	}
 	wg.Wait()
 	for i := range s.stripes {
@@ -167,13 +192,18 @@ func TestInvalidationAndStoringHaveAnOrder(t *testing.T) {
 
 func TestALaterAnswerIsNotReplacedByAnEarlierOne(t *testing.T) {
 	t.Parallel()
-	s, err := newStore(lru.Config{MaxBytes: 1 << 20})
+	s, err := newStore(arena.Config{MaxBytes: 4 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
 	tk, _, _ := s.begin([]byte("h/a"), nil, false)
 	defer tk.end()
-	if !s.put(&tk, &object{asked: 20}, nil, nil) || s.put(&tk, &object{asked: 10}, nil, nil) || !s.put(&tk, &object{asked: 30}, nil, nil) {
+	put := func(asked int64) bool {
+		o := s.object(t, 200, asked)
+		defer o.release()
+		return s.put(&tk, o, nil, nil)
+	}
+	if !put(20) || put(10) || !put(30) {
 		t.Error("want 20 stored, 10 refused, 30 stored")
 	}
 }
@@ -181,7 +211,7 @@ func TestALaterAnswerIsNotReplacedByAnEarlierOne(t *testing.T) {
 // Responses of one resource that vary by different fields: the key takes the union.
 func TestVaryingByDifferentFields(t *testing.T) {
 	t.Parallel()
-	s, err := newStore(lru.Config{MaxBytes: 1 << 20})
+	s, err := newStore(arena.Config{MaxBytes: 4 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,10 +220,16 @@ func TestVaryingByDifferentFields(t *testing.T) {
 	values := func(v string) func([]byte, []string) []byte {
 		return func(dst []byte, fields []string) []byte { return append(dst, v+strings.Join(fields, ",")...) }
 	}
-	s.put(&tk, &object{status: 1}, []string{"A"}, values("x"))
-	s.put(&tk, &object{status: 2}, []string{"B"}, values("y"))
-	marker, _ := s.cache.Get([]byte("h/a"))
-	if marker.kind != varying || fmt.Sprint(marker.fields) != "[A B]" {
+	for i, field := range []string{"A", "B"} {
+		o := s.object(t, uint16(i), 0)
+		defer o.release()
+		if !s.put(&tk, o, []string{field}, values(string(rune('x'+i)))) {
+			t.Error("not stored")
+		}
+	}
+	marker := s.peek([]byte("h/a"))
+	defer marker.release()
+	if marker.kind != varying || fmt.Sprint(marker.selectingFields(nil)) != "[A B]" {
 		t.Errorf("marker %+v", marker)
 	}
 }

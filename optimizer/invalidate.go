@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"unsafe"
 
 	"phasegate/optimizer/httpcache"
 	"phasegate/optimizer/telemetry"
@@ -60,7 +61,8 @@ func (st *stripe) leave(t *ticket) {
 // invalidateFunc drops every entry that match accepts, and returns how many. When it
 // returns, no request that begins later sees a matching response fetched before. match
 // gets the primary key, and the object, which is not a response for each resource that
-// varies; it is called with locks held. It looks at the whole cache.
+// varies; it is called with locks held, and both are gone when it returns. It looks at
+// the whole cache.
 func (s *store) invalidateFunc(match func(primary string, o *object) bool) int {
 	s.record(match)
 	return s.sweep(match)
@@ -83,9 +85,11 @@ func (s *store) record(match func(primary string, o *object) bool) {
 
 // sweep drops what matches of what is stored.
 func (s *store) sweep(match func(primary string, o *object) bool) int {
-	return s.cache.DeleteFunc(func(key string, o *object) bool {
-		primary, _, _ := strings.Cut(key, "\x00")
-		return match(primary, o)
+	var o object
+	return s.cache.DeleteFunc(func(key, value []byte) bool {
+		o = viewOf(value)
+		primary, _, _ := strings.Cut(unsafe.String(unsafe.SliceData(key), len(key)), "\x00")
+		return match(primary, &o)
 	})
 }
 
@@ -139,6 +143,7 @@ func (s *store) invalidateDependents(keys []string) (removed int) {
 				return false
 			}
 			if !seen[primary] {
+				primary = strings.Clone(primary)
 				seen[primary] = true
 				keys = append(keys, primary)
 			}

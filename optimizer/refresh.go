@@ -1,6 +1,7 @@
 package optimizer
 
 import (
+	"cmp"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -62,16 +63,19 @@ func (h *handler) refresh(x *exchange, o *object) {
 		o.refreshAt.Store(now + int64(refreshRetry))
 		return
 	}
-	f := h.newFetch(x, http.MethodGet, o)                // after a HEAD too: a HEAD's answer can't be stored
+	f := h.newFetch(x, http.MethodGet, o.hold())         // after a HEAD too: a HEAD's answer can't be stored
 	f.request.Directives = httpcache.NoRequestDirectives // the client's wishes were met; this is the cache's own
 	f.interim, f.renewal = nil, true
 	h.renew(f, x.key, x.variant)
 }
 
-// renew fetches in the background; a place for that is taken already.
+// renew fetches in the background; a place for that is taken already. It releases the
+// object to be renewed.
 func (h *handler) renew(f *fetch, primary, variant []byte) {
-	t, _, leader := h.store.begin(primary, variant, true)
+	t, flight, leader := h.store.begin(primary, variant, true)
 	if !leader {
+		flight.leave()
+		f.stale.release()
 		<-h.background
 		return
 	}
@@ -79,13 +83,17 @@ func (h *handler) renew(f *fetch, primary, variant []byte) {
 	if len(key) == 0 {
 		key = primary
 	}
-	if current, _ := h.store.cache.Peek(key); current != f.stale { // dropped or replaced
+	current := h.store.peek(key)
+	current.release()
+	if !current.same(f.stale) { // dropped or replaced
 		t.end()
+		f.stale.release()
 		<-h.background
 		return
 	}
 	h.workers.Go(func() {
 		defer func() { <-h.background }()
+		defer f.stale.release()
 		defer t.end()
 		out := h.fetch(f, &t)
 		out.close()
@@ -115,12 +123,14 @@ func (f *fetch) retryAt(failed bool, now time.Time) time.Time {
 	return now.Add(refreshRetry)
 }
 
-// due is an entry that is to be renewed.
+// due is an entry that is to be renewed, if it is still the one that was asked for then.
 type due struct {
-	key     string
-	object  *object
-	expires int64
+	key            string
+	asked, expires int64
 }
+
+// maxDue bounds what one look at the cache lists. What isn't in the list is at the next.
+const maxDue = 4096
 
 // keepFresh renews what falls due, until the handler's end.
 func (h *handler) keepFresh() {
@@ -149,7 +159,10 @@ func (h *handler) keepFresh() {
 // findDue lists the entries to renew, those that expire first first.
 func (h *handler) findDue(found []due, now time.Time) []due {
 	at := now.UnixNano()
-	h.store.cache.Each(func(key string, o *object) {
+	sort := func() { slices.SortFunc(found, func(a, b due) int { return cmp.Compare(a.expires, b.expires) }) }
+	var o object
+	h.store.cache.Each(func(key, value []byte) {
+		o = viewOf(value)
 		if o.kind != stored || o.refreshAt.Load() > at || !o.hot.Load() && o.credit == 0 {
 			return
 		}
@@ -160,9 +173,18 @@ func (h *handler) findDue(found []due, now time.Time) []due {
 		if f.Immutable && f.Age(now) < f.Lifetime {
 			return
 		}
-		found = append(found, due{key, o, f.Born + int64(f.Lifetime)})
+		if len(found) == 2*maxDue {
+			sort()
+			clear(found[maxDue:])
+			found = found[:maxDue]
+		}
+		found = append(found, due{string(key), o.asked, f.Born + int64(f.Lifetime)})
 	})
-	slices.SortFunc(found, func(a, b due) int { return int(min(max(a.expires-b.expires, -1), 1)) })
+	sort()
+	if len(found) > maxDue {
+		clear(found[maxDue:])
+		found = found[:maxDue]
+	}
 	return found
 }
 
@@ -171,21 +193,27 @@ func (h *handler) findDue(found []due, now time.Time) []due {
 // no other can have counted.
 func (h *handler) renewStored(d due) {
 	now := time.Now()
-	at := d.object.refreshAt.Load()
 	primary, variant, varies := strings.Cut(d.key, "\x00")
 	header := http.Header{}
+	o := h.store.peek([]byte(d.key))
+	at := int64(0)
+	if o != nil && o.kind == stored && o.asked == d.asked {
+		at = o.refreshAt.Load()
+	}
 	if varies {
-		root, ok := h.store.cache.Peek([]byte(primary))
-		if !ok || root.kind != varying || !selected(header, root.fields, variant) {
+		root := h.store.peek([]byte(primary))
+		if root == nil || root.kind != varying || !selected(header, root.selectingFields(nil), variant) {
 			at = 0 // another generation of variants
 		}
+		root.release()
 	}
-	if at == 0 || at > now.UnixNano() || !d.object.refreshAt.CompareAndSwap(at, now.Add(h.timeout).UnixNano()) {
+	if at == 0 || at > now.UnixNano() || !o.refreshAt.CompareAndSwap(at, now.Add(h.timeout).UnixNano()) {
+		o.release()
 		<-h.background
 		return
 	}
 	slash := strings.IndexByte(primary, '/')
-	f := h.compose(http.MethodGet, header, primary[:slash], primary[slash:], d.object, httpcache.NoRequestDirectives)
+	f := h.compose(http.MethodGet, header, primary[:slash], primary[slash:], o, httpcache.NoRequestDirectives)
 	f.renewal, f.bare = true, true
 	variantKey := []byte(nil)
 	if varies {
@@ -207,7 +235,7 @@ func selected(header http.Header, fields []string, variant string) bool {
 			return false
 		}
 		if value != "\x01" {
-			header[name] = []string{value}
+			header[strings.Clone(name)] = []string{value} // the root goes
 		}
 		rest = after
 	}

@@ -20,7 +20,7 @@ import (
 // that the client's copy is still good. cacheStatus is the whole field (RFC 9211).
 func (x *exchange) respond(o *object, cacheStatus string, age bool, result telemetry.Result) telemetry.Result {
 	request, resp := &x.ctx.Request.Header, &x.ctx.Response
-	status, body := o.status, o.body
+	status, body := int(o.status), o.body
 	if status == http.StatusOK {
 		if len(request.Peek("If-None-Match"))+len(request.Peek("If-Modified-Since")) > 0 && x.conditions(o).NotModified() {
 			status, body = http.StatusNotModified, nil
@@ -46,8 +46,21 @@ func (x *exchange) respond(o *object, cacheStatus string, age bool, result telem
 		resp.Header.SetBytesV("Age", x.scratch)
 	}
 	resp.Header.Add("Cache-Status", cacheStatus)
-	resp.SetBodyRaw(body)
+	x.deliver(o, body)
 	return result
+}
+
+// deliver makes a part of the stored body the answer's. It is sent from where it lies,
+// and held until the connection says that it was; where there is none that could say
+// so, it is copied.
+func (x *exchange) deliver(o *object, body []byte) {
+	conn, ok := x.ctx.Conn().(*clientConn)
+	if !ok || len(body) == 0 {
+		x.ctx.Response.SetBody(body)
+		return
+	}
+	conn.sending = o.entry.Hold()
+	x.ctx.Response.SetBodyRaw(body)
 }
 
 // conditions collects the validators of both sides.
@@ -82,7 +95,7 @@ func (x *exchange) part(o *object, spec string) (status int, body []byte) {
 		x.ctx.Response.Header.Set("Content-Range", "bytes *"+whole)
 		return http.StatusRequestedRangeNotSatisfiable, nil
 	}
-	return o.status, body
+	return int(o.status), body
 }
 
 // respondStale answers with a response beyond its lifetime; how says whether the

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/valyala/fasthttp"
+
+	"phasegate/optimizer/arena"
 )
 
 // newServer makes the engine for HTTP/1.1. A listener that chooses another engine,
@@ -84,7 +86,15 @@ func (l patientListener) Accept() (net.Conn, error) {
 type clientConn struct {
 	*net.TCPConn
 	turns
-	linger atomic.Bool
+	linger  atomic.Bool
+	sending arena.Entry // what the answer under way is sent from
+}
+
+// answered ends the hold on what the last answer was sent from, which by now has left
+// or is in the engine's buffer.
+func (c *clientConn) answered() {
+	c.sending.Release()
+	c.sending = arena.Entry{}
 }
 
 const writeBufferSize = 4 << 10
@@ -126,7 +136,14 @@ func (c *connections) note(conn net.Conn, state fasthttp.ConnState) {
 		}
 		c.open[conn] = struct{}{}
 		c.mu.Unlock()
+	case fasthttp.StateIdle:
+		if c, ok := conn.(*clientConn); ok {
+			c.answered()
+		}
 	case fasthttp.StateClosed, fasthttp.StateHijacked:
+		if c, ok := conn.(*clientConn); ok {
+			c.answered()
+		}
 		c.mu.Lock()
 		delete(c.open, conn)
 		c.mu.Unlock()

@@ -4,133 +4,21 @@ import (
 	"bytes"
 	"encoding/binary"
 	"hash/maphash"
-	"net/http"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"phasegate/optimizer/httpcache"
-	"phasegate/optimizer/lru"
+	"phasegate/optimizer/arena"
 )
-
-// kind tells the three things apart that stand under a cache key.
-type kind uint8
-
-const (
-	stored  kind = iota // a complete response
-	varying             // under a primary key: the responses stand under variant keys
-	passing             // under a primary key: the last response couldn't be shared, so don't wait for the next
-)
-
-// object is one cache entry. Apart from its atomic fields it never changes, so
-// readers share it without a lock; an update stores a new one.
-type object struct {
-	fresh  httpcache.Freshness
-	head   []byte   // encoded fields
-	body   []byte   // follows head in one allocation, unless the head is newer
-	block  int      // bytes of the allocation that body is in
-	fields []string // varying: the selecting fields, canonical and sorted
-	id     uint64   // varying: part of the variant keys, so that those of a dropped entry can't be found again
-	asked  int64    // Unix nanoseconds at which the request for it was sent; passing: until when
-	status int
-	kind   kind
-	aged   bool // the upstream sent Age, so it wasn't the origin's own answer
-	newer  bool // a 304 brought the head; the body is still where the first response put it
-
-	credit    int8         // lifetimes for which it is renewed although nobody asks for it
-	hot       atomic.Bool  // used at least once
-	refreshAt atomic.Int64 // Unix nanoseconds from which a hit may start a background revalidation
-}
-
-// objectOverhead is what an object costs beyond head, body and key: the struct, and
-// the cache's bookkeeping.
-const objectOverhead = 192 + lru.Overhead
-
-// size is what the object costs in the cache under a key of n bytes. The runtime
-// rounds allocations up to classes that lie at most an eighth apart, so a
-// sixteenth is the mean of what that wastes.
-func (o *object) size(n int) int64 {
-	b := int64(o.block)
-	if o.newer {
-		b += int64(cap(o.head))
-	}
-	return objectOverhead + int64(n) + b + b/16
-}
-
-// encode writes the header in the form that an object keeps: for each field two
-// bytes of name length, four of value length, name, value; Date first, the others
-// in the order of their names. Content-Length and Age are left out, because they are
-// computed for each answer. After the head, in the same allocation, there is a body of
-// n bytes, to be filled.
-func encode(h http.Header, n int) (head, body []byte) {
-	names := make([]string, 0, len(h))
-	size := n
-	for name, lines := range h {
-		if name == "Content-Length" || name == "Age" || len(name) > 1<<16-1 {
-			continue
-		}
-		names = append(names, name)
-		for _, line := range lines {
-			size += 6 + len(name) + len(line)
-		}
-	}
-	slices.SortFunc(names, func(a, b string) int {
-		switch {
-		case a == "Date":
-			return -1
-		case b == "Date":
-			return 1
-		}
-		return strings.Compare(a, b)
-	})
-	block := make([]byte, 0, size)
-	for _, name := range names {
-		for _, line := range h[name] {
-			block = binary.LittleEndian.AppendUint16(block, uint16(len(name)))
-			block = binary.LittleEndian.AppendUint32(block, uint32(len(line)))
-			block = append(append(block, name...), line...)
-		}
-	}
-	return block, block[len(block) : len(block)+n]
-}
-
-// next splits the first field off an encoded header.
-func next(block []byte) (name, value, rest []byte) {
-	n, v := int(binary.LittleEndian.Uint16(block)), int(binary.LittleEndian.Uint32(block[2:]))
-	return block[6 : 6+n], block[6+n : 6+n+v], block[6+n+v:]
-}
-
-// field returns the first line of the named field, or nil.
-func (o *object) field(name string) []byte {
-	for rest := o.head; len(rest) > 0; {
-		var key, value []byte
-		key, value, rest = next(rest)
-		if string(key) == name {
-			return value
-		}
-	}
-	return nil
-}
-
-// header decodes the stored header.
-func (o *object) header() http.Header {
-	h := http.Header{}
-	for rest := o.head; len(rest) > 0; {
-		var key, value []byte
-		key, value, rest = next(rest)
-		h[string(key)] = append(h[string(key)], string(value))
-	}
-	return h
-}
 
 // store is the cache with the fetches that are under way for it. Both stand under
 // one lock per stripe of keys for everything but lookups, so that an invalidation and
 // the arrival of a response fetched before it have an order: a fetch that began before
 // an invalidation can't store after it.
 type store struct {
-	cache   *lru.Cache[*object]
+	cache   *arena.Arena
 	seed    maphash.Seed
 	stripes [128]stripe
 	ids     atomic.Uint64
@@ -152,8 +40,10 @@ type group struct {
 }
 
 // flight is a fetch that others may wait for. Its results are set before done is
-// closed and never change afterwards.
+// closed and never change afterwards. Its object is held until the last of those who
+// began and joined it leaves.
 type flight struct {
+	refs    atomic.Int32
 	variant string
 	done    chan struct{}
 	object  *object  // the response, if others may have it
@@ -162,6 +52,14 @@ type flight struct {
 	failed  bool     // the upstream gave no usable answer
 	silent  bool     // or none at all
 	since   uint64   // the stripe's count of purges at its begin
+}
+
+// leave gives up a part in the flight: the leader's with release, a follower's when he
+// has used or renounced what it brought.
+func (f *flight) leave() {
+	if f.refs.Add(-1) == 0 {
+		f.object.release()
+	}
 }
 
 // ticket is the right to store what a fetch brings, unless its key is invalidated
@@ -176,8 +74,8 @@ type ticket struct {
 	flight *flight // nil if nobody may wait for this fetch
 }
 
-func newStore(cfg lru.Config) (*store, error) {
-	cache, err := lru.New[*object](cfg)
+func newStore(cfg arena.Config) (*store, error) {
+	cache, err := arena.New(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -193,8 +91,8 @@ func (s *store) stripe(primary []byte) *stripe {
 }
 
 // begin announces a fetch. If it is shared and one for the same variant is under
-// way, that flight is returned to wait for, and leader is false: there is then no
-// ticket to end. Otherwise the caller fetches, and ends the ticket.
+// way, that flight is returned to wait for and to leave, and leader is false: there is
+// then no ticket to end. Otherwise the caller fetches, and ends the ticket.
 func (s *store) begin(primary, variant []byte, shared bool) (t ticket, f *flight, leader bool) {
 	st := s.stripe(primary)
 	st.mu.Lock()
@@ -207,10 +105,12 @@ func (s *store) begin(primary, variant []byte, shared bool) (t ticket, f *flight
 	if shared {
 		for _, f := range g.flights {
 			if f.variant == string(variant) && f.since == st.count {
+				f.refs.Add(1)
 				return ticket{}, f, false
 			}
 		}
 		f = &flight{variant: string(variant), since: st.count, done: make(chan struct{})}
+		f.refs.Store(1)
 		g.flights = append(g.flights, f)
 	}
 	g.members++
@@ -232,6 +132,7 @@ func (t *ticket) release() {
 	}
 	t.stripe.mu.Unlock()
 	close(t.flight.done)
+	t.flight.leave()
 	t.flight = nil
 }
 
@@ -246,10 +147,20 @@ func (t *ticket) end() {
 	}
 }
 
+// peek is a view of what stands under the key, for the caller to release, or nil.
+func (s *store) peek(key []byte) *object {
+	e, ok := s.cache.Peek(key)
+	if !ok {
+		return nil
+	}
+	o := view(e)
+	return &o
+}
+
 // put stores a response and reports whether it did: not after an invalidation, not
 // over a response that was asked for later, not if what it was made from is gone, not
-// beyond the size of one entry. fields are what it varies by, selecting appends a
-// request's values of them.
+// without room. fields are what it varies by, selecting appends a request's values of
+// them. The caller goes on holding the object.
 func (s *store) put(t *ticket, o *object, fields []string, selecting func(dst []byte, fields []string) []byte) bool {
 	t.stripe.mu.Lock()
 	defer t.stripe.mu.Unlock()
@@ -257,31 +168,69 @@ func (s *store) put(t *ticket, o *object, fields []string, selecting func(dst []
 		return false
 	}
 	primary := []byte(t.key)
-	current, _ := s.cache.Peek(primary)
-	founded := t.base == nil || current == t.base
+	current := s.peek(primary)
+	defer func() { current.release() }()
+	founded := t.base == nil || current.same(t.base)
 	if !founded && (current == nil || current.kind != varying) {
 		return false
 	}
 	if len(fields) > 0 {
-		if current == nil || current.kind != varying || !containsAll(current.fields, fields) {
+		varies := current != nil && current.kind == varying
+		var known []string
+		if varies {
+			known = current.selectingFields(nil)
+		}
+		id := uint64(0)
+		if varies && containsAll(known, fields) {
+			id, fields = current.id, known
+		} else {
 			// Responses of one resource may vary by different fields; the key then
 			// takes all of them, which is never too few.
-			if current != nil && current.kind == varying {
-				fields = slices.Compact(slices.Sorted(slices.Values(slices.Concat(fields, current.fields))))
+			if varies {
+				fields = slices.Compact(slices.Sorted(slices.Values(slices.Concat(fields, known))))
 			}
-			current = &object{kind: varying, fields: fields, id: s.ids.Add(1)}
-			if !s.cache.Put(primary, current, current.size(len(primary)+32*len(fields))) {
+			id = s.ids.Add(1)
+			if !s.putVarying(primary, fields, id) {
 				return false
 			}
 		}
-		primary = selecting(variantKey(primary, current.id), current.fields)
-		current, _ = s.cache.Peek(primary)
-		founded = founded || current == t.base
+		primary = selecting(variantKey(primary, id), fields)
+		current.release() // known, and fields with it, were of use to here
+		current = s.peek(primary)
+		founded = founded || current.same(t.base)
 	}
 	if !founded || current != nil && current.kind == stored && current.asked > o.asked {
 		return false
 	}
-	return s.cache.Put(primary, o, o.size(len(primary)))
+	return s.publish(o, primary)
+}
+
+// publish puts the object under the key. If that is longer than was foreseen, because
+// the resource varies by more than this response says, a copy is stored.
+func (s *store) publish(o *object, key []byte) bool {
+	if s.cache.Publish(o.entry, key) {
+		return true
+	}
+	e, ok := s.cache.Alloc(len(key), len(o.entry.Value()))
+	if !ok {
+		return false
+	}
+	defer e.Release()
+	copy(e.Value(), o.entry.Value())
+	return s.cache.Publish(e, key)
+}
+
+// putVarying notes what the resource varies by.
+func (s *store) putVarying(primary []byte, fields []string, id uint64) bool {
+	names := strings.Join(fields, "\x00") + "\x00"
+	o := newObject(s.cache, len(primary), 0, len(names))
+	if o == nil {
+		return false
+	}
+	defer o.release()
+	copy(o.body, names)
+	o.kind, o.id = varying, id
+	return s.cache.Publish(o.entry, primary)
 }
 
 // pass notes that the key's responses can't be shared, for a while. Variants are
@@ -290,10 +239,21 @@ func (s *store) pass(t *ticket, until time.Time) {
 	t.stripe.mu.Lock()
 	defer t.stripe.mu.Unlock()
 	primary := []byte(t.key)
-	if current, _ := s.cache.Peek(primary); t.group.epoch == t.epoch && (current == nil || current.kind != varying) {
-		o := &object{kind: passing, asked: until.UnixNano()}
-		s.cache.Put(primary, o, o.size(len(primary)))
+	current := s.peek(primary)
+	defer current.release()
+	if t.group.epoch != t.epoch || current != nil && current.kind == varying {
+		return
 	}
+	o := newObject(s.cache, len(primary), 0, 0)
+	if o == nil {
+		// Without this note requests wait for one another; with what stands there
+		// they would get what can't be shared any more.
+		s.cache.Delete(primary)
+		return
+	}
+	defer o.release()
+	o.kind, o.asked = passing, until.UnixNano()
+	s.cache.Publish(o.entry, primary)
 }
 
 // variantKey begins the key of a variant. A primary key holds no NUL.

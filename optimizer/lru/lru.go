@@ -20,12 +20,6 @@ import (
 	"sync/atomic"
 )
 
-// Overhead is what one entry costs beyond its key and its value, in bytes: the
-// node, its share of the map (16-byte key, 8-byte pointer, control byte, at the
-// mean fill of a table that doubles), and the rounding of the key's allocation.
-// A caller that bounds a process adds it, and len(key), to the size it gives.
-const Overhead = 144
-
 // Config sets the bounds. MaxBytes is required.
 type Config struct {
 	MaxBytes   int64   // bound on the sum of entry sizes

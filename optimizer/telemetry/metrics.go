@@ -9,7 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"phasegate/optimizer/lru"
+	"phasegate/optimizer/arena"
 	"phasegate/optimizer/upstream"
 )
 
@@ -57,7 +57,7 @@ type Metrics struct {
 
 // New returns metrics that read the cache's and the pool's own counters when they
 // are scraped.
-func New(cache func() lru.Stats, pool func() upstream.Stats) *Metrics {
+func New(cache func() arena.Stats, pool func() upstream.Stats) *Metrics {
 	m := &Metrics{registry: prometheus.NewRegistry()}
 	// What is live after a collection, garbage excluded: go_gc_heap_live_bytes.
 	live := collectors.WithGoCollectorRuntimeMetrics(collectors.GoRuntimeMetricsRule{Matcher: regexp.MustCompile(`^/gc/heap/live:bytes$`)})

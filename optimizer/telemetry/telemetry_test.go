@@ -8,14 +8,14 @@ import (
 	"testing"
 	"time"
 
-	"phasegate/optimizer/lru"
+	"phasegate/optimizer/arena"
 	"phasegate/optimizer/telemetry"
 	"phasegate/optimizer/upstream"
 )
 
 func newMetrics() *telemetry.Metrics {
 	return telemetry.New(
-		func() lru.Stats { return lru.Stats{Bytes: 123, Entries: 4, Evictions: 5} },
+		func() arena.Stats { return arena.Stats{Bytes: 123, Entries: 4, Evictions: 5} },
 		func() upstream.Stats { return upstream.Stats{Open: 6, Reused: 7, State: upstream.Open} })
 }
 

@@ -45,6 +45,7 @@ type handler struct {
 	maxBody      int64          // bytes of the largest body that is stored
 	maxBuffered  int64          // bytes of all bodies that are held until they have arrived
 
+	leaving    atomic.Bool // connections close after the present request
 	buffered   atomic.Int64
 	background chan struct{} // bounds the revalidations in the background
 	workers    sync.WaitGroup
@@ -80,6 +81,9 @@ func (h *handler) serve(ctx *fasthttp.RequestCtx) {
 	x.ctx, x.now, x.head, x.passing = ctx, begun, false, false
 	x.key, x.variant, x.directives = x.key[:0], x.variant[:0], httpcache.NoRequestDirectives
 	result := h.answer(x)
+	if h.leaving.Load() {
+		ctx.SetConnectionClose()
+	}
 	took := time.Since(begun)
 	h.metrics.Answered(result, ctx.Response.StatusCode(), took)
 	h.metrics.InFlight.Dec()

@@ -55,7 +55,7 @@ func (p *fastPath) reply(out, head []byte, from *eventloop.Conn) ([]byte, bool) 
 	now := time.Now()
 	p.key = append(appendLower(p.key[:0], host), target...)
 	o := p.find()
-	if o == nil || o.kind != stored || len(o.body) > maxFast || o.fresh.Decide(&noDirectives, now) != httpcache.Fresh {
+	if o == nil || o.kind != stored || len(o.body) > maxFast || isHead && len(o.body) == 0 || o.fresh.Decide(&noDirectives, now) != httpcache.Fresh {
 		return out, false
 	}
 	if p.h.refreshAhead > 0 && now.UnixNano() >= o.refreshAt.Load() && o.hot.Load() {

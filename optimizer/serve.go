@@ -64,9 +64,15 @@ func (o *Optimizer) lend(conn *eventloop.Conn) {
 	}
 }
 
-// await tells the loop's connection where a request may begin.
+// await tells the loop's connection where a request may begin. After StateClosed the
+// connection may be someone else's.
 func await(conn net.Conn, state fasthttp.ConnState) {
-	conn.(*clientConn).SetIdle(state == fasthttp.StateIdle)
+	switch state {
+	case fasthttp.StateActive:
+		conn.(*clientConn).SetIdle(false)
+	case fasthttp.StateIdle:
+		conn.(*clientConn).SetIdle(true)
+	}
 }
 
 // clientConn is a client's connection, which may close slowly.

@@ -36,6 +36,7 @@ type loop struct {
 	now          time.Time
 	swept        time.Time
 	listening    bool
+	woke         bool // goroutines have something to do since the last turn
 	left         bool // doesn't accept any more
 	pausedUntil  time.Time
 
@@ -115,8 +116,6 @@ func (l *loop) post(c *Conn) {
 
 // run is the thread.
 func (l *loop) run() {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	for !l.ended.Load() {
 		n := l.wait()
 		l.now = time.Now()
@@ -130,6 +129,10 @@ func (l *loop) run() {
 		}
 		if l.now.Sub(l.swept) >= sweepEvery {
 			l.sweep()
+		}
+		if l.woke {
+			l.woke = false
+			runtime.Gosched()
 		}
 	}
 	l.server.table.each(func(c *Conn) {
@@ -198,6 +201,7 @@ func (l *loop) tellConn(c *Conn, events uint32) {
 			if events&(unix.EPOLLOUT|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 				poke(c.writeWake)
 			}
+			l.woke = true
 			return
 		}
 	}
@@ -283,6 +287,7 @@ func (l *loop) lend(c *Conn, unread []byte) {
 		c.state.Store(lent)
 	}
 	l.server.lent.Go(c.serve)
+	l.woke = true
 }
 
 // accept takes new connections, and gives each to the loop that has the fewest.

@@ -5,7 +5,8 @@
 // may be, and answered. The rooms along that way are packages of their own: guard,
 // lru (storage), httpcache (the rules of RFC 9111), upstream, telemetry.
 //
-// Clients speak HTTP/1.1. Concurrent misses for one key become one request to the
+// Clients speak HTTP/1.1. On Linux their connections belong to an event loop, which
+// answers plain hits in place (fast.go) and lends the others to fasthttp. Concurrent misses for one key become one request to the
 // upstream; a response that couldn't be shared makes later requests for its key
 // independent of one another for ten seconds. Stale responses are used where
 // RFC 5861 allows it, and those in use are renewed before they expire. What an
@@ -79,6 +80,8 @@ func New(cfg Config) (*Optimizer, error) {
 		return nil, err
 	}
 	cfg = cfg.WithDefaults()
+	o := &Optimizer{cfg: cfg}
+	cfg.Upstream.Adopt = func(conn *net.TCPConn) (net.Conn, error) { return o.clients.Adopt(conn) }
 	pool, err := upstream.New(cfg.Upstream)
 	if err != nil {
 		return nil, err
@@ -110,7 +113,7 @@ func New(cfg Config) (*Optimizer, error) {
 	if cfg.Telemetry.AccessLog {
 		h.access = telemetry.NewAccessLog(cfg.Logger)
 	}
-	o := &Optimizer{cfg: cfg, handler: h, pool: pool, cancel: cancel}
+	o.handler, o.pool, o.cancel = h, pool, cancel
 	o.server = o.newServer()
 	o.admin = o.newAdmin()
 	return o, nil

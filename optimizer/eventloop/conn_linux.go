@@ -24,10 +24,12 @@ const (
 
 // Conn is a client's connection, for whoever it is lent to.
 type Conn struct {
-	loop   *loop
-	fd     int
-	remote netip.AddrPort
-	state  atomic.Int32
+	loop    *loop
+	fd      int
+	remote  netip.AddrPort
+	adopted bool // no client's
+	state   atomic.Int32
+	ended   atomic.Bool // the end, or an error, comes after what is there to read, and isn't told again
 
 	// Of whoever has it.
 	readable bool   // the loop's: something may have come that wasn't read
@@ -84,8 +86,12 @@ func (c *Conn) release() {
 	c.closed = true
 	c.loop.server.table.set(c.fd, nil) // before the descriptor can be another's
 	unix.Close(c.fd)
+	poke(c.readWake) // who waits learns of it
+	poke(c.writeWake)
 	c.loop.count.Add(-1)
-	c.loop.server.open.Add(-1)
+	if !c.adopted {
+		c.loop.server.open.Add(-1)
+	}
 }
 
 // cutOff ends the connection under whoever has it.
@@ -142,7 +148,7 @@ func (c *Conn) Read(b []byte) (int, error) {
 		errno := unix.EAGAIN
 		if c.state.CompareAndSwap(lentReadable, lent) {
 			n, errno = c.read(b)
-			if errno == 0 && n == len(b) {
+			if errno == 0 && (n == len(b) || c.ended.Load()) {
 				c.state.Store(lentReadable)
 			}
 		}

@@ -207,6 +207,23 @@ func TestASlowReaderGetsAllAndHoldsUpNobody(t *testing.T) {
 	}
 }
 
+// The end of what a client sends is seen although it came together with a request.
+func TestTheEndIsSeenBehindARequest(t *testing.T) {
+	t.Parallel()
+	e := start(t)
+	for i := range 20 {
+		c, r := e.dial(t)
+		fmt.Fprintf(c, "%s 5\r\n\r\n", []string{"fast", "slow"}[i%2])
+		c.(*net.TCPConn).CloseWrite()
+		if err := expect(r, 5); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.ReadByte(); !errors.Is(err, io.EOF) {
+			t.Fatalf("then %v, want the end", err)
+		}
+	}
+}
+
 func TestManyConnectionsAtOnce(t *testing.T) {
 	t.Parallel()
 	e := start(t)
@@ -279,6 +296,7 @@ func TestABorrowersReadEnds(t *testing.T) {
 			c.SetReadDeadline(time.Now().Add(time.Hour))
 			time.AfterFunc(30*time.Millisecond, func() { c.SetReadDeadline(time.Now().Add(10 * time.Millisecond)) })
 		}, nil, true},
+		{"the connection is closed here", func(c *eventloop.Conn) { time.AfterFunc(30*time.Millisecond, func() { c.Close() }) }, nil, false},
 		{"the client hangs up", func(*eventloop.Conn) {}, func(c net.Conn) { c.Close() }, false},
 	} {
 		e := start(t, serve(tt.prepare))

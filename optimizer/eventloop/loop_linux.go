@@ -188,6 +188,9 @@ const readEvents = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLHUP | unix.EPOLLER
 
 // tellConn takes the news to whoever has the connection.
 func (l *loop) tellConn(c *Conn, events uint32) {
+	if events&(readEvents&^unix.EPOLLIN) != 0 {
+		c.ended.Store(true)
+	}
 	for {
 		state := c.state.Load()
 		switch {
@@ -237,7 +240,7 @@ func (l *loop) turn(c *Conn, events uint32) {
 		c.release()
 	default:
 		// What comes after a read that wasn't full is told anew.
-		c.readable = n == len(l.in)
+		c.readable = n == len(l.in) || c.ended.Load()
 		l.answer(c, l.in[:n])
 	}
 }
@@ -290,7 +293,7 @@ func (l *loop) lend(c *Conn, unread []byte) {
 	l.woke = true
 }
 
-// accept takes new connections, and gives each to the loop that has the fewest.
+// accept takes new connections.
 func (l *loop) accept() {
 	for range acceptBatch {
 		var from unix.RawSockaddrAny
@@ -309,30 +312,33 @@ func (l *loop) accept() {
 			l.server.cfg.Logger.Warn("no new clients for a moment", "error", os.NewSyscallError("accept4", errno), "next_try_in", acceptPause)
 			return
 		}
-		l.adopt(int(r), &from)
+		l.welcome(int(r), &from)
 	}
 }
 
-func (l *loop) adopt(fd int, from *unix.RawSockaddrAny) {
-	to := l
-	for _, other := range l.server.loops {
-		if other.count.Load() < to.count.Load() {
-			to = other
-		}
-	}
-	c := &Conn{loop: to, fd: fd, remote: address(from), active: l.now.UnixNano()}
-	to.count.Add(1)
+// welcome gives a new client to the loop that has the fewest.
+func (l *loop) welcome(fd int, from *unix.RawSockaddrAny) {
+	c := &Conn{fd: fd, remote: address(from), active: l.now.UnixNano()}
 	l.server.open.Add(1)
-	if fd >= 4096*512 {
-		l.server.cfg.Logger.Warn("a client is left", "error", errTooManyDescriptors)
-		c.release()
-		return
+	if err := l.server.leastLoaded().take(c); err != nil {
+		l.server.cfg.Logger.Warn("a client is left", "error", err)
 	}
-	l.server.table.set(fd, c)
-	if err := to.watch(fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP|unix.EPOLLET); err != nil {
-		l.server.cfg.Logger.Warn("a client is left", "error", os.NewSyscallError("epoll_ctl", err))
+}
+
+// take makes a connection one of the loop's, or closes it. Any thread may call it.
+func (l *loop) take(c *Conn) (err error) {
+	c.loop = l
+	l.count.Add(1)
+	if c.fd >= 4096*512 {
+		err = errTooManyDescriptors
+	} else {
+		l.server.table.set(c.fd, c)
+		err = os.NewSyscallError("epoll_ctl", l.watch(c.fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP|unix.EPOLLET))
+	}
+	if err != nil {
 		c.release()
 	}
+	return err
 }
 
 // sweep closes what was silent for too long.

@@ -90,10 +90,40 @@ func (s *Server) File() (*os.File, error) {
 	return os.NewFile(uintptr(fd), "listener"), nil
 }
 
-// Processors is how many threads of their own the loops take. A loop that waits keeps
-// its place among the GOMAXPROCS ones of the runtime for a while, so a program that
-// wants the others to be as many as before adds these.
-func (s *Server) Processors() int { return len(s.loops) }
+// Adopt has the loops wait for a connection that was opened by this program, in place
+// of Go's poller: a goroutine that reads from it is woken on the processor that the loop
+// runs on. It takes conn over. It isn't waited for in Drain; Close cuts it off.
+func (s *Server) Adopt(conn *net.TCPConn) (net.Conn, error) {
+	defer conn.Close()
+	remote, _ := conn.RemoteAddr().(*net.TCPAddr)
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, fmt.Errorf("adopt a connection: %w", err)
+	}
+	c := &Conn{remote: remote.AddrPort(), adopted: true, readWake: make(chan struct{}, 1), writeWake: make(chan struct{}, 1)}
+	c.state.Store(lentReadable)
+	if failed := raw.Control(func(fd uintptr) { c.fd, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) }); failed != nil {
+		err = failed
+	}
+	if err != nil {
+		return nil, fmt.Errorf("adopt a connection: %w", err)
+	}
+	if err := s.leastLoaded().take(c); err != nil {
+		return nil, fmt.Errorf("adopt a connection: %w", err)
+	}
+	return c, nil
+}
+
+// leastLoaded is the loop with the fewest connections.
+func (s *Server) leastLoaded() *loop {
+	to := s.loops[0]
+	for _, l := range s.loops[1:] {
+		if l.count.Load() < to.count.Load() {
+			to = l
+		}
+	}
+	return to
+}
 
 // drainGrace is how long a client that is between two requests may take to send the
 // next one, whose answer then tells it that the connection closes. To close at once
@@ -114,7 +144,7 @@ func (s *Server) Drain(ctx context.Context) error {
 		grace = min(grace, half/2)
 		patience := time.AfterFunc(half, func() {
 			s.table.each(func(c *Conn) {
-				if c.state.Load() != owned {
+				if !c.adopted && c.state.Load() != owned {
 					c.SetReadDeadline(time.Unix(1, 0))
 				}
 			})
@@ -194,7 +224,7 @@ func (t *table) each(visit func(*Conn)) {
 	}
 }
 
-var errTooManyDescriptors = fmt.Errorf("descriptor beyond %d", 4096*512)
+var errTooManyDescriptors = fmt.Errorf("a descriptor beyond %d", 4096*512)
 
 // errnoOf gives nil for 0.
 func errnoOf(call string, errno syscall.Errno) error {

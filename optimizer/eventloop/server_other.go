@@ -67,8 +67,15 @@ func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 // File is the listening socket, for another process to go on with. The caller closes it.
 func (s *Server) File() (*os.File, error) { return s.listener.File() }
 
-// Processors is how many threads of their own the loops take.
-func (s *Server) Processors() int { return 0 }
+// Adopt leaves the connection to Go's poller.
+func (s *Server) Adopt(conn *net.TCPConn) (net.Conn, error) { return conn, nil }
+
+// Draining reports whether connections are to be closed after the present request.
+func (s *Server) Draining() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.draining
+}
 
 // Drain stops accepting, lets requests in flight finish, and returns when no
 // connection is left. A request that hasn't arrived in half of ctx's time isn't waited

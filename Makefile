@@ -6,13 +6,14 @@ PROFILE  ?= quick
 UPSTREAM ?= process
 ARGS     ?=
 ROUNDS   ?= 5
+SECONDS  ?= 8
 TESTFLAGS ?=
 BENCHFLAGS ?= -benchtime 1s -count 6
 SIMULATIONS ?= 2000
 
 PHASES := phase1 phase2 phase3 phase4
 
-.PHONY: help build test calibrate lint bench peers bench-stall bench-load bench-memory clean compare defects validate $(PHASES:%=validate-%)
+.PHONY: help build test calibrate lint bench peers bench-stall bench-load bench-memory bench-proxy clean compare defects validate $(PHASES:%=validate-%)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9$$():%_ -]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +63,9 @@ bench-load: peers ## the load generators' highest rates and CPU per request, bes
 bench-memory: build ## who keeps a memory budget: peak memory, objects kept, hit ratio, beside nginx, Varnish and HAProxy; ARGS='-budget 100'
 	go build -o bin/ ./ci/memory
 	./bin/memory $(ARGS)
+
+bench-proxy: peers build ## the optimizer beside HAProxy, nginx and Varnish: hits, misses, open loop; ROUNDS=5 SECONDS=8
+	./bin/peers/peers proxy $(ROUNDS) $(SECONDS)s
 
 defects: build ## every planted defect against the gate that must catch it, and healthy systems against false alarms; ARGS='-runs 5 -systems none,optimizer,nginx,varnish,haproxy'
 	go build -o bin/ ./ci/defects ./fixtures/defects/cmd/defect

@@ -47,6 +47,7 @@ type handler struct {
 	maxBuffered  int64          // bytes of all bodies that are held on the heap until they have arrived
 
 	arriving   atomic.Int64
+	leaving    atomic.Bool // connections close after the present request
 	buffered   atomic.Int64
 	background chan struct{} // bounds the revalidations in the background
 	workers    sync.WaitGroup
@@ -87,6 +88,9 @@ func (h *handler) serve(ctx *fasthttp.RequestCtx) {
 	x.ctx, x.now, x.head, x.passing = ctx, begun, false, false
 	x.key, x.variant, x.directives = x.key[:0], x.variant[:0], httpcache.NoRequestDirectives
 	result := h.answer(x)
+	if h.leaving.Load() {
+		ctx.SetConnectionClose()
+	}
 	took := time.Since(begun)
 	h.metrics.Answered(result, ctx.Response.StatusCode(), took)
 	h.metrics.InFlight.Dec()

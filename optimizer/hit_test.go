@@ -2,14 +2,11 @@ package optimizer
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -83,29 +80,6 @@ func BenchmarkHit(b *testing.B) {
 				h.serve(ctx)
 			}
 		})
-	}
-}
-
-// brokenListener fails as long as there are failures, and is closed after that.
-type brokenListener struct {
-	net.Listener
-	failures []error
-}
-
-func (l *brokenListener) Accept() (net.Conn, error) {
-	if len(l.failures) == 0 {
-		return nil, net.ErrClosed
-	}
-	err := l.failures[0]
-	l.failures = l.failures[1:]
-	return nil, err
-}
-
-func TestAcceptingOutlastsWantOfDescriptors(t *testing.T) {
-	t.Parallel()
-	broken := &brokenListener{failures: []error{syscall.EMFILE, syscall.ENFILE, syscall.ECONNABORTED}}
-	if _, err := (patientListener{broken, slog.New(slog.DiscardHandler)}).Accept(); !errors.Is(err, net.ErrClosed) || len(broken.failures) > 0 {
-		t.Errorf("gave up with %v, %d failures unseen", err, len(broken.failures))
 	}
 }
 

@@ -46,7 +46,7 @@ func (x *exchange) interim(status int, header http.Header) {
 	fmt.Fprintf(&b, "HTTP/1.1 %d %s\r\n", status, http.StatusText(status))
 	header.Write(&b) // net/http has checked the lines
 	b.WriteString("\r\n")
-	conn.TCPConn.Write([]byte(b.String())) // who has gone gets no answer either
+	conn.Conn.Write([]byte(b.String())) // who has gone gets no answer either
 }
 
 // turns tells whether earlier answers on a connection have left completely. The
@@ -61,7 +61,7 @@ type turns struct {
 
 // Read reads from the client.
 func (c *clientConn) Read(p []byte) (int, error) {
-	n, err := c.TCPConn.Read(p)
+	n, err := c.Conn.Read(p)
 	if n > 0 {
 		c.flushed = !c.pieces && (c.written > 0 && c.written < writeBufferSize || !c.earlier)
 		c.begun, c.written, c.pieces, c.earlier = 0, 0, false, true
@@ -72,7 +72,7 @@ func (c *clientConn) Read(p []byte) (int, error) {
 // Write writes to the client.
 func (c *clientConn) Write(p []byte) (int, error) {
 	c.written = len(p)
-	return c.TCPConn.Write(p)
+	return c.Conn.Write(p)
 }
 
 // between reports whether the request being answered is the first one since the

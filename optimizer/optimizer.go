@@ -5,7 +5,8 @@
 // may be, and answered. The rooms along that way are packages of their own: guard,
 // arena (storage), httpcache (the rules of RFC 9111), upstream, telemetry.
 //
-// Clients speak HTTP/1.1. Concurrent misses for one key become one request to the
+// Clients speak HTTP/1.1. On Linux their connections belong to an event loop, which
+// answers plain hits in place (fast.go) and lends the others to fasthttp. Concurrent misses for one key become one request to the
 // upstream; a response that couldn't be shared makes later requests for its key
 // independent of one another for ten seconds. Stale responses are used where
 // RFC 5861 allows it, and those in use are renewed before they expire. What an
@@ -50,6 +51,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"phasegate/optimizer/arena"
+	"phasegate/optimizer/eventloop"
 	"phasegate/optimizer/guard"
 	"phasegate/optimizer/httpcache"
 	"phasegate/optimizer/telemetry"
@@ -66,12 +68,12 @@ type Optimizer struct {
 	pool    *upstream.Pool
 	cancel  context.CancelFunc
 
-	listener, adminListener net.Listener
-	server                  *fasthttp.Server
-	admin                   *http.Server
-	conns                   connections
-	serving                 sync.WaitGroup
-	ready                   atomic.Bool
+	clients       *eventloop.Server
+	server        *fasthttp.Server
+	adminListener net.Listener
+	admin         *http.Server
+	serving       sync.WaitGroup
+	ready         atomic.Bool
 }
 
 // New makes an optimizer, or reports every fault of the configuration, joined. It
@@ -81,6 +83,8 @@ func New(cfg Config) (*Optimizer, error) {
 		return nil, err
 	}
 	cfg = cfg.WithDefaults()
+	o := &Optimizer{cfg: cfg}
+	cfg.Upstream.Adopt = func(conn *net.TCPConn) (net.Conn, error) { return o.clients.Adopt(conn) }
 	pool, err := upstream.New(cfg.Upstream)
 	if err != nil {
 		return nil, err
@@ -113,7 +117,7 @@ func New(cfg Config) (*Optimizer, error) {
 	if cfg.Telemetry.AccessLog {
 		h.access = telemetry.NewAccessLog(cfg.Logger)
 	}
-	o := &Optimizer{cfg: cfg, handler: h, pool: pool, cancel: cancel}
+	o.handler, o.pool, o.cancel = h, pool, cancel
 	o.server = o.newServer()
 	o.admin = o.newAdmin()
 	return o, nil
@@ -123,12 +127,17 @@ func New(cfg Config) (*Optimizer, error) {
 // left open. ctx bounds the start only.
 func (o *Optimizer) Start(ctx context.Context) error {
 	var lc net.ListenConfig
-	var err error
-	if o.listener, err = lc.Listen(ctx, "tcp", o.cfg.Listen); err != nil {
+	listener, err := lc.Listen(ctx, "tcp", o.cfg.Listen)
+	if err != nil {
 		return fmt.Errorf("listen for clients: %w", err)
 	}
 	if o.adminListener, err = lc.Listen(ctx, "tcp", o.cfg.Admin.Listen); err != nil {
-		return errors.Join(fmt.Errorf("listen for operators: %w", err), o.listener.Close())
+		return errors.Join(fmt.Errorf("listen for operators: %w", err), listener.Close())
+	}
+	if o.clients, err = eventloop.New(listener.(*net.TCPListener), eventloop.Config{
+		Replier: o.handler.newFastPath, Serve: o.lend, Idle: clientIdleTimeout, Logger: o.cfg.Logger,
+	}); err != nil {
+		return errors.Join(fmt.Errorf("serve clients: %w", err), o.adminListener.Close())
 	}
 	if o.cfg.Upstream.InsecureSkipVerify {
 		o.cfg.Logger.Warn("the upstream's certificate isn't verified: upstream.insecure_skip_verify is set")
@@ -136,11 +145,6 @@ func (o *Optimizer) Start(ctx context.Context) error {
 	if o.cfg.Upstream.EnablePush {
 		o.cfg.Logger.Info("upstream.enable_push has no effect: clients have removed HTTP/2 server push, and RFC 9113 discourages it")
 	}
-	o.serving.Go(func() {
-		if err := o.server.Serve(patientListener{o.listener, o.cfg.Logger}); err != nil {
-			o.cfg.Logger.Error("serving clients ended", "error", err)
-		}
-	})
 	o.serving.Go(func() {
 		if err := o.admin.Serve(o.adminListener); err != nil && !errors.Is(err, http.ErrServerClosed) {
 			o.cfg.Logger.Error("serving operators ended", "error", err)
@@ -154,7 +158,7 @@ func (o *Optimizer) Start(ctx context.Context) error {
 }
 
 // Addr is the address for clients, once started.
-func (o *Optimizer) Addr() net.Addr { return o.listener.Addr() }
+func (o *Optimizer) Addr() net.Addr { return o.clients.Addr() }
 
 // AdminAddr is the address for operators, once started.
 func (o *Optimizer) AdminAddr() net.Addr { return o.adminListener.Addr() }
@@ -166,18 +170,16 @@ func (o *Optimizer) AdminAddr() net.Addr { return o.adminListener.Addr() }
 func (o *Optimizer) Stop(ctx context.Context) error {
 	o.ready.Store(false)
 	var faults []error
-	if end, bounded := ctx.Deadline(); bounded {
-		o.conns.readUntil(time.Now().Add(time.Until(end) / 2))
-	}
-	if o.listener != nil {
-		err := o.server.ShutdownWithContext(ctx)
-		if err != nil && ctx.Err() != nil {
-			err = fmt.Errorf("drain requests in flight: %w", err)
+	o.handler.leaving.Store(true)
+	if o.clients != nil {
+		if err := o.clients.Drain(ctx); err != nil {
+			faults = append(faults, fmt.Errorf("drain requests in flight: %w", err))
 		}
-		faults = append(faults, err)
 	}
 	o.cancel() // whoever still waits for the upstream has had his time
-	o.conns.closeAll()
+	if o.clients != nil {
+		o.clients.Close()
+	}
 	o.handler.workers.Wait()
 	if o.adminListener != nil {
 		faults = append(faults, o.admin.Close())

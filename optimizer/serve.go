@@ -6,23 +6,22 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/valyala/fasthttp"
 
 	"phasegate/optimizer/arena"
+	"phasegate/optimizer/eventloop"
 )
 
-// newServer makes the engine for HTTP/1.1. A listener that chooses another engine,
-// by the first bytes of a connection or by ALPN, stands between o.listener and here.
+// newServer makes the engine for HTTP/1.1: for all that the fast path leaves.
 func (o *Optimizer) newServer() *fasthttp.Server {
 	return &fasthttp.Server{
 		Handler:      o.handler.serve,
 		ErrorHandler: o.handler.malformed,
 		Logger:       quietLogger{o.cfg.Logger},
-		ConnState:    o.conns.note,
+		ConnState:    await,
 
 		// Header fields are the origin's and ours; the engine adds none.
 		NoDefaultServerHeader: true,
@@ -38,8 +37,6 @@ func (o *Optimizer) newServer() *fasthttp.Server {
 		WriteBufferSize: writeBufferSize,                // header and body of larger answers leave by one writev
 		ReadTimeout:     clientReadTimeout,
 		IdleTimeout:     clientIdleTimeout,
-		TCPKeepalive:    true,
-		CloseOnShutdown: true,
 	}
 }
 
@@ -60,31 +57,31 @@ func (h *handler) malformed(ctx *fasthttp.RequestCtx, err error) {
 	h.metrics.Answered(x.refused(status, ""), status, 0)
 }
 
-// patientListener goes on accepting after an error. For fasthttp every error is the
-// end; want of descriptors, the usual one, passes as soon as some clients leave.
-type patientListener struct {
-	net.Listener
-	logger *slog.Logger
+// lend serves a connection that the event loop lends: fasthttp answers what is there,
+// and the loop has it back for the next request.
+func (o *Optimizer) lend(conn *eventloop.Conn) {
+	lent := &clientConn{Conn: conn}
+	defer lent.answered()
+	if err := o.server.ServeConn(lent); err != nil {
+		o.cfg.Logger.Debug("connection", "client", conn.Client(), "error", err)
+	}
 }
 
-// Accept waits for a connection, or for the listener to be closed.
-func (l patientListener) Accept() (net.Conn, error) {
-	for pause := 5 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		conn, err := l.Listener.Accept()
-		if tcp, ok := conn.(*net.TCPConn); ok {
-			return &clientConn{TCPConn: tcp}, nil
-		}
-		if err == nil || errors.Is(err, net.ErrClosed) {
-			return conn, err
-		}
-		l.logger.Warn("no new clients for a moment", "error", err, "next_try_in", pause)
-		time.Sleep(pause)
+// await tells the loop's connection where a request may begin. After StateClosed the
+// connection may be someone else's.
+func await(conn net.Conn, state fasthttp.ConnState) {
+	switch state {
+	case fasthttp.StateActive:
+		conn.(*clientConn).SetIdle(false)
+	case fasthttp.StateIdle:
+		conn.(*clientConn).answered()
+		conn.(*clientConn).SetIdle(true)
 	}
 }
 
 // clientConn is a client's connection, which may close slowly.
 type clientConn struct {
-	*net.TCPConn
+	*eventloop.Conn
 	turns
 	linger  atomic.Bool
 	sending arena.Entry // what the answer under way is sent from
@@ -107,9 +104,9 @@ const lingerTime = 500 * time.Millisecond
 func (c *clientConn) Close() error {
 	if c.linger.Swap(false) && c.CloseWrite() == nil {
 		c.SetReadDeadline(time.Now().Add(lingerTime))
-		io.Copy(io.Discard, c.TCPConn) // ends with the client's close or the deadline
+		io.Copy(io.Discard, c.Conn) // ends with the client's close or the deadline
 	}
-	return c.TCPConn.Close()
+	return c.Conn.Close()
 }
 
 // hangUp closes the connection after the answer, because not all of the request was read.
@@ -117,53 +114,6 @@ func (x *exchange) hangUp() {
 	x.ctx.SetConnectionClose()
 	if conn, ok := x.ctx.Conn().(*clientConn); ok {
 		conn.linger.Store(true)
-	}
-}
-
-// connections knows the open connections of clients, so that Stop can cut off what
-// doesn't drain in time.
-type connections struct {
-	mu   sync.Mutex
-	open map[net.Conn]struct{}
-}
-
-func (c *connections) note(conn net.Conn, state fasthttp.ConnState) {
-	switch state {
-	case fasthttp.StateNew:
-		c.mu.Lock()
-		if c.open == nil {
-			c.open = make(map[net.Conn]struct{})
-		}
-		c.open[conn] = struct{}{}
-		c.mu.Unlock()
-	case fasthttp.StateIdle:
-		if c, ok := conn.(*clientConn); ok {
-			c.answered()
-		}
-	case fasthttp.StateClosed, fasthttp.StateHijacked:
-		if c, ok := conn.(*clientConn); ok {
-			c.answered()
-		}
-		c.mu.Lock()
-		delete(c.open, conn)
-		c.mu.Unlock()
-	}
-}
-
-// readUntil bounds the time in which clients may send the rest of their requests.
-func (c *connections) readUntil(end time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for conn := range c.open {
-		conn.SetReadDeadline(end)
-	}
-}
-
-func (c *connections) closeAll() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for conn := range c.open {
-		conn.Close()
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+	"time"
 )
 
 func main() {
@@ -44,6 +45,14 @@ func run(ctx context.Context, args []string) error {
 		return b.stall(ctx, os.Stdout)
 	case "load":
 		return b.load(ctx, os.Stdout)
+	case "proxy":
+		length := 8 * time.Second
+		if len(args) > 2 {
+			if length, err = time.ParseDuration(args[2]); err != nil || length < time.Second || length > time.Minute {
+				return fmt.Errorf("read the length of a run: found %q; allowed is 1s to 1m", args[2])
+			}
+		}
+		return proxyBench{b, length}.proxies(ctx, os.Stdout)
 	}
-	return fmt.Errorf("found %q; allowed is stall or load, and a number of rounds", args[0])
+	return fmt.Errorf("found %q; allowed is stall, load or proxy, a number of rounds, and proxy's length of a run", args[0])
 }

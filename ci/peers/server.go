@@ -40,6 +40,7 @@ func serve(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("serve", flag.ContinueOnError)
 	stall := flags.Duration("stall", 0, "length of the stall")
 	after := flags.Duration("after", 0, "when it begins, from the first request on")
+	fresh := flags.Bool("fresh", false, "let caches keep what is served, for an hour")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -51,7 +52,10 @@ func serve(ctx context.Context, args []string) error {
 	description, body := resource()
 	if *stall == 0 {
 		// As fast as it gets: the generators are what is measured.
-		s := &fasthttp.Server{NoDefaultDate: true, Handler: func(c *fasthttp.RequestCtx) {
+		s := &fasthttp.Server{NoDefaultDate: !*fresh, Handler: func(c *fasthttp.RequestCtx) {
+			if *fresh {
+				c.Response.Header.Set("Cache-Control", "max-age=3600")
+			}
 			c.Response.Header.Set(wire.Header, description)
 			c.Response.SetBodyRaw(body)
 		}}

@@ -3,6 +3,7 @@ package upstream
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"time"
 )
@@ -41,6 +42,10 @@ type Config struct {
 	InsecureSkipVerify bool   `yaml:"insecure_skip_verify"` // accept any certificate; a warning is logged
 	EnablePush         bool   `yaml:"enable_push"`          // accepted, without effect: one log line says so
 	PreserveHost       bool   `yaml:"preserve_host"`        // send the client's Host instead of the URL's
+
+	// Adopt takes a new connection over and gives the one to use in its place; nil
+	// leaves it as it is.
+	Adopt func(*net.TCPConn) (net.Conn, error) `yaml:"-"`
 
 	Breaker Breaker `yaml:"-"` // stands beside upstream in the optimizer's file, so it is filled in by the caller
 }

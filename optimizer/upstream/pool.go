@@ -84,6 +84,11 @@ func New(cfg Config) (*Pool, error) {
 			if err != nil {
 				return nil, err
 			}
+			if tcp, ok := conn.(*net.TCPConn); ok && p.cfg.Adopt != nil {
+				if conn, err = p.cfg.Adopt(tcp); err != nil {
+					return nil, err
+				}
+			}
 			p.dials.Add(1)
 			p.open.Add(1)
 			return &countedConn{Conn: conn, open: &p.open}, nil

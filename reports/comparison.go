@@ -21,7 +21,7 @@ import (
 )
 
 // ComparisonPage is the page that [WriteComparison] makes, beside
-// result.ComparisonFile and [SummaryFile].
+// result.ComparisonFile, [JUnitFile] and [SummaryFile].
 const ComparisonPage = "compare.html"
 
 // WriteComparison makes the files of a comparison in the folder dir, the record
@@ -30,6 +30,7 @@ func WriteComparison(dir string, c *result.Comparison) error {
 	err := errors.Join(
 		result.WriteComparison(filepath.Join(dir, result.ComparisonFile), c),
 		atomicfile.Write(filepath.Join(dir, ComparisonPage), func(w io.Writer) error { return ComparisonHTML(w, c) }),
+		atomicfile.Write(filepath.Join(dir, JUnitFile), func(w io.Writer) error { return ComparisonJUnit(w, c) }),
 		atomicfile.Write(filepath.Join(dir, SummaryFile), func(w io.Writer) error { return ComparisonSummary(w, c) }),
 	)
 	if err != nil {
@@ -41,7 +42,7 @@ func WriteComparison(dir string, c *result.Comparison) error {
 // ClearComparison removes what [WriteComparison] made of an earlier one.
 func ClearComparison(dir string) error {
 	var errs []error
-	for _, name := range []string{result.ComparisonFile, ComparisonPage, SummaryFile} {
+	for _, name := range []string{result.ComparisonFile, ComparisonPage, JUnitFile, SummaryFile} {
 		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, err)
 		}

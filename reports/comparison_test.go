@@ -2,6 +2,7 @@ package reports_test
 
 import (
 	"bytes"
+	"encoding/xml"
 	"io"
 	"os"
 	"path/filepath"
@@ -185,10 +186,58 @@ func TestComparisonTexts(t *testing.T) {
 	for name, c := range map[string]*result.Comparison{"compare": comparison(), "revisions": revisions()} {
 		golden(t, name+".text.txt", func(w io.Writer) error { return reports.ComparisonText(w, c, false) })
 		golden(t, name+".summary.md", func(w io.Writer) error { return reports.ComparisonSummary(w, c) })
+		golden(t, name+".junit.xml", func(w io.Writer) error { return reports.ComparisonJUnit(w, c) })
 	}
 	var text bytes.Buffer
 	if err := reports.ComparisonText(&text, hostileComparison(), false); err != nil || strings.ContainsAny(text.String(), "\x1b\u202e") {
 		t.Errorf("terminal control characters come through: %v", err)
+	}
+}
+
+// A pipeline that reads the JUnit file and one that reads the exit code come to
+// the same end.
+func TestComparisonJUnitFailsWhereTheComparisonDoes(t *testing.T) {
+	t.Parallel()
+	kept := revisions()
+	kept.Verdict = result.Pass
+	kept.Regression.Metrics[0].State = "within"
+	for _, g := range kept.Gates { // which both revisions fail
+		for i := range g.Cells {
+			g.Cells[i].Verdict = result.Fail
+		}
+	}
+	passed, broken := comparison(), comparison()
+	for _, g := range passed.Gates {
+		for i := range g.Cells {
+			g.Cells[i].Verdict = result.Pass
+		}
+	}
+	broken.Error, broken.Verdict, broken.Gates = "no such program", result.EnvError, nil
+	for _, c := range []struct {
+		why              string
+		c                *result.Comparison
+		failures, errors bool
+	}{
+		{"a gate of a system failed", comparison(), true, false},
+		{"all gates passed", passed, false, false},
+		{"a regression", revisions(), true, false},
+		{"neither revision keeps its gates", kept, false, false},
+		{"the environment failed", broken, false, true},
+	} {
+		var text bytes.Buffer
+		if err := reports.ComparisonJUnit(&text, c.c); err != nil {
+			t.Fatal(err)
+		}
+		var read struct {
+			Failures int `xml:"failures,attr"`
+			Errors   int `xml:"errors,attr"`
+		}
+		if err := xml.Unmarshal(text.Bytes(), &read); err != nil {
+			t.Fatalf("%s: %v", c.why, err)
+		}
+		if read.Failures > 0 != c.failures || read.Errors > 0 != c.errors {
+			t.Errorf("%s: %d failures and %d errors, want some: %t and %t", c.why, read.Failures, read.Errors, c.failures, c.errors)
+		}
 	}
 }
 
@@ -212,7 +261,7 @@ func TestComparisonIsMadeAgainFromItsFile(t *testing.T) {
 	if err := reports.WriteComparison(second, c); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{result.ComparisonFile, reports.ComparisonPage, reports.SummaryFile} {
+	for _, name := range []string{result.ComparisonFile, reports.ComparisonPage, reports.JUnitFile, reports.SummaryFile} {
 		a, errA := os.ReadFile(filepath.Join(first, name))
 		b, errB := os.ReadFile(filepath.Join(second, name))
 		if errA != nil || errB != nil || !bytes.Equal(a, b) {

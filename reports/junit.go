@@ -84,7 +84,7 @@ func JUnit(w io.Writer, r *result.Result) error {
 		property("notice", n)
 	}
 
-	class := strings.ReplaceAll(r.Scenario, ".", "_")
+	class := junitClass(r.Scenario)
 	if r.Verdict == result.EnvError {
 		message := r.Error
 		if message == "" {
@@ -103,6 +103,14 @@ func JUnit(w io.Writer, r *result.Result) error {
 	for _, t := range r.Triggers {
 		suite.Cases = append(suite.Cases, triggerCase(class, t))
 	}
+	return writeSuite(w, class, suite)
+}
+
+// junitClass is a scenario's name where a dot would begin another part.
+func junitClass(scenario string) string { return strings.ReplaceAll(scenario, ".", "_") }
+
+// writeSuite counts a suite's cases and writes it.
+func writeSuite(w io.Writer, class string, suite junitSuite) error {
 	if len(suite.Cases) == 0 {
 		// A suite without a case is green in most viewers.
 		suite.Cases = append(suite.Cases, junitCase{Class: class + ".run", Name: "gates", Time: "0",
@@ -135,10 +143,7 @@ func JUnit(w io.Writer, r *result.Result) error {
 }
 
 func gateCase(class string, g result.Gate) junitCase {
-	c := junitCase{Class: class + ".gates", Name: g.System + ": " + g.Gate, Time: "0", Out: Line(g)}
-	if g.Implied {
-		c.Name += " (implied)"
-	}
+	c := junitCase{Class: class + ".gates", Name: gateName(g.System, g.Gate, g.Implied), Time: "0", Out: Line(g)}
 	switch g.Verdict {
 	case result.Pass:
 	case result.Fail:
@@ -147,6 +152,13 @@ func gateCase(class string, g result.Gate) junitCase {
 		c.Skipped = &junitFault{Message: reason(g)}
 	}
 	return c
+}
+
+func gateName(system, gate string, implied bool) string {
+	if implied {
+		gate += " (implied)"
+	}
+	return system + ": " + gate
 }
 
 func triggerCase(class string, t result.Trigger) junitCase {

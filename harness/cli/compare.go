@@ -22,7 +22,7 @@ type compareCommand struct {
 	Systems   []string `sep:"none" placeholder:"A,B,…" help:"Systems, the first of which the others are compared with: kinds such as optimizer or nginx, URLs, or NAME={kind: command, command: […]} for one of your own. May be repeated."`
 	Refs      string   `placeholder:"BASE,NEW" help:"Compare two revisions of the optimizer instead, built from this repository, and exit with 1 if the second was shown to be worse."`
 	Tolerance string   `default:"5%" help:"With --refs: how much worse is still good enough."`
-	Rounds    int      `help:"How often each system runs: 5; with --refs at most 20, fewer if that decides it."`
+	Rounds    int      `help:"How often each system runs: 5; with --refs at most 24, fewer if that decides it."`
 	Baseline  string   `placeholder:"RESULT.json" help:"Hold it against an earlier run or comparison too: its result.json or compare.json."`
 	Profile   string   `default:"quick" help:"Which of the scenario's profiles to run: quick, standard or full."`
 	Out       string   `placeholder:"DIR" help:"Folder for the page and the runs; out/compare-NAME unless told otherwise."`
@@ -34,14 +34,14 @@ type compareCommand struct {
 // Help implements kong's longer help.
 func (compareCommand) Help() string {
 	return "Every system does the same work: schedule, seed and upstream are the same, each is freshly started and prewarmed, " +
-		"and the systems take turns in an order drawn for every round. Exit codes: 0 every gate of every system passed, 1 a gate failed, " +
+		"and the systems take turns in an order drawn for every round; the revisions of --refs run at the same time instead. Exit codes: 0 every gate of every system passed, 1 a gate failed, " +
 		"3 some gate is inconclusive, 4 the environment failed, 130 interrupted. With --refs: 0 no regression was shown, 1 one was."
 }
 
 // regressionScenario is what revisions are compared on unless told otherwise.
 const (
 	regressionScenario = "regression"
-	regressionRounds   = 20
+	regressionRounds   = 24
 )
 
 // Run implements the command.
@@ -133,7 +133,7 @@ func (c *compareCommand) named(cfg *compare.Config) ([]compare.Named, error) {
 	if err != nil || !(tolerance > 0 && tolerance < 10) {
 		return nil, usage("", "--tolerance %q; allowed: a share above 0 such as 5%%", c.Tolerance)
 	}
-	cfg.Tolerance = tolerance
+	cfg.Tolerance, cfg.Together = tolerance, true
 	if c.Rounds == 0 {
 		cfg.Rounds = regressionRounds
 	}

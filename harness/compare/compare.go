@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"phasegate/harness"
 	"phasegate/harness/environment"
 	"phasegate/harness/probe"
@@ -30,7 +32,11 @@ type Config struct {
 	// than the first by more than this factor less 1, and lets it end as soon as
 	// that is answered; 0 asks nothing.
 	Tolerance float64
-	Seed      uint64 // of the order of runs
+	// Together makes the runs of a round at the same time instead of one after
+	// another, each with an upstream and a load of its own: a machine whose speed
+	// changes from one second to the next then does so for all of them alike.
+	Together bool
+	Seed     uint64 // of the order of runs
 	// Notices are what is to be known beforehand.
 	Notices []string
 	// Baseline is an earlier comparison, or a run as one; nil for none.
@@ -111,10 +117,8 @@ func Run(ctx context.Context, c Config) (*result.Comparison, error) {
 func (w *comparison) rounds(ctx context.Context) error {
 	rng := rand.New(rand.NewPCG(w.Seed, 0x6f72646572)) // "order"
 	for round := 1; round <= w.Rounds; round++ {
-		for at, i := range rng.Perm(len(w.Systems)) {
-			if err := w.run(ctx, i, round, at+1); err != nil {
-				return err
-			}
+		if err := w.round(ctx, round, rng.Perm(len(w.Systems))); err != nil {
+			return err
 		}
 		w.out.Rounds = round
 		if w.look(round) {
@@ -124,8 +128,26 @@ func (w *comparison) rounds(ctx context.Context) error {
 	return nil
 }
 
+// round makes the runs of one round, in order or together. Where one of those
+// that are made together fails, the others are ended: the round is lost.
+func (w *comparison) round(ctx context.Context, round int, order []int) error {
+	if !w.Together {
+		for at, i := range order {
+			if err := w.run(ctx, i, round, at+1); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for at, i := range order {
+		group.Go(func() error { return w.run(ctx, i, round, at+1) })
+	}
+	return group.Wait()
+}
+
 // run makes the run of one system in one round and keeps its result file.
-func (w *comparison) run(ctx context.Context, i, round, position int) error {
+func (w *comparison) run(ctx context.Context, i, round, position int) (err error) {
 	s := w.Systems[i]
 	rel := filepath.Join(s.Name, strconv.Itoa(round))
 	opts := w.Options
@@ -133,11 +155,23 @@ func (w *comparison) run(ctx context.Context, i, round, position int) error {
 	if err := errors.Join(os.MkdirAll(opts.Out, 0o777), reports.Clear(opts.Out)); err != nil {
 		return fmt.Errorf("round %d of %s: %w", round, s.Name, err)
 	}
-	if told := w.Options.Progress; told != nil {
+	opts.Progress = nil
+	if told := w.Options.Progress; told != nil && (!w.Together || position == 1) {
+		who := s.Name
+		if w.Together {
+			who = "all at once"
+		}
 		opts.Progress = func(p harness.Progress) {
-			p.Stage = fmt.Sprintf("round %d of %d, %s: %s", round, w.Rounds, s.Name, p.Stage)
+			p.Stage = fmt.Sprintf("round %d of %d, %s: %s", round, w.Rounds, who, p.Stage)
 			told(p)
 		}
+	}
+	if w.Together && s.Optimizer != "" {
+		var remove func() error
+		if opts.Optimizer, remove, err = fresh(s.Optimizer, round); err != nil {
+			return &RunError{System: s.Name, Round: round, Err: err}
+		}
+		defer func() { err = errors.Join(err, remove()) }()
 	}
 	res, err := w.Run(ctx, s.Plan, opts)
 	w.results[i] = append(w.results[i], res)

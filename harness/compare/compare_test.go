@@ -9,7 +9,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"phasegate/harness"
 	"phasegate/harness/scenario"
@@ -19,6 +21,7 @@ import (
 // fake stands for runs: it answers with a result per call.
 type fake struct {
 	t      *testing.T
+	mu     sync.Mutex
 	calls  []string // the folders of the runs, in their order
 	answer func(system string, round int) (*result.Result, error)
 }
@@ -26,7 +29,9 @@ type fake struct {
 func (f *fake) run(_ context.Context, plan *scenario.Plan, opts harness.Options) (*result.Result, error) {
 	round := filepath.Base(opts.Out)
 	system := filepath.Base(filepath.Dir(opts.Out))
+	f.mu.Lock()
 	f.calls = append(f.calls, system+"/"+round)
+	f.mu.Unlock()
 	if err := os.MkdirAll(filepath.Join(opts.Out, harness.EvidenceFolder), 0o777); err != nil {
 		f.t.Fatal(err)
 	}
@@ -224,6 +229,87 @@ func TestEnvironmentFailureEndsIt(t *testing.T) {
 	}
 	if err := out.Validate(); err != nil {
 		t.Error(err)
+	}
+}
+
+// Runs that are made together wait for each other here, so that they would hang
+// one after another; each has a program of its own, placed anew in every round.
+func TestRunsOfARoundTogether(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	binary := filepath.Join(t.TempDir(), "optimizer")
+	if err := os.WriteFile(binary, []byte("a program"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	met := make(chan string)
+	var mu sync.Mutex
+	programs := map[string]bool{}
+	f := &fake{answer: func(string, int) (*result.Result, error) {
+		return measured(map[string]float64{"cpu": 0.3}), nil
+	}}
+	c := config(t, f, "a", "b")
+	c.Together, c.Rounds = true, 2
+	for i, name := range []string{"a", "b"} {
+		c.Systems[i].Optimizer = binary + name
+		if err := os.Link(binary, c.Systems[i].Optimizer); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.Run = func(_ context.Context, plan *scenario.Plan, opts harness.Options) (*result.Result, error) {
+		select {
+		case met <- opts.Out:
+		case <-met:
+		case <-ctx.Done():
+			return measured(nil), errors.New("the other run was not made at the same time")
+		}
+		text, err := os.ReadFile(opts.Optimizer)
+		if err != nil || string(text) != "a program" {
+			t.Errorf("the program is %q, %v", text, err)
+		}
+		mu.Lock()
+		programs[opts.Optimizer] = true
+		mu.Unlock()
+		return f.run(ctx, plan, opts)
+	}
+	out, err := Run(ctx, c)
+	if err != nil || !out.Complete || out.Rounds != 2 {
+		t.Fatalf("complete %t after %d rounds: %v", out.Complete, out.Rounds, err)
+	}
+	if len(programs) != 4 || programs[c.Systems[0].Optimizer] {
+		t.Errorf("the programs were %v, want a copy for each run", programs)
+	}
+	for path := range programs {
+		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("left: %s", path)
+		}
+	}
+}
+
+// One that fails ends those beside it, and is the one that is named.
+func TestFailureEndsTheRunsBesideIt(t *testing.T) {
+	t.Parallel()
+	f := &fake{}
+	c := config(t, f, "a", "b")
+	c.Together = true
+	c.Run = func(ctx context.Context, plan *scenario.Plan, opts harness.Options) (*result.Result, error) {
+		if err := os.MkdirAll(filepath.Join(opts.Out, harness.EvidenceFolder), 0o777); err != nil {
+			t.Error(err)
+		}
+		if strings.Contains(opts.Out, string(filepath.Separator)+"b"+string(filepath.Separator)) {
+			return measured(nil), errors.New("no such program")
+		}
+		select {
+		case <-ctx.Done():
+			return measured(nil), ctx.Err()
+		case <-time.After(20 * time.Second):
+			return measured(nil), errors.New("nobody ended this run")
+		}
+	}
+	out, err := Run(t.Context(), c)
+	var failed *RunError
+	if !errors.As(err, &failed) || failed.System != "b" || out.Verdict != result.EnvError || out.Rounds != 0 {
+		t.Errorf("%s after %d rounds: %v", out.Verdict, out.Rounds, err)
 	}
 }
 

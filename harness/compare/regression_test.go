@@ -52,7 +52,7 @@ func decide(whole [][]*result.Result, rounds int) (shown bool, ended int) {
 // 10 % slower is to be found in nine of ten.
 func TestRegressionCalibration(t *testing.T) {
 	t.Parallel()
-	const comparisons, rounds = 1000, 20
+	const comparisons, rounds = 1000, 24
 	sampling := 3 * math.Sqrt(0.05*0.95/comparisons)
 	for _, c := range []struct {
 		factor, noise float64

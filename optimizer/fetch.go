@@ -154,7 +154,7 @@ func (h *handler) exchange(f *fetch, t *ticket, conditional bool) outcome {
 	case f.bare && resp.StatusCode != f.stale.status:
 		return out
 	}
-	if _, reason := httpcache.Evaluate(f.request, answered, h.policy); reason != "" {
+	if _, reason := httpcache.Evaluate(f.request, answered, h.rules.Load().policy); reason != "" {
 		if !f.personal() && !f.bare && !upstream.Failed(resp.StatusCode) {
 			h.store.pass(t, answered.ResponseTime.Add(passFor))
 		}
@@ -307,7 +307,7 @@ func (o *object) without(names []string) *object {
 
 // keep completes the object of a complete response, and stores it if it may be.
 func (out *outcome) keep(h *handler, f *fetch, t *ticket, r httpcache.Response, o *object) {
-	fresh, reason := httpcache.Evaluate(f.request, r, h.policy)
+	fresh, reason := httpcache.Evaluate(f.request, r, h.rules.Load().policy)
 	o.fresh, o.status, o.asked, o.aged = fresh, r.Status, r.RequestTime.UnixNano(), r.Header.Get("Age") != ""
 	o.refreshAt.Store(h.refreshAt(fresh))
 	out.object = o

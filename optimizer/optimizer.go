@@ -28,7 +28,7 @@
 //
 // # Not there yet
 //
-// TLS and HTTP/2 for clients, JWT, several upstreams with health checks, reload,
+// TLS and HTTP/2 for clients, JWT, several upstreams with health checks,
 // trailers, a list of the request fields that may reach the
 // upstream, write deadlines for clients that don't read, a breaker that opens on
 // slow calls, and one that guards the cache itself.
@@ -45,9 +45,8 @@ import (
 	"time"
 
 	"github.com/valyala/fasthttp"
+	"github.com/valyala/fasthttp/fasthttputil"
 
-	"phasegate/optimizer/guard"
-	"phasegate/optimizer/httpcache"
 	"phasegate/optimizer/lru"
 	"phasegate/optimizer/telemetry"
 	"phasegate/optimizer/upstream"
@@ -69,10 +68,18 @@ type Optimizer struct {
 	conns                   connections
 	serving                 sync.WaitGroup
 	ready                   atomic.Bool
+
+	memory    *fasthttputil.InmemoryListener // for RoundTripper; nil until it is asked for
+	transport *http.Transport                // its other end
+	embed     sync.Once
+
+	reloading sync.Mutex
+	inForce   Config // cfg as reloads have changed it
+	stopped   bool
 }
 
 // New makes an optimizer, or reports every fault of the configuration, joined. It
-// opens no connection and starts nothing.
+// opens no connection, and but for the access log starts nothing.
 func New(cfg Config) (*Optimizer, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -82,34 +89,26 @@ func New(cfg Config) (*Optimizer, error) {
 	if err != nil {
 		return nil, err
 	}
-	limiter, err := guard.NewLimiter(cfg.Guard.RateLimit)
-	if err != nil {
-		return nil, err
-	}
 	store, err := newStore(lru.Config{MaxBytes: cfg.cacheBytes(), MaxEntries: cfg.Cache.Capacity, MaxShare: cfg.Cache.MaxObjectShare})
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	h := &handler{
-		ctx: ctx, logger: cfg.Logger, store: store, upstream: pool.URL(), do: pool.Do, limiter: limiter,
+		ctx: ctx, logger: cfg.Logger, store: store, upstream: pool.URL(), do: pool.Do,
 		metrics: telemetry.New(store.cache.Stats, pool.Stats),
-		policy: httpcache.Policy{
-			DefaultTTL: *cfg.Cache.DefaultTTL, NegativeTTL: *cfg.Cache.NegativeTTL,
-			StaleWhileRevalidate: cfg.Cache.StaleWhileRevalidate, StaleIfError: cfg.Cache.StaleIfError,
-			ShareCookies: cfg.Cache.Cookies == cookiesRFC9111,
-		},
-		disconnected: *cfg.Cache.StaleWhenDisconnected, purgeFrom: cfg.Cache.purgePrefixes(),
-		guard: cfg.Guard, timeout: cfg.Upstream.Timeout, preserveHost: cfg.Upstream.PreserveHost,
-		refreshAhead: *cfg.Cache.RefreshAhead,
-		maxBuffered:  int64(float64(cfg.Cache.MaxMemoryMB) * 1e6 * bufferShare),
-		background:   make(chan struct{}, maxBackground),
+		guard:   cfg.Guard, timeout: cfg.Upstream.Timeout, preserveHost: cfg.Upstream.PreserveHost,
+		maxBuffered: int64(float64(cfg.Cache.MaxMemoryMB) * 1e6 * bufferShare),
+		background:  make(chan struct{}, maxBackground),
 	}
 	h.maxBody = min(store.cache.MaxEntrySize(), h.maxBuffered) * 9 / 10 // what an entry costs beside its body is within the rest
-	if cfg.Telemetry.AccessLog {
-		h.access = telemetry.NewAccessLog(cfg.Logger)
+	first, err := newRules(cfg, cfg, nil)
+	if err != nil {
+		cancel()
+		return nil, err
 	}
-	o := &Optimizer{cfg: cfg, handler: h, pool: pool, cancel: cancel}
+	h.rules.Store(first)
+	o := &Optimizer{cfg: cfg, inForce: cfg, handler: h, pool: pool, cancel: cancel}
 	o.server = o.newServer()
 	o.admin = o.newAdmin()
 	return o, nil
@@ -142,9 +141,7 @@ func (o *Optimizer) Start(ctx context.Context) error {
 			o.cfg.Logger.Error("serving operators ended", "error", err)
 		}
 	})
-	if o.handler.refreshAhead > 0 {
-		o.handler.workers.Go(o.handler.keepFresh)
-	}
+	o.handler.workers.Go(o.handler.keepFresh)
 	o.ready.Store(true)
 	return nil
 }
@@ -165,7 +162,10 @@ func (o *Optimizer) Stop(ctx context.Context) error {
 	if end, bounded := ctx.Deadline(); bounded {
 		o.conns.readUntil(time.Now().Add(time.Until(end) / 2))
 	}
-	if o.listener != nil {
+	if o.transport != nil {
+		o.transport.CloseIdleConnections()
+	}
+	if o.listener != nil || o.memory != nil {
 		err := o.server.ShutdownWithContext(ctx)
 		if err != nil && ctx.Err() != nil {
 			err = fmt.Errorf("drain requests in flight: %w", err)
@@ -180,6 +180,10 @@ func (o *Optimizer) Stop(ctx context.Context) error {
 	}
 	o.serving.Wait()
 	o.pool.Close()
+	o.reloading.Lock()
+	defer o.reloading.Unlock()
+	o.stopped = true
+	faults = append(faults, o.handler.rules.Load().access.Close())
 	return errors.Join(faults...)
 }
 

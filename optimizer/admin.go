@@ -18,6 +18,8 @@ import (
 //	GET  /readyz               200 while requests are accepted, else 503
 //	GET  /metrics              Prometheus text
 //	GET  /version              JSON: version, go
+//	POST /-/reload             the configuration anew, see Reload: JSON with changed and
+//	                           needs_restart, or 422 and the fault
 //	POST /invalidate?key=KEY            one resource with all its variants; KEY is a URL
 //	                                    (scheme ignored), HOST/PATH, or /PATH for that path
 //	                                    on every host; path with query, exactly as requested
@@ -49,6 +51,7 @@ func (o *Optimizer) newAdmin() *http.Server {
 		answerJSON(w, map[string]string{"version": Version, "go": runtime.Version()})
 	})
 	mux.HandleFunc("POST /invalidate", o.invalidate)
+	mux.HandleFunc("POST /-/reload", o.reloadByAdmin)
 	return &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10}
 }
 

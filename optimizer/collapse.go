@@ -95,7 +95,7 @@ func (h *handler) follow(x *exchange, flight *flight, stale *object, patience <-
 // gives no answer at all (RFC 9111 §4.2.4).
 func (h *handler) grace(silent bool) time.Duration {
 	if silent {
-		return h.disconnected
+		return h.rules.Load().disconnected
 	}
 	return 0
 }

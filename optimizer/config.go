@@ -18,6 +18,7 @@ import (
 	"github.com/goccy/go-yaml/parser"
 
 	"phasegate/optimizer/guard"
+	"phasegate/optimizer/telemetry"
 	"phasegate/optimizer/upstream"
 )
 
@@ -25,7 +26,7 @@ import (
 // Upstream.URL means the default that stands beside it; where zero itself means
 // something, the field is a pointer. The YAML keys are a contract with users.
 type Config struct {
-	Listen    string           `yaml:"listen"` // address for clients; default 127.0.0.1:8080
+	Listen    string           `yaml:"listen" help:"address for clients; default 127.0.0.1:8080"`
 	Admin     Admin            `yaml:"admin"`
 	Upstream  upstream.Config  `yaml:"upstream"`
 	Cache     Cache            `yaml:"cache"`
@@ -33,41 +34,44 @@ type Config struct {
 	Breaker   upstream.Breaker `yaml:"breaker"`
 	Telemetry Telemetry        `yaml:"telemetry"`
 
-	Logger *slog.Logger `yaml:"-"` // default: nothing is logged
+	Logger    *slog.Logger           `yaml:"-"` // default: nothing is logged
+	AccessLog io.Writer              `yaml:"-"` // where lines of the access log go that have no file; default: nowhere
+	Source    func() (Config, error) `yaml:"-"` // reads the configuration anew for Reload; default: there is none
 }
 
 // Admin sets the listener for operators.
 type Admin struct {
-	Listen string `yaml:"listen"` // default 127.0.0.1:0, any free port
+	Listen string `yaml:"listen" help:"default 127.0.0.1:0, any free port"`
 }
 
 // Cache sets what is stored, and for how long where the response says nothing.
 type Cache struct {
-	MaxMemoryMB    int            `yaml:"max_memory_mb"`    // bound on the process, in 10^6 bytes; default 100, at least 40
-	Capacity       int            `yaml:"capacity"`         // bound on the entries; default none
-	MaxObjectShare float64        `yaml:"max_object_share"` // largest share of the cache that one response may take, larger ones are streamed; default 0.125
-	DefaultTTL     *time.Duration `yaml:"default_ttl"`      // lifetime where the response says nothing; default 0s: such responses aren't stored. One with Last-Modified has a tenth of its age then
-	NegativeTTL    *time.Duration `yaml:"negative_ttl"`     // the same for 404, 405, 410, 414 and 501; default 10s
-	RefreshAhead   *float64       `yaml:"refresh_ahead"`    // share of its lifetime after which a response that is used is fetched anew in the background; default 0.9, 0: never
+	MaxMemoryMB    int            `yaml:"max_memory_mb" help:"bound on the process, in 10^6 bytes; default 100, at least 40"`
+	Capacity       int            `yaml:"capacity" help:"bound on the entries; default none"`
+	MaxObjectShare float64        `yaml:"max_object_share" help:"largest share of the cache that one response may take, larger ones are streamed; default 0.125"`
+	DefaultTTL     *time.Duration `yaml:"default_ttl" help:"lifetime where the response says nothing; default 0s: such responses aren't stored. One with Last-Modified has a tenth of its age then"`
+	NegativeTTL    *time.Duration `yaml:"negative_ttl" help:"the same for 404, 405, 410, 414 and 501; default 10s"`
+	RefreshAhead   *float64       `yaml:"refresh_ahead" help:"share of its lifetime after which a response that is used is fetched anew in the background; default 0.9, 0: never"`
 
-	StaleWhileRevalidate time.Duration `yaml:"stale_while_revalidate"` // allowance where the response names none; default 0s
-	StaleIfError         time.Duration `yaml:"stale_if_error"`         // allowance where the response names none; default 0s
+	StaleWhileRevalidate time.Duration `yaml:"stale_while_revalidate" help:"allowance where the response names none; default 0s"`
+	StaleIfError         time.Duration `yaml:"stale_if_error" help:"allowance where the response names none; default 0s"`
 	// StaleWhenDisconnected is the allowance where neither response nor StaleIfError
 	// names one and the upstream doesn't answer at all (RFC 9111 §4.2.4); default 1m.
-	StaleWhenDisconnected *time.Duration `yaml:"stale_when_disconnected"`
+	StaleWhenDisconnected *time.Duration `yaml:"stale_when_disconnected" help:"allowance where nobody names one and the upstream doesn't answer at all; default 1m"`
 
 	// Cookies says when a response with Set-Cookie, or to a request with Cookie, is
 	// stored for everybody. guarded, the default: if it says public or s-maxage, or is
 	// to be stored without the cookie; rfc9111: also if it names any lifetime (§7.3).
-	Cookies string `yaml:"cookies"`
+	Cookies string `yaml:"cookies" help:"when responses with Set-Cookie, or to requests with Cookie, are shared: guarded (public, s-maxage) or rfc9111 (any lifetime); default guarded"`
 	// PurgeFrom lists the networks, like 127.0.0.1/32, whose clients may invalidate
 	// by the method PURGE; default none.
-	PurgeFrom []string `yaml:"purge_from"`
+	PurgeFrom []string `yaml:"purge_from" help:"networks, like 127.0.0.1/32, whose clients may use the method PURGE; default none"`
 }
 
 // Telemetry sets what is told beside the metrics.
 type Telemetry struct {
-	AccessLog bool `yaml:"access_log"` // one log record per request; default false
+	AccessLog     string `yaml:"access_log" help:"one line per request on standard error or in access_log_file: json, combined or off; default off"` // true and false, which it was once, are json and off
+	AccessLogFile string `yaml:"access_log_file" help:"file that access-log lines are appended to; SIGHUP opens it anew; default standard error"`
 }
 
 // The values of cache.cookies.
@@ -129,6 +133,12 @@ func (c Config) WithDefaults() Config {
 	c.Upstream = c.Upstream.WithDefaults()
 	c.Breaker = c.Upstream.Breaker
 	c.Guard = c.Guard.WithDefaults()
+	switch c.Telemetry.AccessLog {
+	case "", "false":
+		c.Telemetry.AccessLog = telemetry.Off
+	case "true":
+		c.Telemetry.AccessLog = telemetry.JSON
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -154,6 +164,9 @@ func (c Config) Validate() error {
 	}
 	if c.Cache.Cookies != cookiesGuarded && c.Cache.Cookies != cookiesRFC9111 {
 		fault("cache.cookies: %q, must be guarded or rfc9111", c.Cache.Cookies)
+	}
+	if _, err := telemetry.ParseFormat(c.Telemetry.AccessLog); err != nil {
+		fault("telemetry.access_log: %w", err)
 	}
 	for _, text := range c.Cache.PurgeFrom {
 		if _, err := netip.ParsePrefix(text); err != nil {
@@ -246,9 +259,7 @@ func (s *Settings) checkScalars(t reflect.Type, prefix string) error {
 			continue
 		case kind == reflect.TypeFor[time.Duration]():
 			if text, ok := s.scalar(key); ok {
-				if _, err = time.ParseDuration(text); err != nil {
-					err = fmt.Errorf("%q is not a duration; write a number with a unit, like 250ms or 5m", text)
-				}
+				_, err = readDuration(text)
 			}
 		case kind == reflect.TypeFor[guard.Size]():
 			if text, ok := s.scalar(key); ok {
@@ -262,26 +273,18 @@ func (s *Settings) checkScalars(t reflect.Type, prefix string) error {
 	return errors.Join(faults...)
 }
 
-// Settings knows where the values of a configuration come from. The zero value
-// knows of defaults only.
+// Settings knows where the values of a configuration come from: a default, the
+// file, or what Set was told. The zero value knows of defaults only.
 type Settings struct {
-	name  string
-	file  *ast.File
-	flags map[string]string // key → flag
-}
-
-// SetByFlag notes that the flag set the key, whatever the file says.
-func (s *Settings) SetByFlag(key, flag string) {
-	if s.flags == nil {
-		s.flags = map[string]string{}
-	}
-	s.flags[key] = flag
+	name string
+	file *ast.File
+	set  map[string]string // key → what set it after the file
 }
 
 // Source says where the value of a key, like cache.default_ttl, comes from.
 func (s *Settings) Source(key string) string {
-	if flag, ok := s.flags[key]; ok {
-		return "flag " + flag
+	if source, ok := s.set[key]; ok {
+		return source
 	}
 	if at, ok := s.position(key); ok {
 		return at

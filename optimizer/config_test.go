@@ -29,7 +29,7 @@ cache: {max_memory_mb: 200, capacity: 20000, max_object_share: 0.2, default_ttl:
   stale_when_disconnected: 3s, cookies: rfc9111, purge_from: [127.0.0.1/32]}
 guard: {max_request_size: 10MB, max_header_size: 8KiB, max_uri_length: 4KiB, rate_limit: {requests_per_minute: 1000, burst: 100, addresses: 10}}
 breaker: {disabled: true, error_share: 0.3, min_requests: 7, window: 1s, open_for: 2s, half_open_requests: 3}
-telemetry: {access_log: true}
+telemetry: {access_log: combined, access_log_file: access.log}
 `
 
 func TestEveryKeyIsReadAndShownWithItsSource(t *testing.T) {
@@ -44,8 +44,9 @@ func TestEveryKeyIsReadAndShownWithItsSource(t *testing.T) {
 	if *c.Cache.DefaultTTL != 10*time.Minute || *c.Cache.RefreshAhead != 0 || c.Guard.MaxRequestSize != 10e6 || c.Breaker.MinRequests != 7 || c.Upstream.MaxConnectionsPerHost != 20 {
 		t.Errorf("read %+v", c)
 	}
-	c.Listen = "127.0.0.1:7"
-	settings.SetByFlag("listen", "--listen")
+	if err := settings.Set(&c, "listen", "127.0.0.1:7", "flag --listen"); err != nil {
+		t.Fatal(err)
+	}
 	var out bytes.Buffer
 	if err := settings.Print(&out, c); err != nil {
 		t.Fatal(err)

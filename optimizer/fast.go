@@ -51,7 +51,8 @@ const maxFast = 64 << 10
 // reply is an eventloop.Reply.
 func (p *fastPath) reply(out, head []byte, from *eventloop.Conn) ([]byte, bool) {
 	host, target, isHead, ok := p.read(head)
-	if !ok || !guard.ValidHost(host) || !guard.ValidTarget(target) || len(target) > int(p.h.guard.MaxURILength) || len(head) > int(p.h.guard.MaxHeaderSize) {
+	rules := p.h.rules.Load()
+	if !ok || !guard.ValidHost(host) || !guard.ValidTarget(target) || len(target) > int(rules.maxURILength) || len(head) > int(p.h.guard.MaxHeaderSize) {
 		return out, false
 	}
 	now := time.Now()
@@ -65,11 +66,11 @@ func (p *fastPath) reply(out, head []byte, from *eventloop.Conn) ([]byte, bool) 
 	if o.kind != stored || len(o.body) > maxFast || isHead && len(o.body) == 0 || o.fresh.Decide(&noDirectives, now) != httpcache.Fresh {
 		return out, false
 	}
-	if p.h.refreshAhead > 0 && now.UnixNano() >= o.refreshAt.Load() && o.hot.Load() {
+	if rules.refreshAhead > 0 && now.UnixNano() >= o.refreshAt.Load() && o.hot.Load() {
 		return out, false // due for renewal, which needs the whole request
 	}
-	if p.h.limiter != nil {
-		if allowed, _ := p.h.limiter.Allow(p.address(from.Client()), now); !allowed {
+	if rules.limiter != nil {
+		if allowed, _ := rules.limiter.Allow(p.address(from.Client()), now); !allowed {
 			return out, false
 		}
 	}
@@ -83,17 +84,29 @@ func (p *fastPath) reply(out, head []byte, from *eventloop.Conn) ([]byte, bool) 
 	// It isn't counted among the requests in flight: it never is while somebody looks.
 	took, status := time.Since(now), int(o.status)
 	p.h.metrics.Answered(telemetry.Hit, status, took)
-	if p.h.access.Enabled() {
-		method := http.MethodGet
-		if isHead {
-			method = http.MethodHead
+	if rules.access.Enabled() {
+		line := telemetry.Access{
+			Begun: now, Client: from.Client().String(), Method: http.MethodGet, Host: string(host), Target: string(target),
+			Protocol: "HTTP/1.1", Referer: p.field("referer"), Agent: p.field("user-agent"),
+			Status: status, Size: int64(len(o.body)), Result: telemetry.Hit, Took: took,
 		}
-		p.h.access.Write(telemetry.Access{
-			Client: from.Client().String(), Method: method, Host: string(host), Target: string(target),
-			Status: status, Result: telemetry.Hit, Took: took,
-		})
+		if isHead {
+			line.Method, line.Size = http.MethodHead, 0
+		}
+		rules.access.Write(line)
 	}
 	return answer, true
+}
+
+// field is the first value of the request's field with this lower-case name, for the
+// access log.
+func (p *fastPath) field(name string) string {
+	for _, f := range p.fields {
+		if equalFold(f.name, name) {
+			return string(f.value)
+		}
+	}
+	return ""
 }
 
 // address is the client's as exchange.address has it.

@@ -153,7 +153,7 @@ func (h *handler) exchange(f *fetch, t *ticket, conditional bool) outcome {
 	case f.bare && resp.StatusCode != int(f.stale.status):
 		return out
 	}
-	if _, reason := httpcache.Evaluate(f.request, answered, h.policy); reason != "" {
+	if _, reason := httpcache.Evaluate(f.request, answered, h.rules.Load().policy); reason != "" {
 		if !f.personal() && !f.bare && !upstream.Failed(resp.StatusCode) {
 			h.store.pass(t, answered.ResponseTime.Add(passFor))
 		}
@@ -318,7 +318,7 @@ func (out *outcome) update(h *handler, f *fetch, t *ticket, r httpcache.Response
 // keep completes the object of a complete response, which it takes over, and stores it
 // if it may be.
 func (out *outcome) keep(h *handler, f *fetch, t *ticket, r httpcache.Response, o *object) {
-	fresh, reason := httpcache.Evaluate(f.request, r, h.policy)
+	fresh, reason := httpcache.Evaluate(f.request, r, h.rules.Load().policy)
 	o.fresh, o.status, o.asked, o.aged = fresh, uint16(r.Status), r.RequestTime.UnixNano(), r.Header.Get("Age") != ""
 	o.refreshAt.Store(h.refreshAt(fresh))
 	if f.renewal {

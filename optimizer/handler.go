@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"net/textproto"
 	"net/url"
 	"slices"
@@ -32,19 +31,14 @@ type handler struct {
 	store        *store
 	upstream     *url.URL                                    // where requests go
 	do           func(*http.Request) (*http.Response, error) // sends one there
-	limiter      *guard.Limiter
 	metrics      *telemetry.Metrics
-	access       *telemetry.AccessLog
-	policy       httpcache.Policy
+	rules        atomic.Pointer[rules] // replaced as a whole by a reload
 	guard        guard.Config
 	timeout      time.Duration
 	preserveHost bool
-	refreshAhead float64        // share of the lifetime; 0 or less: never
-	disconnected time.Duration  // for which a stale response is used where nobody says how long, while the upstream is silent
-	purgeFrom    []netip.Prefix // clients that may use PURGE
-	maxBody      int64          // bytes of the largest body that is stored
-	maxArriving  int64          // bytes of all bodies that are arriving where they will be stored
-	maxBuffered  int64          // bytes of all bodies that are held on the heap until they have arrived
+	maxBody      int64 // bytes of the largest body that is stored
+	maxArriving  int64 // bytes of all bodies that are arriving where they will be stored
+	maxBuffered  int64 // bytes of all bodies that are held on the heap until they have arrived
 
 	arriving   atomic.Int64
 	leaving    atomic.Bool // connections close after the present request
@@ -94,12 +88,7 @@ func (h *handler) serve(ctx *fasthttp.RequestCtx) {
 	took := time.Since(begun)
 	h.metrics.Answered(result, ctx.Response.StatusCode(), took)
 	h.metrics.InFlight.Dec()
-	if h.access.Enabled() {
-		h.access.Write(telemetry.Access{
-			Client: ctx.RemoteIP().String(), Method: string(ctx.Method()), Host: string(ctx.Host()), Target: string(ctx.RequestURI()),
-			Status: ctx.Response.StatusCode(), Result: result, Took: took,
-		})
-	}
+	h.logAccess(ctx, begun, took, result)
 	x.ctx = nil
 	x.release()
 	h.exchanges.Put(x)
@@ -132,7 +121,7 @@ func (h *handler) answer(x *exchange) telemetry.Result {
 	}
 	request := &x.ctx.Request.Header
 	x.head = request.IsHead()
-	if len(h.purgeFrom) > 0 && string(request.Method()) == "PURGE" {
+	if len(h.rules.Load().purgeFrom) > 0 && string(request.Method()) == "PURGE" {
 		return h.purge(x)
 	}
 	if !x.head && !request.IsGet() || hasBody(request) {
@@ -150,7 +139,7 @@ func (h *handler) answer(x *exchange) telemetry.Result {
 	switch use {
 	case httpcache.Fresh:
 		// Load before Store: a cache line that is only read stays with every core.
-		if h.refreshAhead > 0 && x.now.UnixNano() >= o.refreshAt.Load() && o.hot.Load() {
+		if h.rules.Load().refreshAhead > 0 && x.now.UnixNano() >= o.refreshAt.Load() && o.hot.Load() {
 			h.refresh(x, o)
 		}
 		if !o.hot.Load() {
@@ -177,7 +166,7 @@ func (h *handler) refuse(x *exchange) int {
 		x.hangUp()
 		return http.StatusBadRequest
 	}
-	if ok, wait := h.limiter.Allow(x.address(), x.now); !ok {
+	if ok, wait := h.rules.Load().limiter.Allow(x.address(), x.now); !ok {
 		x.retryAfter(wait)
 		return http.StatusTooManyRequests
 	}
@@ -196,7 +185,7 @@ func (h *handler) refuse(x *exchange) int {
 	switch {
 	case !guard.ValidHost(host) || !guard.ValidTarget(target):
 		return http.StatusBadRequest
-	case int64(len(target)) > int64(h.guard.MaxURILength):
+	case int64(len(target)) > h.rules.Load().maxURILength:
 		return http.StatusRequestURITooLong
 	case request.IsTrace():
 		return http.StatusMethodNotAllowed

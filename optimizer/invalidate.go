@@ -224,7 +224,7 @@ func fits(pattern, s string) bool {
 
 // mayPurge reports whether a client at the address may invalidate by PURGE.
 func (h *handler) mayPurge(client netip.Addr) bool {
-	for _, prefix := range h.purgeFrom {
+	for _, prefix := range h.rules.Load().purgeFrom {
 		if prefix.Contains(client.Unmap()) {
 			return true
 		}

@@ -32,7 +32,7 @@
 //
 // # Not there yet
 //
-// TLS and HTTP/2 for clients, JWT, several upstreams with health checks, reload,
+// TLS and HTTP/2 for clients, JWT, several upstreams with health checks,
 // trailers, a list of the request fields that may reach the
 // upstream, write deadlines for clients that don't read, a breaker that opens on
 // slow calls, and one that guards the cache itself.
@@ -49,11 +49,10 @@ import (
 	"time"
 
 	"github.com/valyala/fasthttp"
+	"github.com/valyala/fasthttp/fasthttputil"
 
 	"phasegate/optimizer/arena"
 	"phasegate/optimizer/eventloop"
-	"phasegate/optimizer/guard"
-	"phasegate/optimizer/httpcache"
 	"phasegate/optimizer/telemetry"
 	"phasegate/optimizer/upstream"
 )
@@ -74,22 +73,31 @@ type Optimizer struct {
 	admin         *http.Server
 	serving       sync.WaitGroup
 	ready         atomic.Bool
+
+	memory    *fasthttputil.InmemoryListener // for RoundTripper; nil until it is asked for
+	transport *http.Transport                // its other end
+	embed     sync.Once
+
+	reloading sync.Mutex
+	inForce   Config // cfg as reloads have changed it
+	stopped   bool
 }
 
 // New makes an optimizer, or reports every fault of the configuration, joined. It
-// opens no connection and starts nothing.
+// opens no connection, and but for the access log starts nothing.
 func New(cfg Config) (*Optimizer, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	cfg = cfg.WithDefaults()
-	o := &Optimizer{cfg: cfg}
-	cfg.Upstream.Adopt = func(conn *net.TCPConn) (net.Conn, error) { return o.clients.Adopt(conn) }
-	pool, err := upstream.New(cfg.Upstream)
-	if err != nil {
-		return nil, err
+	o := &Optimizer{cfg: cfg, inForce: cfg}
+	cfg.Upstream.Adopt = func(conn *net.TCPConn) (net.Conn, error) {
+		if !o.ready.Load() { // without clients from outside there is no loop
+			return conn, nil
+		}
+		return o.clients.Adopt(conn)
 	}
-	limiter, err := guard.NewLimiter(cfg.Guard.RateLimit)
+	pool, err := upstream.New(cfg.Upstream)
 	if err != nil {
 		return nil, err
 	}
@@ -99,24 +107,20 @@ func New(cfg Config) (*Optimizer, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	h := &handler{
-		ctx: ctx, logger: cfg.Logger, store: store, upstream: pool.URL(), do: pool.Do, limiter: limiter,
+		ctx: ctx, logger: cfg.Logger, store: store, upstream: pool.URL(), do: pool.Do,
 		metrics: telemetry.New(store.cache.Stats, pool.Stats),
-		policy: httpcache.Policy{
-			DefaultTTL: *cfg.Cache.DefaultTTL, NegativeTTL: *cfg.Cache.NegativeTTL,
-			StaleWhileRevalidate: cfg.Cache.StaleWhileRevalidate, StaleIfError: cfg.Cache.StaleIfError,
-			ShareCookies: cfg.Cache.Cookies == cookiesRFC9111,
-		},
-		disconnected: *cfg.Cache.StaleWhenDisconnected, purgeFrom: cfg.Cache.purgePrefixes(),
-		guard: cfg.Guard, timeout: cfg.Upstream.Timeout, preserveHost: cfg.Upstream.PreserveHost,
-		refreshAhead: *cfg.Cache.RefreshAhead,
-		maxBuffered:  int64(float64(cfg.Cache.MaxMemoryMB) * 1e6 * bufferShare),
-		maxArriving:  int64(float64(cfg.cacheBytes()) * arrivingShare),
-		background:   make(chan struct{}, maxBackground),
+		guard:   cfg.Guard, timeout: cfg.Upstream.Timeout, preserveHost: cfg.Upstream.PreserveHost,
+		maxBuffered: int64(float64(cfg.Cache.MaxMemoryMB) * 1e6 * bufferShare),
+		maxArriving: int64(float64(cfg.cacheBytes()) * arrivingShare),
+		background:  make(chan struct{}, maxBackground),
 	}
 	h.maxBody = min(store.cache.MaxEntrySize(), h.maxArriving) * 9 / 10 // what an entry costs beside its body is within the rest
-	if cfg.Telemetry.AccessLog {
-		h.access = telemetry.NewAccessLog(cfg.Logger)
+	first, err := newRules(cfg, cfg, nil)
+	if err != nil {
+		cancel()
+		return nil, err
 	}
+	h.rules.Store(first)
 	o.handler, o.pool, o.cancel = h, pool, cancel
 	o.server = o.newServer()
 	o.admin = o.newAdmin()
@@ -150,9 +154,7 @@ func (o *Optimizer) Start(ctx context.Context) error {
 			o.cfg.Logger.Error("serving operators ended", "error", err)
 		}
 	})
-	if o.handler.refreshAhead > 0 {
-		o.handler.workers.Go(o.handler.keepFresh)
-	}
+	o.handler.workers.Go(o.handler.keepFresh)
 	o.ready.Store(true)
 	return nil
 }
@@ -171,10 +173,19 @@ func (o *Optimizer) Stop(ctx context.Context) error {
 	o.ready.Store(false)
 	var faults []error
 	o.handler.leaving.Store(true)
-	if o.clients != nil {
-		if err := o.clients.Drain(ctx); err != nil {
+	if o.transport != nil {
+		o.transport.CloseIdleConnections()
+	}
+	drain := func(err error) {
+		if err != nil {
 			faults = append(faults, fmt.Errorf("drain requests in flight: %w", err))
 		}
+	}
+	if o.clients != nil {
+		drain(o.clients.Drain(ctx))
+	}
+	if o.memory != nil {
+		drain(o.server.ShutdownWithContext(ctx))
 	}
 	o.cancel() // whoever still waits for the upstream has had his time
 	if o.clients != nil {
@@ -186,6 +197,10 @@ func (o *Optimizer) Stop(ctx context.Context) error {
 	}
 	o.serving.Wait()
 	o.pool.Close()
+	o.reloading.Lock()
+	defer o.reloading.Unlock()
+	o.stopped = true
+	faults = append(faults, o.handler.rules.Load().access.Close())
 	return errors.Join(faults...)
 }
 

@@ -35,10 +35,11 @@ const (
 
 // refreshAt is when renewal of a response that is used falls due.
 func (h *handler) refreshAt(f httpcache.Freshness) int64 {
-	if h.refreshAhead <= 0 || f.Validate || f.Immutable { // RFC 8246 §2: what doesn't change isn't asked about while it is fresh
+	ahead := h.rules.Load().refreshAhead
+	if ahead <= 0 || f.Validate || f.Immutable { // RFC 8246 §2: what doesn't change isn't asked about while it is fresh
 		return f.Born + int64(f.Lifetime)
 	}
-	return f.Born + int64(float64(f.Lifetime)*h.refreshAhead*(1-refreshJitter*rand.Float64()))
+	return f.Born + int64(float64(f.Lifetime)*ahead*(1-refreshJitter*rand.Float64()))
 }
 
 // renewedFor is the credit of the object's successor.
@@ -142,6 +143,9 @@ func (h *handler) keepFresh() {
 		case <-h.ctx.Done():
 			return
 		case <-ticker.C:
+		}
+		if h.rules.Load().refreshAhead <= 0 {
+			continue
 		}
 		found = h.findDue(found[:0], time.Now())
 		for _, d := range found {

@@ -70,12 +70,16 @@ func (o *Optimizer) lend(conn *eventloop.Conn) {
 // await tells the loop's connection where a request may begin. After StateClosed the
 // connection may be someone else's.
 func await(conn net.Conn, state fasthttp.ConnState) {
+	c, ok := conn.(*clientConn)
+	if !ok {
+		return // of this program's RoundTripper
+	}
 	switch state {
 	case fasthttp.StateActive:
-		conn.(*clientConn).SetIdle(false)
+		c.SetIdle(false)
 	case fasthttp.StateIdle:
-		conn.(*clientConn).answered()
-		conn.(*clientConn).SetIdle(true)
+		c.answered()
+		c.SetIdle(true)
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -437,14 +436,13 @@ func TestAccessLog(t *testing.T) {
 	var mu sync.Mutex
 	var out bytes.Buffer
 	p := start(t, counted(), func(c *optimizer.Config) {
-		c.Telemetry.AccessLog = true
-		c.Logger = slog.New(slog.NewJSONHandler(lockedWriter{&mu, &out}, nil))
+		c.Telemetry.AccessLog, c.AccessLog = "json", lockedWriter{&mu, &out}
 	})
 	p.get("/logged")
 	eventually(t, "a record", func() bool {
 		mu.Lock()
 		defer mu.Unlock()
-		return strings.Contains(out.String(), `"target":"/logged","status":200,"cache":"miss"`)
+		return strings.Contains(out.String(), `"target":"/logged","protocol":"HTTP/1.1","status":200,"bytes":`)
 	})
 }
 

@@ -89,7 +89,10 @@ func optimizerCache(config *value) Cache {
 		}
 	}
 	if x := config.get("telemetry").get("access_log"); x != nil {
-		cache.AccessLog, _ = x.data.(bool)
+		switch fmt.Sprint(x.data) { // true is json by its older name
+		case "true", "json", "combined":
+			cache.AccessLog = true
+		}
 	}
 	return cache
 }

@@ -35,7 +35,7 @@ func TestPackaged(t *testing.T) {
 			cache: scenario.Cache{MaxMemory: 100e6, DefaultTTL: 5 * time.Minute}, notices: []string{"upstream_tls is not applied: varnish speaks no TLS"}},
 		{why: "in the place of the optimizer it gets the same settings", system: "{kind: optimizer, upstream_tls: true, config: {" + tuned + "}}", option: "nginx", tls: true,
 			cache: scenario.Cache{MaxMemory: 200e6, DefaultTTL: 10 * time.Minute}, notices: []string{"not applied to nginx: cache.capacity"}},
-		{why: "and the optimizer says the same of itself", system: "{kind: optimizer, config: {telemetry: {access_log: true}, " + tuned + "}}",
+		{why: "and the optimizer says the same of itself", system: "{kind: optimizer, config: {telemetry: {access_log: combined}, " + tuned + "}}",
 			cache: scenario.Cache{MaxMemory: 200e6, DefaultTTL: 10 * time.Minute, AccessLog: true}, silent: "not applied"},
 	} {
 		src := strings.Replace(valid, "{kind: optimizer, config: {cache: {max_memory_mb: 100, default_ttl: 5m}}}", tt.system, 1)

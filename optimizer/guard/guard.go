@@ -14,17 +14,17 @@ import (
 
 // Config sets the limits. Zero values mean the defaults beside them.
 type Config struct {
-	MaxRequestSize Size      `yaml:"max_request_size"` // body; default 10MB
-	MaxHeaderSize  Size      `yaml:"max_header_size"`  // request line and header fields; default 16KiB
-	MaxURILength   Size      `yaml:"max_uri_length"`   // request target; default 8KiB
-	RateLimit      RateLimit `yaml:"rate_limit"`       // per client address; default none
+	MaxRequestSize Size      `yaml:"max_request_size" help:"body; default 10MB"`
+	MaxHeaderSize  Size      `yaml:"max_header_size" help:"request line and header fields; default 16KiB"`
+	MaxURILength   Size      `yaml:"max_uri_length" help:"request target; default 8KiB"`
+	RateLimit      RateLimit `yaml:"rate_limit" help:"per client address; default none"`
 }
 
 // RateLimit is a token bucket per client address.
 type RateLimit struct {
-	RequestsPerMinute int `yaml:"requests_per_minute"` // 0: no limit
-	Burst             int `yaml:"burst"`               // size of the bucket; default 100
-	Addresses         int `yaml:"addresses"`           // buckets kept, least recently used dropped first; default 65536
+	RequestsPerMinute int `yaml:"requests_per_minute" help:"0: no limit"`
+	Burst             int `yaml:"burst" help:"size of the bucket; default 100"`
+	Addresses         int `yaml:"addresses" help:"buckets kept, least recently used dropped first; default 65536"`
 }
 
 // WithDefaults returns c with every zero value replaced by its default.

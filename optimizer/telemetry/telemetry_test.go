@@ -2,9 +2,9 @@ package telemetry_test
 
 import (
 	"bytes"
-	"log/slog"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -58,7 +58,11 @@ func TestAccessLog(t *testing.T) {
 		t.Error("no log, but enabled")
 	}
 	var out bytes.Buffer
-	telemetry.NewAccessLog(slog.New(slog.NewJSONHandler(&out, nil))).Write(telemetry.Access{Method: "GET", Target: "/a\nb", Status: 200, Result: telemetry.Stale})
+	l := telemetry.NewAccessLog(telemetry.JSON, &out)
+	l.Write(telemetry.Access{Method: "GET", Target: "/a\nb", Status: 200, Result: telemetry.Stale})
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
 	for _, part := range []string{`"method":"GET"`, `"target":"/a\nb"`, `"status":200`, `"cache":"stale"`} {
 		if !strings.Contains(out.String(), part) {
 			t.Errorf("%s isn't in %s", part, out.String())
@@ -66,5 +70,43 @@ func TestAccessLog(t *testing.T) {
 	}
 	if strings.Count(out.String(), "\n") != 1 {
 		t.Error("not one line")
+	}
+}
+
+func TestCombinedLinesCannotBeForged(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	l := telemetry.NewAccessLog(telemetry.Combined, &out)
+	l.Write(telemetry.Access{
+		Begun: time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC), Client: "10.0.0.1", Method: "GET", Target: "/a", Protocol: "HTTP/1.1",
+		Status: 200, Size: 12, Agent: "x\" 200\n", Result: telemetry.Hit, Took: 1500 * time.Microsecond,
+	})
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	want := `10.0.0.1 - - [04/Mar/2026:05:06:07 +0000] "GET /a HTTP/1.1" 200 12 "-" "x\x22 200\x0a" hit 0.001500` + "\n"
+	if out.String() != want {
+		t.Errorf("got  %swant %s", out.String(), want)
+	}
+}
+
+func TestNoLineIsLost(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	l := telemetry.NewAccessLog(telemetry.JSON, &out)
+	var writers sync.WaitGroup
+	for range 8 {
+		writers.Go(func() {
+			for range 5000 {
+				l.Write(telemetry.Access{Method: "GET", Target: "/0123456789012345678901234567890123456789", Status: 200})
+			}
+		})
+	}
+	writers.Wait()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n := bytes.Count(out.Bytes(), []byte("\n")); n != 40000 {
+		t.Errorf("%d lines of 40000", n)
 	}
 }

@@ -18,30 +18,30 @@ const (
 // Config describes one upstream. URL is required; every other zero value means
 // the default that stands beside it.
 type Config struct {
-	URL      string `yaml:"url"`      // http or https, host, optional port and path prefix
-	Protocol string `yaml:"protocol"` // auto, http/1.1 or h2c; default auto
+	URL      string `yaml:"url" help:"http or https, host, optional port and path prefix"`
+	Protocol string `yaml:"protocol" help:"auto, http/1.1 or h2c; default auto"`
 
 	// MaxConnectionsPerHost bounds the open connections; further requests wait.
 	// Over HTTP/1.1 it also bounds the misses in flight: at an upstream of 464 ms,
 	// 20 connections carry 43 requests/s. So the default, 512, is a safety net
 	// against running out of descriptors and not a brake; an upstream that wants
 	// fewer sets fewer.
-	MaxConnectionsPerHost int `yaml:"max_connections_per_host"`
+	MaxConnectionsPerHost int `yaml:"max_connections_per_host" help:"open connections at most; further requests wait; default 512"`
 	// ConnectionPoolSize bounds the connections kept open without work; default 100.
-	ConnectionPoolSize int `yaml:"connection_pool_size"`
+	ConnectionPoolSize int `yaml:"connection_pool_size" help:"connections kept open without work; default 100"`
 
-	IdleTimeout time.Duration `yaml:"idle_timeout"` // an unused connection is closed after this; default 90s
-	DialTimeout time.Duration `yaml:"dial_timeout"` // TCP connect; default 5s
-	TLSTimeout  time.Duration `yaml:"tls_timeout"`  // TLS handshake; default 10s
+	IdleTimeout time.Duration `yaml:"idle_timeout" help:"an unused connection is closed after this; default 90s"`
+	DialTimeout time.Duration `yaml:"dial_timeout" help:"TCP connect; default 5s"`
+	TLSTimeout  time.Duration `yaml:"tls_timeout" help:"TLS handshake; default 10s"`
 	// Timeout bounds a buffered exchange from its begin, waiting for a connection
 	// included, to the last byte; for a streamed body, the header and then every
 	// pause between two reads. Default 30s.
-	Timeout time.Duration `yaml:"timeout"`
+	Timeout time.Duration `yaml:"timeout" help:"for a whole exchange, or the pause between two reads of a streamed body; default 30s"`
 
-	CAFile             string `yaml:"ca_file"`              // PEM file of authorities to trust instead of the system's
-	InsecureSkipVerify bool   `yaml:"insecure_skip_verify"` // accept any certificate; a warning is logged
-	EnablePush         bool   `yaml:"enable_push"`          // accepted, without effect: one log line says so
-	PreserveHost       bool   `yaml:"preserve_host"`        // send the client's Host instead of the URL's
+	CAFile             string `yaml:"ca_file" help:"PEM file of authorities to trust instead of the system's"`
+	InsecureSkipVerify bool   `yaml:"insecure_skip_verify" help:"accept any certificate; a warning is logged"`
+	EnablePush         bool   `yaml:"enable_push" help:"accepted, without effect: one log line says so"`
+	PreserveHost       bool   `yaml:"preserve_host" help:"send the client's Host instead of the URL's"`
 
 	// Adopt takes a new connection over and gives the one to use in its place; nil
 	// leaves it as it is.
@@ -52,12 +52,12 @@ type Config struct {
 
 // Breaker sets when the circuit opens.
 type Breaker struct {
-	Disabled         bool          `yaml:"disabled"`           // never open
-	ErrorShare       float64       `yaml:"error_share"`        // share of failed exchanges at which it opens; default 0.5
-	MinRequests      int           `yaml:"min_requests"`       // exchanges in the window below which it never opens; default 20
-	Window           time.Duration `yaml:"window"`             // rolling window; default 10s
-	OpenFor          time.Duration `yaml:"open_for"`           // how long no request goes up; default 5s
-	HalfOpenRequests int           `yaml:"half_open_requests"` // exchanges tried then; all must succeed to close it; default 5
+	Disabled         bool          `yaml:"disabled" help:"never open"`
+	ErrorShare       float64       `yaml:"error_share" help:"share of failed exchanges at which it opens; default 0.5"`
+	MinRequests      int           `yaml:"min_requests" help:"exchanges in the window below which it never opens; default 20"`
+	Window           time.Duration `yaml:"window" help:"rolling window; default 10s"`
+	OpenFor          time.Duration `yaml:"open_for" help:"how long no request goes up; default 5s"`
+	HalfOpenRequests int           `yaml:"half_open_requests" help:"exchanges tried then; all must succeed to close it; default 5"`
 }
 
 // WithDefaults returns c with every zero value replaced by its default.

@@ -2,6 +2,9 @@
 //
 //	optimizer --upstream URL --listen ADDR [--admin ADDR] [--config FILE] [--check]
 //
+// Every key of the file is also a flag and an environment variable: cache.default_ttl
+// is --cache-default-ttl and OPTIMIZER_CACHE_DEFAULT_TTL. SIGHUP reads them anew.
+//
 // Once it accepts connections it prints one line on standard output, and nothing
 // else ever:
 //
@@ -16,7 +19,6 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -39,63 +41,32 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	flags := flag.NewFlagSet("optimizer", flag.ContinueOnError)
-	flags.SetOutput(stderr)
-	var (
-		upstreamURL = flags.String("upstream", "", "`URL` of the API behind (upstream.url)")
-		listen      = flags.String("listen", "", "`ADDR`ess for clients (listen), default 127.0.0.1:8080")
-		admin       = flags.String("admin", "", "`ADDR`ess for health, metrics and invalidation (admin.listen), default 127.0.0.1:0")
-		file        = flags.String("config", "", "configuration `FILE` in YAML; flags win over it")
-		check       = flags.Bool("check", false, "print the effective configuration with the source of each value, and exit")
-	)
-	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
-		return 0
-	} else if err != nil {
-		return 2
-	}
 	usage := func(err error) int {
 		fmt.Fprintf(stderr, "optimizer: %v\n", err)
 		return 2
 	}
-	if flags.NArg() > 0 {
-		return usage(fmt.Errorf("unexpected argument %q; see optimizer --help", flags.Arg(0)))
+	line, err := parse(args, stdout)
+	if errors.Is(err, errHelp) {
+		return 0
+	} else if err != nil {
+		return usage(err)
 	}
-	var cfg optimizer.Config
-	settings := new(optimizer.Settings)
-	if *file != "" {
-		f, err := os.Open(*file)
-		if err != nil {
-			return usage(fmt.Errorf("read the configuration: %w", err))
-		}
-		cfg, settings, err = optimizer.ReadConfig(*file, f)
-		f.Close()
-		if err != nil {
-			return usage(err)
-		}
+	cfg, settings, err := line.load()
+	if err != nil {
+		return usage(err)
 	}
-	for _, o := range []struct {
-		flag, key, value string
-		target           *string
-	}{
-		{"--upstream", "upstream.url", *upstreamURL, &cfg.Upstream.URL},
-		{"--listen", "listen", *listen, &cfg.Listen},
-		{"--admin", "admin.listen", *admin, &cfg.Admin.Listen},
-	} {
-		if o.value != "" {
-			*o.target = o.value
-			settings.SetByFlag(o.key, o.flag)
-		}
-	}
-	if err := cfg.Validate(); err != nil {
-		return usage(settings.Explain(err))
-	}
-	if *check {
+	if line.check {
 		if err := settings.Print(stdout, cfg); err != nil {
 			return 1
 		}
 		return 0
 	}
 	cfg.Logger = slog.New(slog.NewJSONHandler(stderr, nil))
+	cfg.AccessLog = stderr
+	cfg.Source = func() (optimizer.Config, error) {
+		cfg, _, err := line.load()
+		return cfg, err
+	}
 	optimizer.LimitProcessMemory(cfg)
 	o, err := optimizer.New(cfg)
 	if err != nil { // a file that the configuration names, for one
@@ -113,7 +84,17 @@ func serve(ctx context.Context, o *optimizer.Optimizer, logger *slog.Logger, std
 		return failed("start", err)
 	}
 	fmt.Fprintf(stdout, "optimizer listening on http://%s admin http://%s\n", o.Addr(), o.AdminAddr())
-	<-ctx.Done()
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	for running := true; running; {
+		select {
+		case <-hup:
+			o.Reload() // it logs what came of it
+		case <-ctx.Done():
+			running = false
+		}
+	}
 	logger.Info("draining", "for_at_most", drainTimeout)
 	bound, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()

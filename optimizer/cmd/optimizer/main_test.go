@@ -36,7 +36,7 @@ func TestUsageAndConfigurationErrorsAreCode2(t *testing.T) {
 	}{
 		{"no upstream", nil, "upstream.url: missing"},
 		{"unknown flag", []string{"--colour"}, "colour"},
-		{"an argument", []string{"x"}, `unexpected argument "x"`},
+		{"an argument", []string{"x"}, `unexpected argument x`},
 		{"no such file", []string{"--config", file + "x"}, "no such file"},
 		{"a fault in the file", []string{"--upstream", "http://a", "--config", file}, file + ":2:18: cache.max_memory_mb"},
 		{"a fault in a flag", []string{"--upstream", "a"}, "flag --upstream: upstream.url"},

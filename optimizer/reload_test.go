@@ -1,0 +1,128 @@
+package optimizer_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"phasegate/optimizer"
+)
+
+// Reloads in a row under load: each of them is in force when it returns, and no
+// request fails.
+func TestReloadUnderLoadDropsNothing(t *testing.T) {
+	t.Parallel()
+	var next atomic.Pointer[optimizer.Config]
+	p := start(t, counted(), func(c *optimizer.Config) {
+		c.Source = func() (optimizer.Config, error) {
+			if next.Load() == nil {
+				return optimizer.Config{}, errors.New("o.yaml:3:1: nonsense")
+			}
+			return *next.Load(), nil
+		}
+		next.Store(new(*c))
+	})
+	var clients sync.WaitGroup
+	var stop atomic.Bool
+	for i := range 4 {
+		clients.Go(func() {
+			for n := 0; !stop.Load(); n++ {
+				if a, err := p.try("GET", fmt.Sprintf("/%d/%d", i, n%50), ""); err != nil || a.status != 200 {
+					t.Errorf("status %d, %v", a.status, err)
+					return
+				}
+			}
+		})
+	}
+	for i := range 50 {
+		c := *next.Load()
+		c.Cache.DefaultTTL = new(time.Duration(i+1) * time.Minute)
+		next.Store(&c)
+		done, err := p.o.Reload()
+		if err != nil || !slices.Equal(done.Changed, []string{"cache.default_ttl"}) || len(done.NeedsRestart) > 0 {
+			t.Fatalf("reload %d: %+v, %v", i, done, err)
+		}
+	}
+	stop.Store(true)
+	clients.Wait()
+
+	reload := func() (int, string) {
+		resp, err := p.client.Post(p.admin+"/-/reload", "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body, _ := io.ReadAll(resp.Body)
+		return resp.StatusCode, strings.TrimSpace(string(body))
+	}
+	c := *next.Load()
+	c.Cache.MaxMemoryMB, c.Guard.MaxURILength = 200, 64
+	next.Store(&c)
+	for _, want := range []string{
+		`{"changed":["guard.max_uri_length"],"needs_restart":["cache.max_memory_mb"]}`,
+		`{"changed":[],"needs_restart":["cache.max_memory_mb"]}`, // it isn't forgotten
+	} {
+		if status, body := reload(); status != 200 || body != want {
+			t.Errorf("%d %s, want %s", status, body, want)
+		}
+	}
+	long := "/" + strings.Repeat("x", 100)
+	if a := p.do("GET", long, ""); a.status != http.StatusRequestURITooLong {
+		t.Errorf("the new limit isn't in force: %d", a.status)
+	}
+	bad := c
+	bad.Cache.Cookies, bad.Guard.MaxURILength = "all", 0
+	next.Store(&bad)
+	if status, body := reload(); status != 422 || !strings.Contains(body, "cache.cookies") {
+		t.Errorf("an invalid configuration: %d %s", status, body)
+	}
+	next.Store(nil)
+	if status, body := reload(); status != 422 || !strings.Contains(body, "o.yaml:3:1: nonsense") {
+		t.Errorf("a file that can't be read: %d %s", status, body)
+	}
+	if a := p.do("GET", long, ""); a.status != http.StatusRequestURITooLong {
+		t.Errorf("a bad configuration changed something: %d", a.status)
+	}
+}
+
+func ExampleOptimizer_RoundTripper() {
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=60")
+		fmt.Fprint(w, "hello from ", r.URL.Path)
+	}))
+	defer api.Close()
+	cfg := optimizer.Config{}
+	cfg.Upstream.URL = api.URL + "/v1"
+	o, err := optimizer.New(cfg)
+	if err != nil {
+		panic(err)
+	}
+	client := &http.Client{Transport: o.RoundTripper()}
+	for range 2 {
+		resp, err := client.Get(api.URL + "/v1/greeting")
+		if err != nil {
+			panic(err)
+		}
+		body, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		fmt.Printf("%s, %s\n", body, resp.Header.Get("Cache-Status"))
+	}
+	_, err = client.Get("http://elsewhere.test/")
+	fmt.Println(strings.Contains(err.Error(), "answers for "+api.URL+"/v1 only"))
+	if err := o.Stop(context.Background()); err != nil {
+		panic(err)
+	}
+	// Output:
+	// hello from /v1/greeting, optimizer; fwd=miss; stored
+	// hello from /v1/greeting, optimizer; hit
+	// true
+}

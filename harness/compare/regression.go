@@ -85,7 +85,7 @@ func answer(name string, before, after []float64, tolerance, level float64) resu
 		m.Note = "not measured"
 		return m
 	}
-	e, ok := stat.Rounds(ratios, level)
+	e, ok := stat.Pseudomedian(ratios, level)
 	m.Bounds = exponential(bounds(len(ratios), e, ok))
 	limit := math.Log(1 + tolerance)
 	switch {

@@ -11,8 +11,9 @@ import (
 )
 
 // simulated are two revisions of which the second takes factor times as much
-// CPU, in rounds that vary by noise (of a logarithm) and drift together.
-func simulated(rng *rand.Rand, rounds int, factor, noise float64) [][]*result.Result {
+// CPU, in rounds that vary by noise (of a logarithm) and drift together. In one
+// round of so many the machine is taken away from either of them.
+func simulated(rng *rand.Rand, rounds int, factor, noise, taken float64) [][]*result.Result {
 	whole := make([][]*result.Result, 2)
 	drift := 0.0
 	for range rounds {
@@ -21,6 +22,9 @@ func simulated(rng *rand.Rand, rounds int, factor, noise float64) [][]*result.Re
 			cpu := 0.3 * math.Exp(drift+noise*rng.NormFloat64())
 			if i == 1 {
 				cpu *= factor
+			}
+			if rng.Float64() < taken/2 {
+				cpu *= math.Exp(0.2 + 0.15*rng.Float64())
 			}
 			draw := func(sigma float64) float64 { return math.Exp(sigma * rng.NormFloat64()) }
 			whole[i] = append(whole[i], measured(map[string]float64{
@@ -55,29 +59,32 @@ func TestRegressionCalibration(t *testing.T) {
 	const comparisons, rounds = 1000, 24
 	sampling := 3 * math.Sqrt(0.05*0.95/comparisons)
 	for _, c := range []struct {
-		factor, noise float64
-		least, most   float64 // of comparisons that show a regression
+		factor, noise, taken float64
+		least, most          float64 // of comparisons that show a regression
 	}{
-		{1, 0.02, 0, 0.05},
-		{1, 0.08, 0, 0.05},
-		{1.05, 0.02, 0, 0.05},
-		{1.05, 0.08, 0, 0.05},
-		{1.10, 0.02, 0.9, 1},
-		{1.25, 0.08, 0.9, 1},
+		{1, 0.02, 0, 0, 0.05},
+		{1, 0.08, 0, 0, 0.05},
+		{1, 0.02, 0.125, 0, 0.05},
+		{1.05, 0.02, 0, 0, 0.05},
+		{1.05, 0.08, 0, 0, 0.05},
+		{1.05, 0.02, 0.125, 0, 0.05},
+		{1.10, 0.02, 0, 0.9, 1},
+		{1.10, 0.02, 0.08, 0.9, 1},
+		{1.25, 0.08, 0, 0.9, 1},
 	} {
-		t.Run(fmt.Sprintf("%g times, noise %g", c.factor, c.noise), func(t *testing.T) {
+		t.Run(fmt.Sprintf("%g times, noise %g, taken %g", c.factor, c.noise, c.taken), func(t *testing.T) {
 			t.Parallel()
 			rng := rand.New(rand.NewPCG(uint64(1000*c.factor), uint64(1000*c.noise)))
 			var shown, total int
 			for range comparisons {
-				yes, ended := decide(simulated(rng, rounds, c.factor, c.noise), rounds)
+				yes, ended := decide(simulated(rng, rounds, c.factor, c.noise, c.taken), rounds)
 				if yes {
 					shown++
 				}
 				total += ended
 			}
 			share := float64(shown) / comparisons
-			t.Logf("CPU %4.2f times, noise %2.0f %%: shown in %5.1f %%, after %4.1f rounds of %d", c.factor, 100*c.noise, 100*share, float64(total)/comparisons, rounds)
+			t.Logf("CPU %4.2f times, noise %2.0f %%, taken in %4.1f %% of rounds: shown in %5.1f %%, after %4.1f rounds of %d", c.factor, 100*c.noise, 100*c.taken, 100*share, float64(total)/comparisons, rounds)
 			if share > c.most+sampling || share < c.least-sampling {
 				t.Errorf("a regression is shown in %.3f of comparisons, want %g to %g", share, c.least, c.most)
 			}

@@ -20,6 +20,7 @@
 //     Howard, Ramdas, McAuliffe & Sekhon, Time-uniform, nonparametric, nonasymptotic confidence sequences, Annals of Statistics 49 (2021)
 //   - Student, The probable error of a mean, Biometrika 6 (1908); Welch, The generalization of
 //     'Student's' problem when several different population variances are involved, Biometrika 34 (1947)
+//   - Hodges & Lehmann, Estimates of location based on rank tests, Annals of Mathematical Statistics 34 (1963)
 //   - Sun, Robust trend inference with series variance estimator and testing-optimal
 //     smoothing parameter, Journal of Econometrics 164 (2011)
 //   - Bloom, Minimum detectable effects, Evaluation Review 19 (1995)

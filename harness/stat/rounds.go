@@ -1,6 +1,9 @@
 package stat
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 // MinRounds is the least number of rounds from which an interval is made: two
 // have one degree of freedom, and an interval twelve times as wide as their
@@ -81,6 +84,60 @@ func Unpaired(a, b []float64, confidence float64) (e Estimate, ok bool) {
 	off := student(df, confidence) * math.Sqrt(va+vb)
 	e.Low, e.High, e.Bounded = value-off, value+off, true
 	return e, true
+}
+
+// Pseudomedian is [Rounds] for values that lie alike on both sides of the truth, as the
+// logarithms of ratios do where two revisions of one program run at the same time:
+// whatever befalls one of them could have befallen the other. The estimate is the
+// median of all averages of two values, and the bounds are the averages that Wilcoxon's
+// signed ranks leave (Hodges and Lehmann 1963; the distribution is exact). A round in
+// which the machine was taken away from one of them then counts as one round,
+// however far off it is: with three such among 24, Student's interval is several
+// times as wide. It takes at least log2(1/(1−confidence)) values for bounds.
+func Pseudomedian(values []float64, confidence float64) (e Estimate, ok bool) {
+	n := len(values)
+	averages := make([]float64, 0, n*(n+1)/2)
+	for i, v := range values {
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			return Estimate{}, false
+		}
+		for _, w := range values[:i+1] {
+			averages = append(averages, v+(w-v)/2)
+		}
+	}
+	if n == 0 {
+		return Estimate{}, false
+	}
+	slices.Sort(averages)
+	m := len(averages)
+	middle := averages[(m-1)/2] + (averages[m/2]-averages[(m-1)/2])/2
+	e = Estimate{Value: middle, Low: middle, High: middle}
+	k := signedRank(n, 1-confidence)
+	if k == 0 || averages[0] == averages[m-1] || !(confidence > 0.5 && confidence < 1) {
+		return e, true
+	}
+	e.Low, e.High, e.Bounded = averages[k-1], averages[m-k], true
+	return e, true
+}
+
+// signedRank is the largest k for which the sum of the ranks of the values above 0,
+// of n that lie alike on both sides of it, is below k with at most this probability.
+func signedRank(n int, probability float64) int {
+	sums := make([]float64, n*(n+1)/2+1) // share of the 2^n choices with this sum
+	sums[0] = 1
+	for rank := 1; rank <= n; rank++ {
+		for s := len(sums) - 1; s >= 0; s-- {
+			sums[s] /= 2
+			if s >= rank {
+				sums[s] += sums[s-rank] / 2
+			}
+		}
+	}
+	k := 0
+	for below := sums[0]; below <= probability; below += sums[k] {
+		k++
+	}
+	return k
 }
 
 // Detectable is by how much the truth behind n rounds would have to lie beyond a

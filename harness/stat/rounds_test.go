@@ -112,6 +112,65 @@ func TestRoundsCoverage(t *testing.T) {
 	}
 }
 
+// Where the values lie alike on both sides, signed ranks hold the truth as often as
+// they say, and with a round in eight that is far off they say it more closely than
+// Student's t.
+func TestPseudomedianCoverage(t *testing.T) {
+	t.Parallel()
+	const comparisons, level, truth = 2000, 0.99, 0.07
+	sampling := 3 * math.Sqrt(level*(1-level)/comparisons)
+	taken := func(rng *rand.Rand, _ int) float64 {
+		if rng.IntN(16) == 0 {
+			return 0.3
+		}
+		return 0.02 * rng.NormFloat64()
+	}
+	for name, same := range map[string]noise{"log-normal": logNormal(0.03), "heavy tails": heavy, "exponential delays": delayed, "rounds that are taken away": taken} {
+		for _, rounds := range []int{8, 16, 24} {
+			rng := rand.New(rand.NewPCG(uint64(rounds), 21))
+			held, width, student := 0, 0.0, 0.0
+			for range comparisons {
+				values := ratios(rng, rounds, truth, same, same)
+				e, ok := Pseudomedian(values, (1+level)/2)
+				s, _ := Rounds(values, (1+level)/2)
+				if !ok || !e.Bounded || !(e.Low <= e.Value && e.Value <= e.High) {
+					t.Fatalf("%+v, %t of %v", e, ok, values)
+				}
+				if e.Low <= truth && truth <= e.High {
+					held++
+				}
+				width, student = width+e.High-e.Low, student+s.High-s.Low
+			}
+			share := float64(held) / comparisons
+			t.Logf("%-26s %2d rounds: %5.1f %%, width %.2f of Student's", name, rounds, 100*share, width/student)
+			if share < level-sampling {
+				t.Errorf("%s, %d rounds: the interval holds the truth in %.4f of comparisons", name, rounds, share)
+			}
+			if name == "rounds that are taken away" && rounds > 8 && width > 0.8*student {
+				t.Errorf("%s, %d rounds: %.2f times as wide as Student's interval", name, rounds, width/student)
+			}
+		}
+	}
+}
+
+// Table of the signed-rank distribution (Hollander & Wolfe, Nonparametric Statistical
+// Methods, table A.4): of 10 values, P(T ≤ 10) = 0.042 and P(T ≤ 11) = 0.053.
+func TestSignedRank(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		n    int
+		p    float64
+		want int
+	}{{10, 0.05, 11}, {10, 0.054, 12}, {8, 0.0038, 0}, {8, 0.004, 1}, {4, 0.05, 0}} {
+		if k := signedRank(c.n, c.p); k != c.want {
+			t.Errorf("n=%d, p=%g: %d, want %d", c.n, c.p, k, c.want)
+		}
+	}
+	if e, ok := Pseudomedian([]float64{1, 2, 9}, 0.975); !ok || e.Bounded || e.Value != 3.5 {
+		t.Errorf("%+v, %t", e, ok) // averages: 1, 1.5, 2, 5, 5.5, 9
+	}
+}
+
 // What wasn't measured in the same rounds, and against a single value.
 func TestUnpairedCoverage(t *testing.T) {
 	t.Parallel()

@@ -104,8 +104,11 @@ func (d *pen) band(b band) {
 	}
 	d.FillPolygon(b.color, corners(vg.Rectangle{Min: from, Max: to}))
 	sty := label(textSize-1, muted, false)
-	if width := sty.Width(b.name); width+4 < to.X-from.X {
-		d.FillText(sty, vg.Point{X: from.X + 2, Y: to.Y - 9}, b.name)
+	for _, name := range []string{b.name, b.short} {
+		if sty.Width(name)+4 < to.X-from.X {
+			d.FillText(sty, vg.Point{X: from.X + 2, Y: to.Y - 9}, name)
+			return
+		}
 	}
 }
 

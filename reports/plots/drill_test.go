@@ -53,7 +53,7 @@ func TestDrillIsShaded(t *testing.T) {
 			if !strings.Contains(svg, ">drill 1: pause of the new system for 30m0s<") {
 				t.Errorf("%s: the legend doesn't name the drill", f.Name)
 			}
-			// In the panel there is only room for the number.
+			// The whole name has no room in the panel.
 			if !strings.Contains(svg, ">drill 1<") {
 				t.Errorf("%s: the span has no label", f.Name)
 			}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -202,18 +203,38 @@ func TestNextRunSweeps(t *testing.T) {
 	p.noneInEngine()
 }
 
+// Systems are compared in containers as they are run there, one of kind container
+// among them, and what ran beside them is said not to be compared fairly.
+func TestContainersAreCompared(t *testing.T) {
+	engine(t)
+	mine := fmt.Sprintf(`mine={kind: container, dockerfile: %s, command: [--upstream, "{upstream}", --listen, "{listen}"]}`, dockerfile(t, `ENTRYPOINT ["/optimizer"]`))
+	p := phasegate(t, "compare", tiny, "--systems", "optimizer,"+mine, "--rounds", "1", "--set", "profiles.quick.steady=2s", "--upstream", "container")
+	p.run(0)
+	p.noneInEngine()
+	c, err := result.ReadComparison(filepath.Join(p.out, result.ComparisonFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(c.Fairness, func(f result.FairnessCheck) bool { return f.Check == "in a container alike" })
+	if c.Environment.Upstream != "container" || i < 0 || c.Fairness[i].State != result.Held {
+		t.Errorf("upstream %q, fairness %+v", c.Environment.Upstream, c.Fairness)
+	}
+}
+
 // Without an engine, containers are no option, and auto says that it takes
 // processes.
 func TestNoEngine(t *testing.T) {
 	t.Parallel()
 	nowhere := "DOCKER_HOST=unix://" + filepath.Join(t.TempDir(), "none.sock")
-	p := phasegate(t, "run", tiny, "--upstream", "container")
-	p.Env = append(p.Env, nowhere)
-	p.run(4)
-	if said := p.stderr.String(); !strings.Contains(said, "docker.io") {
-		t.Errorf("it doesn't say what to install:\n%s", said)
+	for _, args := range [][]string{{"run", tiny}, {"compare", tiny, "--systems", "optimizer,direct"}} {
+		p := phasegate(t, append(args, "--upstream", "container")...)
+		p.Env = append(p.Env, nowhere)
+		p.run(4)
+		if said := p.stderr.String(); !strings.Contains(said, "docker.io") {
+			t.Errorf("%s doesn't say what to install:\n%s", args[0], said)
+		}
 	}
-	p = phasegate(t, "run", tiny, "--upstream", "auto")
+	p := phasegate(t, "run", tiny, "--upstream", "auto")
 	p.Env = append(p.Env, nowhere)
 	p.run(0)
 	if said := p.stderr.String(); !strings.Contains(said, "as processes, no container engine answers") || p.result().Environment.Upstream != "process" {

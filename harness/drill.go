@@ -64,6 +64,7 @@ func (s switched) mend(ctx context.Context) error   { return s.off(ctx) }
 // observed until its end is its own.
 type drilled struct {
 	length   time.Duration // of its load
+	started  time.Time     // its load; zero if it never did
 	series   *timeline.Series
 	triggers []*gate.Trigger
 	cpu      machineReadings

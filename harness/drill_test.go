@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -193,6 +194,7 @@ func TestDrillsAreJudgedAndVerified(t *testing.T) {
 	if r.res.Verdict != result.Fail {
 		t.Errorf("verdict %s, want fail by a drill", r.res.Verdict)
 	}
+	drillsOnTheTimeline(t, r)
 
 	if err := result.Write(filepath.Join(out, result.FileName), r.res); err != nil {
 		t.Fatal(err)
@@ -206,6 +208,38 @@ func TestDrillsAreJudgedAndVerified(t *testing.T) {
 	edit(t, filepath.Join(out, EvidenceFolder, journalFile), `"fault":\{"from_ns":5020000000,"to_ns":10030000000`, `"fault":{"from_ns":0,"to_ns":1000000000`)
 	if v, err := Verify(out); err == nil && len(v.Differences) == 0 {
 		t.Errorf("another time of a fault changed nothing: %+v", v)
+	}
+}
+
+// drillsOnTheTimeline: each drill that was run stands where it took place, 90 s
+// after the run's start and 100 s apart, with the time of its fault.
+func drillsOnTheTimeline(t *testing.T, r *run) {
+	t.Helper()
+	var marks []string
+	for _, m := range r.res.Marks {
+		marks = append(marks, fmt.Sprintf("%s %.2f–%.2f", m.Name, m.From, m.To))
+	}
+	want := []string{"warmup 0.00–2.00", "steady 2.00–22.00",
+		"drill 1: partition of the upstream for 5m0s 95.02–100.03", "drill 2: pause of the new system for 5m0s 195.02–200.03",
+		"drill 5: pause of the upstream for 5m0s 495.02–500.03"}
+	if got := strings.Join(marks, "\n"); got != strings.Join(want, "\n") {
+		t.Errorf("marks:\n%s\nwant:\n%s", got, strings.Join(want, "\n"))
+	}
+	var begun []float64
+	broken := 0
+	for _, in := range r.res.Timeline {
+		if in.From != nil && in.System == scenario.New {
+			begun = append(begun, *in.From)
+		}
+		if in.Errors > 0 {
+			broken++
+			if in.Stage != result.StageDrill || in.System != scenario.New || in.T <= 195 || in.T > 201 {
+				t.Errorf("errors of the second drill at %g s, in the stage %s of %s", in.T, in.Stage, in.System)
+			}
+		}
+	}
+	if !slices.Equal(begun, []float64{90, 190, 490}) || broken != 6 {
+		t.Errorf("drills begin at %v with %d intervals of errors; want 90, 190 and 490, and 6", begun, broken)
 	}
 }
 

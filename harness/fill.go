@@ -1,7 +1,6 @@
 package harness
 
 import (
-	"cmp"
 	"fmt"
 	"math"
 	"runtime"
@@ -207,48 +206,6 @@ func (r *record) fillTriggers() {
 		}
 		r.res.Triggers = append(r.res.Triggers, out)
 	}
-}
-
-func (r *record) fillTimeline() {
-	s, length := r.stages, r.report.Elapsed
-	if length == 0 {
-		return
-	}
-	steadyEnd := min(r.until(), length)
-	if s.warmup > 0 {
-		r.res.Marks = append(r.res.Marks, result.Mark{Name: "warmup", To: min(s.warmup, length).Seconds()})
-	}
-	if s.warmup < length {
-		r.res.Marks = append(r.res.Marks, result.Mark{Name: "steady", From: s.warmup.Seconds(), To: steadyEnd.Seconds()})
-	}
-	for i, arm := range r.plan.Systems {
-		_, ledgerMissing := r.data.Missing[arm.Name]["cache_hit_ratio"]
-		for _, b := range r.series.Intervals(i, 0, steadyEnd) {
-			out := result.Interval{
-				T: b.End.Seconds(), System: arm.Name, Stage: "steady", Split: arm.Share,
-				Offered: b.Offered, Requests: b.Requests, Errors: b.Errors(),
-				P50: seconds(b.P50), P95: seconds(b.P95), P99: seconds(b.P99),
-				Cacheable: b.Cacheable, CPU: b.CPU,
-			}
-			if b.Start < s.warmup {
-				out.Stage = "warmup"
-			}
-			if b.Memory != nil {
-				memory := float64(*b.Memory)
-				out.Memory = &memory
-			}
-			if b.HaveLedger && !ledgerMissing {
-				reads := b.Ledger.Reads
-				out.UpstreamRequests = &reads
-				if b.CacheableProven > 0 { // where nothing answered, nothing was hit
-					ratio := max(0, float64(b.CacheableProven-reads)/float64(b.Cacheable))
-					out.HitRatio = &ratio
-				}
-			}
-			r.res.Timeline = append(r.res.Timeline, out)
-		}
-	}
-	slices.SortStableFunc(r.res.Timeline, func(a, b result.Interval) int { return cmp.Compare(a.T, b.T) })
 }
 
 func (r *record) fillLoad() {

@@ -56,7 +56,7 @@ type entry struct {
 	Drill      *drillBegun    `json:"drill,omitempty"` // it begins: until its end, observations are its own
 	Fault      *faultTimes    `json:"fault,omitempty"`
 	DrillEnded *drillEnded    `json:"drill_ended,omitempty"`
-	Started    *time.Time     `json:"started,omitempty"` // the schedule: where the timeline's clock is 0
+	Started    *time.Time     `json:"started,omitempty"` // the schedule, or that of a drill: where its clock is 0
 	Machine    *machineCPU    `json:"machine,omitempty"`
 	Evaluate   *time.Duration `json:"evaluate_ns,omitempty"` // the triggers, at this time
 	Sequence   *sequence      `json:"sequence,omitempty"`
@@ -169,6 +169,8 @@ func (r *record) apply(e entry) error {
 		return r.current.series.Apply(e.Entry)
 	case e.Entry != timeline.Entry{}:
 		return r.series.Apply(e.Entry)
+	case e.Started != nil && r.current != nil:
+		r.current.started = *e.Started
 	case e.Drill != nil:
 		return r.beginDrill(*e.Drill)
 	case e.Fault != nil:

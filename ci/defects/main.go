@@ -13,6 +13,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -32,11 +33,13 @@ func main() {
 	flag.StringVar(&r.bin, "bin", "bin", "folder of phasegate, optimizer and defect")
 	flag.StringVar(&r.out, "out", filepath.Join("out", "defects"), "folder for the results, one folder for each run")
 	modes := flag.String("modes", "", "only the modes that match this regular expression")
+	scenarios := flag.String("scenarios", "", "only the scenarios that match this regular expression")
 	systems := flag.String("systems", "none,optimizer", "healthy systems that must pass: none (the defects' own proxy without one), optimizer, nginx, varnish, haproxy; empty for none of them")
 	runs := flag.Int("runs", 1, "how often each healthy system is run through each scenario that suits it")
 	flag.Parse()
 	only, err := regexp.Compile(*modes)
-	if err == nil && flag.NArg() > 0 {
+	in, badScenarios := regexp.Compile(*scenarios)
+	if err = errors.Join(err, badScenarios); err == nil && flag.NArg() > 0 {
 		err = fmt.Errorf("argument %q; allowed: flags only", flag.Arg(0))
 	}
 	var healthy []string
@@ -58,7 +61,7 @@ func main() {
 	begun := time.Now()
 	m := matrix{}
 	for _, d := range defects.All() {
-		if d.Mode == defects.None || !only.MatchString(d.Mode) {
+		if d.Mode == defects.None || !only.MatchString(d.Mode) || !in.MatchString(d.Scenario) {
 			continue
 		}
 		m.add(r.defect(ctx, d, nil))
@@ -68,6 +71,9 @@ func main() {
 	}
 	for _, name := range healthy {
 		for _, scenario := range suits[name] {
+			if !in.MatchString(scenario) {
+				continue
+			}
 			for n := range *runs {
 				m.add(r.healthy(ctx, name, scenario, n+1))
 			}

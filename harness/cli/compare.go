@@ -25,6 +25,7 @@ type compareCommand struct {
 	Rounds    int      `help:"How often each system runs: 5; with --refs at most 24, fewer if that decides it."`
 	Baseline  string   `placeholder:"RESULT.json" help:"Hold it against an earlier run or comparison too: its result.json or compare.json."`
 	Profile   string   `default:"quick" help:"Which of the scenario's profiles to run: quick, standard or full."`
+	Upstream  string   `default:"process" enum:"process,container,auto" help:"How the mock upstream and the optimizer are started: process, container, or auto for containers where an engine answers."`
 	Out       string   `placeholder:"DIR" help:"Folder for the page and the runs; out/compare-NAME unless told otherwise."`
 	Seed      *uint64  `help:"Seed of keys, split, latencies and of the order of runs; the scenario's unless told otherwise."`
 	Set       []string `sep:"none" placeholder:"PATH=VALUE" help:"Set a value of the scenario, e.g. load.rate=200/s; VALUE is YAML. May be repeated."`
@@ -69,6 +70,10 @@ func (c *compareCommand) Run(ctx context.Context, std Streams) (err error) {
 	if err := openFolder(cfg.Out); err != nil {
 		return err
 	}
+	how, err := mode(ctx, std, c.Upstream, plans...)
+	if err != nil {
+		return err
+	}
 	if err := reports.ClearComparison(cfg.Out); err != nil {
 		return &failure{exitEnvironment, err, "Name another folder with --out DIR."}
 	}
@@ -78,12 +83,17 @@ func (c *compareCommand) Run(ctx context.Context, std Streams) (err error) {
 	}
 	show, done := newProgress(std.Err)
 	cfg.Seed = plans[0].Seed
-	cfg.Options = harness.Options{Self: []string{self}, Upstream: "process", Command: c.repeat(plans[0]), Commit: commit(), Progress: show}
+	cfg.Options = harness.Options{Self: []string{self}, Upstream: how, Command: c.repeat(plans[0]), Commit: commit(), Progress: show}
+	defer func() { err = errors.Join(err, c.tidy(cfg.Out)) }()
+	if how == container {
+		if cfg.Options.Static, err = static(ctx, self, "phasegate/harness/cmd/phasegate", filepath.Join(cfg.Out, builtSelf)); err != nil {
+			return err
+		}
+	}
 	binaries, err := c.binaries(ctx, std, &cfg, named, plans)
 	if err != nil {
-		return errors.Join(err, c.tidy(cfg.Out))
+		return err
 	}
-	defer func() { err = errors.Join(err, c.tidy(cfg.Out)) }()
 	for i, b := range binaries {
 		s := compare.System{Name: b.Name, Plan: plans[i], Optimizer: b.Binary, Revision: b.Commit}
 		cfg.Systems = append(cfg.Systems, s)
@@ -182,6 +192,11 @@ func (c *compareCommand) binaries(ctx context.Context, std Streams, cfg *compare
 			if path, err = findOptimizer(ctx, c.Optimizer, cfg.Out); err != nil {
 				return nil, err
 			}
+			if cfg.Options.Upstream == container {
+				if path, err = static(ctx, path, "phasegate/optimizer/cmd/optimizer", filepath.Join(cfg.Out, builtStatic)); err != nil {
+					return nil, err
+				}
+			}
 		}
 		built[i].Binary = path
 	}
@@ -190,8 +205,10 @@ func (c *compareCommand) binaries(ctx context.Context, std Streams, cfg *compare
 
 // tidy removes what was built for this comparison: no output of it.
 func (c *compareCommand) tidy(out string) error {
-	if err := os.Remove(filepath.Join(out, builtOptimizer)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+	for _, name := range []string{builtOptimizer, builtSelf, builtStatic} {
+		if err := os.Remove(filepath.Join(out, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
 	}
 	return compare.RemoveBuilt(out)
 }
@@ -214,6 +231,9 @@ func (c *compareCommand) repeat(plan *scenario.Plan) []string {
 		flag("--rounds", fmt.Sprint(c.Rounds))
 	}
 	flag("--baseline", c.Baseline)
+	if c.Upstream != process {
+		flag("--upstream", c.Upstream)
+	}
 	flag("--optimizer", c.Optimizer)
 	for _, set := range c.Set {
 		flag("--set", set)

@@ -26,6 +26,7 @@ func TestCompareUsage(t *testing.T) {
 		{"three revisions", []string{"--refs", "a,b,c"}, "allowed: two revisions"},
 		{"no tolerance", []string{"--refs", "a,b", "--tolerance", "0"}, "allowed: a share above 0"},
 		{"a tolerance that is none", []string{"--refs", "a,b", "--tolerance", "some"}, "allowed: a share above 0"},
+		{"an upstream of no kind", []string{"compare", "--systems", "optimizer,direct", "--upstream", "vm"}, `must be one of "process","container","auto"`},
 		{"no baseline", []string{"compare", "--systems", "optimizer", "--baseline", "missing.json"}, "--baseline: read result"},
 	} {
 		out := filepath.Join(t.TempDir(), "out")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 
 	"phasegate/harness"
@@ -26,20 +27,23 @@ const (
 )
 
 // mode decides between processes and containers, and says what it found where
-// that isn't what was asked for.
-func (c *runCommand) mode(ctx context.Context, std Streams, plan *scenario.Plan) (string, error) {
-	if c.Upstream == process && !plan.Contained() || plan.Upstream == nil && !plan.Contained() {
+// that isn't what was asked for. The plans run alike: where one of them needs an
+// engine, so does the mock upstream of all.
+func mode(ctx context.Context, std Streams, upstream string, plans ...*scenario.Plan) (string, error) {
+	contained := slices.ContainsFunc(plans, (*scenario.Plan).Contained)
+	mocked := slices.ContainsFunc(plans, func(p *scenario.Plan) bool { return p.Upstream != nil })
+	if !contained && (upstream == process || !mocked) {
 		return process, nil
 	}
 	version, err := environment.EngineVersion(ctx)
 	var missing *environment.Error
 	switch {
-	case err == nil && c.Upstream == container:
-	case err == nil && c.Upstream == process:
+	case err == nil && upstream == container:
+	case err == nil && upstream == process:
 		fmt.Fprintf(std.Err, "phasegate: a system is of kind container, so the mock upstream runs in one too (engine %s)\n", version)
 	case err == nil:
 		fmt.Fprintf(std.Err, "phasegate: --upstream auto: in containers, an engine answers (%s)\n", version)
-	case errors.As(err, &missing) && c.Upstream == "auto" && !plan.Contained():
+	case errors.As(err, &missing) && upstream == "auto" && !contained:
 		fmt.Fprintf(std.Err, "phasegate: --upstream auto: as processes, no container engine answers (%v)\n", missing.Err)
 		return process, nil
 	case missing != nil:

@@ -54,7 +54,7 @@ func (c *runCommand) Run(ctx context.Context, std Streams) error {
 		}
 		f.Close()
 	}
-	mode, err := c.mode(ctx, std, plan)
+	mode, err := mode(ctx, std, c.Upstream, plan)
 	if err != nil {
 		return err
 	}

@@ -214,7 +214,7 @@ func kept(res *result.Result, round, position int, file string) result.ComparedR
 	}
 	out.Warmup, _ = steady(res)
 	for _, in := range res.Timeline {
-		if in.System == scenario.New {
+		if in.System == scenario.New && in.Stage != result.StageDrill { // what is broken on purpose is not compared
 			out.Series = append(out.Series, result.SeriesPoint{T: in.T, P50: in.P50, P95: in.P95, P99: in.P99, HitRatio: in.HitRatio, Memory: in.Memory, CPU: in.CPU})
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"phasegate/harness"
 	"phasegate/harness/gate"
 	"phasegate/harness/scenario"
 	"phasegate/reports/result"
@@ -60,6 +61,9 @@ func fairness(systems []System, whole [][]*result.Result) []result.FairnessCheck
 		}
 	}
 	out := []result.FairnessCheck{sameLoad(all), sameProtocol(all), quietMachine(all)}
+	if c, ok := containedAlike(all); ok {
+		out = append(out, c)
+	}
 	if len(caches) > 1 {
 		out = append(out, warmedAlike(caches), upstreamProtocol(caches), keepAlive(caches))
 		out = append(out, declared(caches)...)
@@ -129,6 +133,33 @@ func sameProtocol(all []subject) result.FairnessCheck {
 		return check(name, result.Violated, found)
 	}
 	return check(name, result.Held, found)
+}
+
+// containedAlike looks at where the systems ran: a container costs latency, and
+// its limits are enforced, which those of a process aren't. There is nothing to
+// say where no container took part.
+func containedAlike(all []subject) (c result.FairnessCheck, ok bool) {
+	const name = "in a container alike"
+	var found []string
+	contained, process := false, false
+	for _, s := range all {
+		switch {
+		case s.runs[0].Environment.Upstream != harness.Contained:
+			return c, false
+		case s.kind == scenario.KindOptimizer || s.kind == scenario.KindContainer:
+			contained = true
+			found = append(found, s.Name+" in a container")
+		case s.kind == scenario.KindDirect:
+			found = append(found, s.Name+" straight to the upstream's container")
+		default:
+			process = true
+			found = append(found, s.Name+" beside it")
+		}
+	}
+	if contained && process {
+		return check(name, result.Violated, found), true
+	}
+	return check(name, result.Held, found), true
 }
 
 // quietMachine looks at the CPU time that went to others on the machine's host.

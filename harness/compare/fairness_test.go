@@ -11,6 +11,7 @@ func TestFairness(t *testing.T) {
 	t.Parallel()
 	bytes := func(n int64) *int64 { return &n }
 	logs := func(b bool) *bool { return &b }
+	contained := func(r *result.Result) { r.Environment.Upstream = "container" }
 	sound := map[string]float64{"http2_adoption": 0, "connection_reuse": 0.99}
 	for _, c := range []struct {
 		why   string
@@ -28,6 +29,8 @@ func TestFairness(t *testing.T) {
 		{"half of the load", "same load sent", result.Violated, func(r *result.Result) { set(r, func(s *result.System) { s.Requests = 500 }) }, nil},
 		{"a generator that fell behind", "same load sent", result.Violated, func(r *result.Result) { r.Load.SentRate = 80 }, nil},
 		{"HTTP/2 from the client on one side", "same protocol to the system", result.Violated, func(r *result.Result) { r.Load.Spoken[0].Protocol = "h2c" }, nil},
+		{"both in containers", "in a container alike", result.Held, nil, nil},
+		{"only one in a container", "in a container alike", result.Violated, nil, []string{"systems.new={kind: nginx}"}},
 		{"a neighbour took CPU time", "CPU not taken by others on the host", result.Violated, func(r *result.Result) { r.Load.Stolen = 0.3 }, nil},
 		{"not prewarmed", "warmed alike", result.Violated, func(r *result.Result) { r.Load.Prewarmed = 0 }, nil},
 		{"prewarming failed", "warmed alike", result.Violated, func(r *result.Result) { r.Load.PrewarmFailed = 3 }, nil},
@@ -52,6 +55,9 @@ func TestFairness(t *testing.T) {
 			for range 3 {
 				r := measured(sound)
 				set(r, func(s *result.System) { s.Setup = &result.Setup{CacheBytes: bytes(100), AccessLog: logs(false)} })
+				if c.check == "in a container alike" {
+					contained(r) // the upstream is the same for all
+				}
 				if i == 1 && c.b != nil {
 					c.b(r)
 				}

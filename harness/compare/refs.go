@@ -126,7 +126,7 @@ func build(ctx context.Context, top, dir, commit string) (binary string, err err
 	// Trimmed paths, so that what is the same gives the same binary.
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-o", binary, "./optimizer/cmd/optimizer")
 	cmd.Dir = source
-	cmd.Env = append(os.Environ(), "GOWORK=off")
+	cmd.Env = append(os.Environ(), "GOWORK=off", "CGO_ENABLED=0") // static, as a container needs it
 	if said, err := cmd.CombinedOutput(); err != nil {
 		return "", errors.Join(ctx.Err(), fmt.Errorf("%w\n%s", err, strings.TrimSpace(string(said))))
 	}

@@ -42,7 +42,7 @@ func (s *source) add(f *Figure, p panel) {
 		}
 		p.bands = slices.Clone(p.bands)
 		for i := range p.bands {
-			p.bands[i].name = ""
+			p.bands[i].name, p.bands[i].short = "", ""
 		}
 	}
 	f.panels = append(f.panels, p)
@@ -86,14 +86,22 @@ func (s *source) split(f *Figure) {
 	for i, arm := range s.arms {
 		var pts []point
 		for i, in := range s.intervals[arm] {
-			if i == 0 {
-				pts = append(pts, point{0, min(max(in.Split, 0), 1)})
+			if in.Stage == pause {
+				pts = append(pts, point{in.T, math.NaN()})
+				continue
+			}
+			if at := in.From; i == 0 || at != nil {
+				begun := 0.0
+				if at != nil {
+					begun = *at
+				}
+				pts = append(pts, point{begun, min(max(in.Split, 0), 1)})
 			}
 			pts = append(pts, point{in.T, min(max(in.Split, 0), 1)}) // a step ends with its interval
 		}
 		p.lines = append(p.lines, line{"", arm, armColor(arm, i), thick, true, pts})
 		for _, pt := range pts {
-			whole = whole && pt.y == 1
+			whole = whole && (pt.y == 1 || math.IsNaN(pt.y))
 		}
 	}
 	if !whole {
@@ -159,12 +167,18 @@ func (s *source) traffic() Figure {
 		if _, high, ok := extent(failed.lines, func(float64) bool { return true }); ok {
 			worst = max(worst, high)
 		}
-		total := int64(0)
+		var total, drilled int64
 		for _, in := range s.intervals[arm] {
-			total += in.Errors
+			if total += in.Errors; in.Stage == result.StageDrill {
+				drilled += in.Errors
+			}
+		}
+		fact := fmt.Sprintf("%s: %s errors", arm, unit.Count(total))
+		if drilled > 0 {
+			fact += fmt.Sprintf(", %s of them in drills", unit.Count(drilled))
 		}
 		facts = append(facts, s.span(arm, arm, finished, "1/s")...)
-		facts = append(facts, fmt.Sprintf("%s: %s errors.", arm, unit.Count(total)))
+		facts = append(facts, fact+".")
 	}
 	// On one scale, 5 % of the traffic would be a line on the floor.
 	if len(done) > 0 && (most <= 8*least || len(done) > 3) {
@@ -314,7 +328,7 @@ var quantiles = map[string]float64{
 func (s *source) span(name, arm string, pts []point, u string) []string {
 	steady := make([]float64, 0, len(pts))
 	for i, in := range s.intervals[arm] {
-		if i < len(pts) && in.Stage != "warmup" && !math.IsNaN(pts[i].y) {
+		if i < len(pts) && in.Stage == result.StageSteady && !math.IsNaN(pts[i].y) {
 			steady = append(steady, pts[i].y)
 		}
 	}

@@ -39,6 +39,7 @@ type bound struct {
 // band shades a stage; mark is a moment.
 type band struct {
 	name     string
+	short    string // of the name, where there is no room for it; "" for nothing shorter
 	from, to float64
 	color    colorOf
 	inLegend bool

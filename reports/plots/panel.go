@@ -31,8 +31,9 @@ func (p *pen) at(x, y float64) vg.Point {
 func (p *panel) draw(c draw.Canvas, x axis, size Size, last bool) {
 	d := &pen{c, x, p.y}
 	c.FillText(label(textSize, ink, true), vg.Point{X: c.Min.X, Y: c.Max.Y + 4}, p.name)
+	free := c.Min.X // right of the names of bands
 	for _, b := range p.bands {
-		d.band(b)
+		free = d.band(b, free)
 	}
 	lines := slices.Clone(p.lines)
 	for i := range lines {
@@ -97,16 +98,25 @@ func (d *pen) grid(labels bool) {
 	d.StrokeLine2(draw.LineStyle{Color: muted, Width: 0.8}, d.Min.X, d.Min.Y, d.Max.X, d.Min.Y)
 }
 
-func (d *pen) band(b band) {
+// band shades a stage and writes its name into it, or the short one across it,
+// if there is room right of free; it returns what is free then.
+func (d *pen) band(b band, free vg.Length) vg.Length {
 	from, to := d.at(max(b.from, d.x.min), d.y.min), d.at(min(b.to, d.x.max), d.y.max)
 	if to.X <= from.X {
-		return
+		return free
 	}
 	d.FillPolygon(b.color, corners(vg.Rectangle{Min: from, Max: to}))
 	sty := label(textSize-1, muted, false)
-	if width := sty.Width(b.name); width+4 < to.X-from.X {
-		d.FillText(sty, vg.Point{X: from.X + 2, Y: to.Y - 9}, b.name)
+	name, left := b.name, from.X+2
+	if sty.Width(name)+4 >= to.X-from.X {
+		name = b.short
+		left = min(max((from.X+to.X-sty.Width(name))/2, d.Min.X), d.Max.X-sty.Width(name))
 	}
+	if name == "" || left < free {
+		return free
+	}
+	d.FillText(sty, vg.Point{X: left, Y: to.Y - 9}, name)
+	return left + sty.Width(name) + 3
 }
 
 // mark draws a moment, a vertical line with its name beside it, and returns the

@@ -39,6 +39,9 @@ func newSource(r *result.Result) *source {
 	for _, list := range s.intervals {
 		slices.SortStableFunc(list, func(a, b result.Interval) int { return cmp.Compare(a.T, b.T) })
 	}
+	for arm, list := range s.intervals {
+		s.intervals[arm] = withPauses(list)
+	}
 	for name, system := range r.Systems {
 		// A histogram that can't be read is reported by the file made from it;
 		// here it is as good as none.
@@ -50,6 +53,24 @@ func newSource(r *result.Result) *source {
 	s.stages()
 	s.latencyRange()
 	return s
+}
+
+// pause is the stage of an interval put in where nothing was sent, so that no
+// line leads across it.
+const pause = "(pause)"
+
+// withPauses puts one before each interval that doesn't follow on the one before.
+func withPauses(list []result.Interval) []result.Interval {
+	out := make([]result.Interval, 0, len(list))
+	before := 0.0
+	for _, in := range list {
+		if from := in.From; from != nil && *from > before && *from < in.T {
+			out = append(out, result.Interval{T: *from, System: in.System, Stage: pause})
+		}
+		out = append(out, in)
+		before = in.T
+	}
+	return out
 }
 
 // Arms returns the names of all systems in r, of its figures and of its
@@ -80,17 +101,19 @@ func (s *source) stages() {
 		switch {
 		case !(m.From >= 0 && m.From < m.To && m.To <= farthest):
 			continue
-		case m.Name == "warmup":
+		case m.Name == result.StageWarmup:
 			s.bands = append(s.bands, band{name: warmup, from: m.From, to: m.To, color: shade, inLegend: true})
-		case m.Name != "steady":
-			s.bands = append(s.bands, band{name: plaintext.Line(m.Name), from: m.From, to: m.To, color: tint, inLegend: true})
+		case m.Name != result.StageSteady:
+			name := plaintext.Line(m.Name)
+			short, _, _ := strings.Cut(name, ":") // "drill 1", where no more has room
+			s.bands = append(s.bands, band{name: name, short: short, from: m.From, to: m.To, color: tint, inLegend: true})
 		}
 		s.end = max(s.end, m.To)
 	}
 	if !slices.ContainsFunc(s.bands, func(b band) bool { return b.name == warmup }) {
 		end := 0.0
 		for _, in := range s.r.Timeline {
-			if in.Stage == "warmup" {
+			if in.Stage == result.StageWarmup {
 				end = max(end, in.T)
 			}
 		}
@@ -172,7 +195,7 @@ func (s *source) perSecond(arm string, get func(result.Interval) int64) []point 
 	before := 0.0
 	for _, in := range list {
 		p := point{(before + in.T) / 2, math.NaN()}
-		if length := in.T - before; length > 0 {
+		if length := in.T - before; length > 0 && in.Stage != pause {
 			p.y = float64(get(in)) / length
 		}
 		before = in.T

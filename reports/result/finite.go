@@ -55,6 +55,7 @@ func finite(r *Result) (faults []string) {
 	for i := range r.Timeline {
 		in := &r.Timeline[i]
 		name := fmt.Sprintf("timeline[%d].", i)
+		check(name+"from", &in.From)
 		check(name+"p50", &in.P50)
 		check(name+"p95", &in.P95)
 		check(name+"p99", &in.P99)

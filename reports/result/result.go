@@ -1,6 +1,9 @@
 package result
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Schema is the version of the result file that this package reads and writes.
 const Schema = 1
@@ -138,11 +141,13 @@ type Setup struct {
 
 // Interval is one second (or longer) of one arm, binned by due time. Quantiles
 // are of latency; nil where nothing finished. T is its end on the timeline's
-// clock, which starts with the warm-up.
+// clock, which starts with the warm-up. From is its start where that is not the
+// end of the arm's interval before: nothing was sent in between.
 type Interval struct {
+	From             *float64 `json:"from,omitempty"`
 	T                float64  `json:"t"`
 	System           string   `json:"system"`
-	Stage            string   `json:"stage"` // "warmup" or "steady"
+	Stage            string   `json:"stage"` // one of the stages below
 	Split            float64  `json:"split"` // share of traffic that the arm is meant to get
 	Offered          int64    `json:"offered"`
 	Requests         int64    `json:"requests"` // finished
@@ -157,12 +162,24 @@ type Interval struct {
 	CPU              *float64 `json:"cpu"` // share of the CPUs available
 }
 
-// Mark names a stage on the timeline's clock.
+// The stages of an interval.
+const (
+	StageWarmup = "warmup"
+	StageSteady = "steady"
+	StageDrill  = "drill" // after the steady state, and apart from what gates judge
+)
+
+// Mark names a span on the timeline's clock: a stage, or the fault of a drill
+// from when it was injected until it was mended.
 type Mark struct {
-	Name string  `json:"name"` // "warmup", "steady", a drill's name
+	Name string  `json:"name"` // "warmup", "steady", or a [DrillMark]
 	From float64 `json:"from"`
 	To   float64 `json:"to"`
 }
+
+// DrillMark is the name of the n-th drill's mark, counted from 1: "drill 2:
+// pause of the new system for 30s".
+func DrillMark(n int, fault string) string { return fmt.Sprintf("drill %d: %s", n, fault) }
 
 // Spoken is what one arm was sent over one protocol: the one that was spoken,
 // whatever the scenario asks for.

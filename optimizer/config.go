@@ -93,6 +93,7 @@ func (c Cache) purgePrefixes() (prefixes []netip.Prefix) {
 // Shares of max_memory_mb, found by measuring the peak resident set under churn.
 const (
 	bufferShare   = 0.04 // bodies that arrive on the heap, being of unknown length, or are to be sent up
+	unsentShare   = 0.01 // copies of small answers that wait for clients to take them
 	arrivingShare = 0.25 // of the cache: bodies that arrive where they will be stored
 	programBytes  = 11e6 // pages of the program itself, and what the runtime holds for itself
 	minMemoryMB   = 40   // below this the runtime and a few hundred connections leave no cache worth the name

@@ -27,7 +27,7 @@ upstream:
   preserve_host: true
 cache: {max_memory_mb: 200, capacity: 20000, max_object_share: 0.2, default_ttl: 10m, negative_ttl: 0s, refresh_ahead: 0, stale_while_revalidate: 1s, stale_if_error: 2s,
   stale_when_disconnected: 3s, cookies: rfc9111, purge_from: [127.0.0.1/32]}
-guard: {max_request_size: 10MB, max_header_size: 8KiB, max_uri_length: 4KiB, rate_limit: {requests_per_minute: 1000, burst: 100, addresses: 10}}
+guard: {max_request_size: 10MB, max_header_size: 8KiB, max_uri_length: 4KiB, read_timeout: 10s, write_timeout: 20s, idle_timeout: 3m, rate_limit: {requests_per_minute: 1000, burst: 100, addresses: 10}}
 breaker: {disabled: true, error_share: 0.3, min_requests: 7, window: 1s, open_for: 2s, half_open_requests: 3}
 telemetry: {access_log: combined, access_log_file: access.log}
 `

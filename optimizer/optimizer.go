@@ -34,8 +34,7 @@
 //
 // TLS and HTTP/2 for clients, JWT, several upstreams with health checks,
 // trailers, a list of the request fields that may reach the
-// upstream, write deadlines for clients that don't read, a breaker that opens on
-// slow calls, and one that guards the cache itself.
+// upstream, a breaker that opens on slow calls, and one that guards the cache itself.
 package optimizer
 
 import (
@@ -46,7 +45,6 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/valyala/fasthttp"
 	"github.com/valyala/fasthttp/fasthttputil"
@@ -139,7 +137,8 @@ func (o *Optimizer) Start(ctx context.Context) error {
 		return errors.Join(fmt.Errorf("listen for operators: %w", err), listener.Close())
 	}
 	if o.clients, err = eventloop.New(listener.(*net.TCPListener), eventloop.Config{
-		Replier: o.handler.newFastPath, Serve: o.lend, Idle: clientIdleTimeout, Logger: o.cfg.Logger,
+		Replier: o.handler.newFastPath, Serve: o.lend, Logger: o.cfg.Logger,
+		Idle: o.cfg.Guard.IdleTimeout, Stuck: o.cfg.Guard.WriteTimeout, MaxUnsent: int64(float64(o.cfg.Cache.MaxMemoryMB) * 1e6 * unsentShare),
 	}); err != nil {
 		return errors.Join(fmt.Errorf("serve clients: %w", err), o.adminListener.Close())
 	}
@@ -203,9 +202,3 @@ func (o *Optimizer) Stop(ctx context.Context) error {
 	faults = append(faults, o.handler.rules.Load().access.Close())
 	return errors.Join(faults...)
 }
-
-// How long a client may be silent between requests, and take for sending one.
-const (
-	clientIdleTimeout = 2 * time.Minute
-	clientReadTimeout = time.Minute
-)

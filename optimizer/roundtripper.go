@@ -26,7 +26,7 @@ func (o *Optimizer) RoundTripper() http.RoundTripper {
 			DialContext:         func(context.Context, string, string) (net.Conn, error) { return o.memory.Dial() },
 			DisableCompression:  true, // what is asked for is the caller's affair
 			MaxIdleConnsPerHost: o.cfg.Upstream.ConnectionPoolSize,
-			IdleConnTimeout:     clientIdleTimeout / 2,
+			IdleConnTimeout:     o.cfg.Guard.IdleTimeout / 2,
 		}
 		o.serving.Go(func() {
 			if err := o.server.Serve(o.memory); err != nil {

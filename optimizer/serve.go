@@ -35,8 +35,8 @@ func (o *Optimizer) newServer() *fasthttp.Server {
 
 		ReadBufferSize:  int(o.cfg.Guard.MaxHeaderSize), // a longer header is refused with 431
 		WriteBufferSize: writeBufferSize,                // header and body of larger answers leave by one writev
-		ReadTimeout:     clientReadTimeout,
-		IdleTimeout:     clientIdleTimeout,
+		ReadTimeout:     o.cfg.Guard.ReadTimeout,
+		IdleTimeout:     o.cfg.Guard.IdleTimeout,
 	}
 }
 

@@ -36,6 +36,7 @@ type Conn struct {
 	active   int64  // Unix nanoseconds of the last turn
 	unread   []byte // was read, and comes first
 	unsent   []byte // the kernel didn't take it
+	waiting  int64  // bytes that unsent keeps in memory
 	between  bool   // the next request would begin here
 	back     bool   // Close gives it back
 	addr     *net.TCPAddr
@@ -76,6 +77,15 @@ func (c *Conn) write(b []byte) (sent int, _ syscall.Errno) {
 	return sent, 0
 }
 
+// keep notes what of an answer the kernel didn't take; nil ends that.
+func (c *Conn) keep(unsent []byte) {
+	c.unsent = unsent
+	if now := int64(len(unsent)); now != c.waiting {
+		c.loop.server.unsent.Add(now - c.waiting)
+		c.waiting = now
+	}
+}
+
 // release closes the socket.
 func (c *Conn) release() {
 	c.io.Lock()
@@ -84,7 +94,10 @@ func (c *Conn) release() {
 		return
 	}
 	c.closed = true
-	c.loop.server.table.set(c.fd, nil) // before the descriptor can be another's
+	c.keep(nil)
+	if c.loop.server.table.at(c.fd) == c {
+		c.loop.server.table.set(c.fd, nil) // before the descriptor can be another's
+	}
 	unix.Close(c.fd)
 	poke(c.readWake) // who waits learns of it
 	poke(c.writeWake)
@@ -109,14 +122,12 @@ func (c *Conn) serve() {
 	c.between, c.back = false, false
 	c.readUntil.Store(0)
 	c.writeUntil.Store(0)
-	if rest := c.unsent; len(rest) > 0 {
-		c.unsent = nil
-		c.SetWriteDeadline(time.Now().Add(c.loop.server.cfg.Idle))
-		if _, err := c.Write(rest); err != nil {
+	if len(c.unsent) > 0 {
+		if _, err := c.Write(c.unsent); err != nil {
 			c.release()
 			return
 		}
-		c.SetWriteDeadline(time.Time{})
+		c.keep(nil)
 	}
 	c.loop.server.cfg.Serve(c)
 }
@@ -155,7 +166,7 @@ func (c *Conn) Read(b []byte) (int, error) {
 		c.io.RUnlock()
 		switch {
 		case errno == unix.EAGAIN:
-			sleep(c.readWake, &c.readUntil)
+			sleep(c.readWake, c.readUntil.Load())
 		case errno != 0:
 			return 0, c.failure("read", errnoOf("recvfrom", errno))
 		case n == 0 && len(b) > 0:
@@ -167,8 +178,12 @@ func (c *Conn) Read(b []byte) (int, error) {
 	}
 }
 
-// Write waits until the kernel has taken all.
+// Write waits until the kernel has taken all. If a client takes nothing for
+// Config.Stuck, it fails as if a deadline had passed. The kernel tells that there is
+// room when a third of its buffer is free, so someone who reads a byte now and then
+// takes nothing.
 func (c *Conn) Write(b []byte) (sent int, err error) {
+	patience := int64(0) // Unix nanoseconds
 	for {
 		if past(&c.writeUntil) {
 			return sent, c.failure("write", os.ErrDeadlineExceeded)
@@ -186,18 +201,30 @@ func (c *Conn) Write(b []byte) (sent int, err error) {
 		if errno != unix.EAGAIN {
 			return sent, c.failure("write", errnoOf("sendto", errno))
 		}
-		sleep(c.writeWake, &c.writeUntil)
+		until := c.writeUntil.Load()
+		if !c.adopted {
+			now := time.Now()
+			if n > 0 || patience == 0 {
+				patience = now.Add(c.loop.server.cfg.Stuck).UnixNano()
+			} else if now.UnixNano() >= patience {
+				return sent, c.failure("write", os.ErrDeadlineExceeded)
+			}
+			if until == 0 || patience < until {
+				until = patience
+			}
+		}
+		sleep(c.writeWake, until)
 	}
 }
 
-// sleep waits for the loop's news, or for a deadline, which others may set meanwhile.
-func sleep(news chan struct{}, until *atomic.Int64) {
-	at := until.Load()
-	if at == 0 {
+// sleep waits for news, of the loop or of an earlier deadline, or until a moment in
+// Unix nanoseconds, if that isn't 0.
+func sleep(news chan struct{}, until int64) {
+	if until == 0 {
 		<-news
 		return
 	}
-	timer := time.NewTimer(time.Until(time.Unix(0, at)))
+	timer := time.NewTimer(time.Until(time.Unix(0, until)))
 	defer timer.Stop()
 	select {
 	case <-news:

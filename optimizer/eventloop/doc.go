@@ -19,7 +19,7 @@ import (
 	"time"
 )
 
-// Config says what is done with requests. All but Logger and Idle is required.
+// Config says what is done with requests. Replier and Serve are required.
 type Config struct {
 	// Replier makes the function that a thread answers requests with. It gets the head
 	// of one request, up to and including its empty line, appends the whole answer to
@@ -32,8 +32,15 @@ type Config struct {
 	// where a Read failed with ErrBack, that gives it back to the loop.
 	Serve func(*Conn)
 
-	Idle   time.Duration // a client that is silent for so long between requests is left; default 2 minutes
-	Logger *slog.Logger  // default: none
+	Idle  time.Duration // a client that is silent for so long between requests is left; default 2 minutes
+	Stuck time.Duration // so is one that takes nothing of its answer for so long; default 30 s
+
+	// MaxUnsent bounds the bytes of answers given in place that wait in memory for
+	// clients to take them: beyond it every request is for Serve, which can wait without
+	// a copy. Each loop may be beyond it by one turn's answers. Default 1 MiB.
+	MaxUnsent int64
+
+	Logger *slog.Logger // default: none
 }
 
 // Reply answers a request in place, or reports that it didn't.
@@ -46,6 +53,12 @@ var ErrBack = errors.New("the connection goes back to the event loop")
 func (c Config) withDefaults() Config {
 	if c.Idle == 0 {
 		c.Idle = 2 * time.Minute
+	}
+	if c.Stuck == 0 {
+		c.Stuck = 30 * time.Second
+	}
+	if c.MaxUnsent == 0 {
+		c.MaxUnsent = 1 << 20
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -379,3 +379,39 @@ func TestDrainIsBounded(t *testing.T) {
 		t.Error("the connection is still open")
 	}
 }
+
+// A client that takes nothing of its answer is left, however it is answered and
+// whatever it goes on to send; one that takes some now and then isn't.
+func TestAClientThatDoesNotReadIsLeft(t *testing.T) {
+	t.Parallel()
+	e := start(t, func(c *eventloop.Config) { c.Stuck = 300 * time.Millisecond })
+	for _, kind := range []string{"fast", "slow"} {
+		c, _ := e.dial(t)
+		begun := time.Now()
+		fmt.Fprintf(c, "%s %d\r\n\r\n", kind, 20_000_000)
+		for { // until nobody is there to take it
+			if _, err := io.WriteString(c, "x"); err != nil {
+				break
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		if took := time.Since(begun); took < 300*time.Millisecond || took > 5*time.Second {
+			t.Errorf("%s: left after %v", kind, took)
+		}
+		reader, r := e.dial(t)
+		reader.(*net.TCPConn).SetReadBuffer(64 << 10)
+		const size = 12_000_000
+		fmt.Fprintf(reader, "%s %d\r\n\r\n", kind, size)
+		begun = time.Now()
+		for taken := 0; taken < size-1_000_000; {
+			n, err := io.CopyN(io.Discard, r, 500_000)
+			if taken += int(n); err != nil {
+				t.Fatalf("%s: a slow reader is left after %d bytes, %v: %v", kind, taken, time.Since(begun), err)
+			}
+			time.Sleep(30 * time.Millisecond)
+		}
+		if took := time.Since(begun); took < 600*time.Millisecond {
+			t.Errorf("%s: the slow reader took only %v", kind, took)
+		}
+	}
+}

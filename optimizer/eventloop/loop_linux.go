@@ -217,18 +217,21 @@ func (l *loop) turn(c *Conn, events uint32) {
 		return
 	}
 	c.readable = c.readable || events&readEvents != 0
-	c.active = l.now.UnixNano()
 	if len(c.unsent) > 0 {
 		n, errno := c.write(c.unsent)
-		if c.unsent = c.unsent[n:]; errno != 0 && errno != unix.EAGAIN {
+		if errno != 0 && errno != unix.EAGAIN {
 			c.release()
 			return
 		}
-		if len(c.unsent) > 0 {
+		if n > 0 { // that he says something is no sign that he reads
+			c.active = l.now.UnixNano()
+		}
+		if c.unsent = c.unsent[n:]; len(c.unsent) > 0 {
 			return // until there is room
 		}
-		c.unsent = nil
+		c.keep(nil)
 	}
+	c.active = l.now.UnixNano()
 	if !c.readable {
 		return
 	}
@@ -248,7 +251,7 @@ func (l *loop) turn(c *Conn, events uint32) {
 // answer answers what was read of a connection, or lends it.
 func (l *loop) answer(c *Conn, in []byte) {
 	out := l.out[:0]
-	ok := !l.server.Draining()
+	ok := !l.server.Draining() && l.server.unsent.Load() < l.server.cfg.MaxUnsent
 	for len(in) > 0 && ok {
 		end := bytes.Index(in, []byte("\r\n\r\n")) + 4
 		if ok = end >= 4 && len(out) < writeSize; ok {
@@ -267,7 +270,7 @@ func (l *loop) answer(c *Conn, in []byte) {
 			return
 		}
 		if n < len(out) {
-			c.unsent = bytes.Clone(out[n:])
+			c.keep(bytes.Clone(out[n:]))
 		}
 	}
 	switch {
@@ -341,7 +344,7 @@ func (l *loop) take(c *Conn) (err error) {
 	return err
 }
 
-// sweep closes what was silent for too long.
+// sweep closes what was silent, or took nothing, for too long.
 func (l *loop) sweep() {
 	l.swept = l.now
 	if !l.listening && !l.left && !l.now.Before(l.pausedUntil) {
@@ -349,10 +352,10 @@ func (l *loop) sweep() {
 			l.server.cfg.Logger.Warn("no new clients for a moment", "error", os.NewSyscallError("epoll_ctl", err))
 		}
 	}
-	silent := l.now.Add(-l.server.cfg.Idle).UnixNano()
+	silent, stuck := l.now.Add(-l.server.cfg.Idle).UnixNano(), l.now.Add(-l.server.cfg.Stuck).UnixNano()
 	leaving := l.server.Draining() && l.now.UnixNano() >= l.server.grace.Load()
 	l.server.table.each(func(c *Conn) {
-		if c.loop == l && c.state.Load() == owned && (c.active < silent || leaving && len(c.unsent) == 0) {
+		if c.loop == l && c.state.Load() == owned && (c.active < silent || len(c.unsent) > 0 && c.active < stuck || leaving && len(c.unsent) == 0) {
 			c.release()
 		}
 	})

@@ -24,6 +24,7 @@ type Server struct {
 	loops    []*loop
 	table    table
 	open     atomic.Int64 // connections
+	unsent   atomic.Int64 // bytes of answers that wait for their clients
 	draining atomic.Bool
 	grace    atomic.Int64   // Unix nanoseconds from which connections between requests are closed
 	deaf     sync.WaitGroup // loops that still accept

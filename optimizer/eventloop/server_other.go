@@ -148,6 +148,21 @@ func (c *Conn) Read(b []byte) (int, error) {
 	return c.TCPConn.Read(b)
 }
 
+// Write waits until the kernel has taken all. If the client takes nothing for
+// Config.Stuck, it fails as if a deadline had passed.
+func (c *Conn) Write(b []byte) (sent int, err error) {
+	const piece = 16 << 10 // one that is on its way counts as nothing
+	for {
+		if err := c.TCPConn.SetWriteDeadline(time.Now().Add(c.server.cfg.Stuck)); err != nil {
+			return sent, err
+		}
+		n, err := c.TCPConn.Write(b[sent:min(len(b), sent+piece)])
+		if sent += n; err != nil || sent == len(b) {
+			return sent, err
+		}
+	}
+}
+
 // Close closes the connection.
 func (c *Conn) Close() error {
 	c.server.mu.Lock()

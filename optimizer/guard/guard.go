@@ -18,6 +18,10 @@ type Config struct {
 	MaxHeaderSize  Size      `yaml:"max_header_size" help:"request line and header fields; default 16KiB"`
 	MaxURILength   Size      `yaml:"max_uri_length" help:"request target; default 8KiB"`
 	RateLimit      RateLimit `yaml:"rate_limit" help:"per client address; default none"`
+
+	ReadTimeout  time.Duration `yaml:"read_timeout" help:"how long a client may take to send a request, head and body; default 1m"`
+	WriteTimeout time.Duration `yaml:"write_timeout" help:"how long a client may take nothing of its answer; default 30s"`
+	IdleTimeout  time.Duration `yaml:"idle_timeout" help:"how long a client may be silent between requests; default 2m"`
 }
 
 // RateLimit is a token bucket per client address.
@@ -44,6 +48,15 @@ func (c Config) WithDefaults() Config {
 	if c.RateLimit.Addresses == 0 {
 		c.RateLimit.Addresses = 1 << 16
 	}
+	if c.ReadTimeout == 0 {
+		c.ReadTimeout = time.Minute
+	}
+	if c.WriteTimeout == 0 {
+		c.WriteTimeout = 30 * time.Second
+	}
+	if c.IdleTimeout == 0 {
+		c.IdleTimeout = 2 * time.Minute
+	}
 	return c
 }
 
@@ -62,6 +75,14 @@ func (c Config) Validate() error {
 	check("rate_limit.requests_per_minute", int64(c.RateLimit.RequestsPerMinute), 0, 1e9)
 	check("rate_limit.burst", int64(c.RateLimit.Burst), 1, 1e9)
 	check("rate_limit.addresses", int64(c.RateLimit.Addresses), 1, 1<<24)
+	for _, d := range []struct {
+		key   string
+		value time.Duration
+	}{{"read_timeout", c.ReadTimeout}, {"write_timeout", c.WriteTimeout}, {"idle_timeout", c.IdleTimeout}} {
+		if d.value < 10*time.Millisecond || d.value > 24*time.Hour {
+			faults = append(faults, fmt.Errorf("guard.%s: %v, must be 10ms to 24h", d.key, d.value))
+		}
+	}
 	return errors.Join(faults...)
 }
 

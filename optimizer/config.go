@@ -26,7 +26,10 @@ import (
 // Upstream.URL means the default that stands beside it; where zero itself means
 // something, the field is a pointer. The YAML keys are a contract with users.
 type Config struct {
-	Listen    string           `yaml:"listen" help:"address for clients; default 127.0.0.1:8080"`
+	Listen string `yaml:"listen" help:"address for clients; default 127.0.0.1:8080"`
+	// Handover is where a restarted optimizer finds the one that runs, to go on with its
+	// listening sockets. Only processes of the same user can take part.
+	Handover  string           `yaml:"handover" help:"path of a unix socket, through which a second optimizer with the same path takes the listening sockets over and ends the first, without losing a request; default none"`
 	Admin     Admin            `yaml:"admin"`
 	Upstream  upstream.Config  `yaml:"upstream"`
 	Cache     Cache            `yaml:"cache"`
@@ -168,6 +171,9 @@ func (c Config) Validate() error {
 	}
 	if _, err := telemetry.ParseFormat(c.Telemetry.AccessLog); err != nil {
 		fault("telemetry.access_log: %w", err)
+	}
+	if err := checkHandover(c.Handover); err != nil {
+		fault("handover: %w", err)
 	}
 	for _, text := range c.Cache.PurgeFrom {
 		if _, err := netip.ParsePrefix(text); err != nil {

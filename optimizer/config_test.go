@@ -30,6 +30,7 @@ cache: {max_memory_mb: 200, capacity: 20000, max_object_share: 0.2, default_ttl:
 guard: {max_request_size: 10MB, max_header_size: 8KiB, max_uri_length: 4KiB, read_timeout: 10s, write_timeout: 20s, idle_timeout: 3m, rate_limit: {requests_per_minute: 1000, burst: 100, addresses: 10}}
 breaker: {disabled: true, error_share: 0.3, min_requests: 7, window: 1s, open_for: 2s, half_open_requests: 3}
 telemetry: {access_log: combined, access_log_file: access.log}
+handover: optimizer.sock
 `
 
 func TestEveryKeyIsReadAndShownWithItsSource(t *testing.T) {

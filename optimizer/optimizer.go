@@ -72,6 +72,9 @@ type Optimizer struct {
 	serving       sync.WaitGroup
 	ready         atomic.Bool
 
+	heirs      *bequest // nil without Config.Handover
+	handedOver chan struct{}
+
 	memory    *fasthttputil.InmemoryListener // for RoundTripper; nil until it is asked for
 	transport *http.Transport                // its other end
 	embed     sync.Once
@@ -88,7 +91,7 @@ func New(cfg Config) (*Optimizer, error) {
 		return nil, err
 	}
 	cfg = cfg.WithDefaults()
-	o := &Optimizer{cfg: cfg, inForce: cfg}
+	o := &Optimizer{cfg: cfg, inForce: cfg, handedOver: make(chan struct{})}
 	cfg.Upstream.Adopt = func(conn *net.TCPConn) (net.Conn, error) {
 		if !o.ready.Load() { // without clients from outside there is no loop
 			return conn, nil
@@ -125,22 +128,49 @@ func New(cfg Config) (*Optimizer, error) {
 	return o, nil
 }
 
-// Start listens on both addresses and serves until Stop. If it fails, nothing is
-// left open. ctx bounds the start only.
+// Start listens on both addresses and serves until Stop. If an optimizer runs that has
+// the same Config.Handover, its listening sockets are taken over, and it is told to
+// drain once this one serves. If Start fails, nothing is left open, and that one goes
+// on. ctx bounds the start only.
 func (o *Optimizer) Start(ctx context.Context) error {
-	var lc net.ListenConfig
-	listener, err := lc.Listen(ctx, "tcp", o.cfg.Listen)
+	before, refused, err := askElder(ctx, o.cfg.Handover)
 	if err != nil {
-		return fmt.Errorf("listen for clients: %w", err)
+		return err
 	}
-	if o.adminListener, err = lc.Listen(ctx, "tcp", o.cfg.Admin.Listen); err != nil {
-		return errors.Join(fmt.Errorf("listen for operators: %w", err), listener.Close())
+	defer before.close()
+	if refused != nil {
+		o.cfg.Logger.Warn("nothing was handed over; trying to listen anew", "error", refused)
+	}
+	listener, err := before.listen(ctx, 0, o.cfg.Listen)
+	if err != nil {
+		return errors.Join(fmt.Errorf("listen for clients: %w", err), refused)
+	}
+	if o.adminListener, err = before.listen(ctx, 1, o.cfg.Admin.Listen); err != nil {
+		return errors.Join(fmt.Errorf("listen for operators: %w", err), refused, listener.Close())
+	}
+	var heirs *bequest
+	if o.cfg.Handover != "" {
+		if heirs, err = listenForHeir(o.cfg.Handover); err != nil {
+			return errors.Join(err, listener.Close(), o.adminListener.Close())
+		}
 	}
 	if o.clients, err = eventloop.New(listener.(*net.TCPListener), eventloop.Config{
 		Replier: o.handler.newFastPath, Serve: o.lend, Logger: o.cfg.Logger,
 		Idle: o.cfg.Guard.IdleTimeout, Stuck: o.cfg.Guard.WriteTimeout, MaxUnsent: int64(float64(o.cfg.Cache.MaxMemoryMB) * 1e6 * unsentShare),
 	}); err != nil {
+		if heirs != nil {
+			heirs.close()
+		}
 		return errors.Join(fmt.Errorf("serve clients: %w", err), o.adminListener.Close())
+	}
+	if heirs != nil {
+		if err := heirs.publish(); err != nil {
+			heirs.close()
+			o.clients.Close()
+			return errors.Join(err, o.adminListener.Close())
+		}
+		o.heirs = heirs
+		o.serving.Go(func() { o.waitForHeir(heirs) })
 	}
 	if o.cfg.Upstream.InsecureSkipVerify {
 		o.cfg.Logger.Warn("the upstream's certificate isn't verified: upstream.insecure_skip_verify is set")
@@ -155,8 +185,15 @@ func (o *Optimizer) Start(ctx context.Context) error {
 	})
 	o.handler.workers.Go(o.handler.keepFresh)
 	o.ready.Store(true)
+	if err := before.serving(); err != nil {
+		o.cfg.Logger.Warn("the optimizer before this one wasn't told to end", "error", err)
+	}
 	return nil
 }
+
+// HandedOver is closed when another process has taken the listening sockets over and
+// serves, see Config.Handover. What is left to do is Stop.
+func (o *Optimizer) HandedOver() <-chan struct{} { return o.handedOver }
 
 // Addr is the address for clients, once started.
 func (o *Optimizer) Addr() net.Addr { return o.clients.Addr() }
@@ -171,6 +208,18 @@ func (o *Optimizer) AdminAddr() net.Addr { return o.adminListener.Addr() }
 func (o *Optimizer) Stop(ctx context.Context) error {
 	o.ready.Store(false)
 	var faults []error
+	if o.heirs != nil {
+		o.heirs.close()
+	}
+	select {
+	case <-o.handedOver:
+		// Operators are to find the heir: no new connections from here on. Those that
+		// ask something now are waited for at the end, like the others.
+		ended, cancel := context.WithCancel(ctx)
+		cancel()
+		_ = o.admin.Shutdown(ended)
+	default:
+	}
 	o.handler.leaving.Store(true)
 	if o.transport != nil {
 		o.transport.CloseIdleConnections()

@@ -86,6 +86,13 @@ func (c *Conn) keep(unsent []byte) {
 	}
 }
 
+// hasNews reports whether there is something to read, be it the end.
+func (c *Conn) hasNews() bool {
+	var b [1]byte
+	_, _, err := unix.Recvfrom(c.fd, b[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	return err != unix.EAGAIN
+}
+
 // release closes the socket.
 func (c *Conn) release() {
 	c.io.Lock()

@@ -344,7 +344,9 @@ func (l *loop) take(c *Conn) (err error) {
 	return err
 }
 
-// sweep closes what was silent, or took nothing, for too long.
+// sweep closes what was silent, or took nothing, for too long. It looks once more
+// whether there is a request, which this thread hasn't been told of yet: to close then
+// would lose it.
 func (l *loop) sweep() {
 	l.swept = l.now
 	if !l.listening && !l.left && !l.now.Before(l.pausedUntil) {
@@ -355,8 +357,20 @@ func (l *loop) sweep() {
 	silent, stuck := l.now.Add(-l.server.cfg.Idle).UnixNano(), l.now.Add(-l.server.cfg.Stuck).UnixNano()
 	leaving := l.server.Draining() && l.now.UnixNano() >= l.server.grace.Load()
 	l.server.table.each(func(c *Conn) {
-		if c.loop == l && c.state.Load() == owned && (c.active < silent || len(c.unsent) > 0 && c.active < stuck || leaving && len(c.unsent) == 0) {
-			c.release()
+		if c.loop != l || c.state.Load() != owned {
+			return
+		}
+		switch {
+		case len(c.unsent) > 0: // the client doesn't read
+			if c.active < max(silent, stuck) {
+				c.release()
+			}
+		case c.active < silent || leaving:
+			if c.hasNews() {
+				l.turn(c, unix.EPOLLIN)
+			} else {
+				c.release()
+			}
 		}
 	})
 }

@@ -12,7 +12,8 @@
 //
 // Programs that start it wait for this line and take the two addresses from it, so
 // its form doesn't change. Logs go to standard error. SIGTERM or SIGINT drains; a
-// second one doesn't wait. Exit code 0: stopped after a clean drain (or --check, or
+// second one doesn't wait. A second process with the same --handover takes the
+// listening sockets over, which drains the first like a signal. Exit code 0: stopped after a clean drain (or --check, or
 // --help); 1: a failure; 2: wrong usage or configuration.
 package main
 
@@ -91,6 +92,9 @@ func serve(ctx context.Context, o *optimizer.Optimizer, logger *slog.Logger, std
 		select {
 		case <-hup:
 			o.Reload() // it logs what came of it
+		case <-o.HandedOver():
+			logger.Info("another process serves in this one's place")
+			running = false
 		case <-ctx.Done():
 			running = false
 		}

@@ -7,14 +7,12 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -27,46 +25,17 @@ import (
 func TestTheProcessStaysWithinItsMemory(t *testing.T) {
 	t.Parallel()
 	const budget, small, large = 40, 24_000, 300
-	dir := t.TempDir()
-	binary, file := filepath.Join(dir, "optimizer"), filepath.Join(dir, "o.yaml")
-	build := exec.Command("go", "build", "-o", binary, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
 	bytes := make([]byte, 2_000_000)
-	api := &fasthttp.Server{Handler: func(ctx *fasthttp.RequestCtx) {
+	origin := originOf(t, func(ctx *fasthttp.RequestCtx) {
 		n, _ := strconv.Atoi(string(ctx.QueryArgs().Peek("n")))
 		ctx.Response.Header.Set("Cache-Control", "max-age=3600")
 		ctx.Response.SetBodyRaw(bytes[:n])
-	}}
-	served := make(chan error, 1)
-	go func() { served <- api.Serve(l) }()
-	t.Cleanup(func() { api.Shutdown(); <-served })
-	if err := os.WriteFile(file, fmt.Appendf(nil, "listen: 127.0.0.1:0\nupstream:\n  url: http://%s\ncache:\n  max_memory_mb: %d\n", l.Addr(), budget), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(binary, "--config", file)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
 	})
-	line, err := bufio.NewReader(stdout).ReadString('\n')
-	if err != nil {
+	file := filepath.Join(t.TempDir(), "o.yaml")
+	if err := os.WriteFile(file, fmt.Appendf(nil, "listen: 127.0.0.1:0\nupstream:\n  url: http://%s\ncache:\n  max_memory_mb: %d\n", origin, budget), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	cmd, line := launch(t, build(t), "--config", file)
 	m := regexp.MustCompile(`http://(\S+) admin http://(\S+)`).FindStringSubmatch(line)
 	paths := make([]string, 0, small+large)
 	for i := range small {

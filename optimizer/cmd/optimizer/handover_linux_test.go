@@ -1,0 +1,201 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/valyala/fasthttp"
+)
+
+// build makes the program as make build does.
+func build(t *testing.T) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "optimizer")
+	build := exec.Command("go", "build", "-o", binary, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	return binary
+}
+
+// launch starts the program, which ends with the test at the latest, and returns its line.
+func launch(t *testing.T, binary string, args ...string) (*exec.Cmd, string) {
+	t.Helper()
+	cmd := exec.Command(binary, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.Stderr = t.Output()
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cmd, line
+}
+
+// originOf starts an upstream that is as fast as it gets.
+func originOf(t *testing.T, answer fasthttp.RequestHandler) (address string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &fasthttp.Server{Handler: answer}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(l) }()
+	t.Cleanup(func() { server.Shutdown(); <-served })
+	return l.Addr().String()
+}
+
+// Two restarts under 2,000 requests a second, half of them on connections that are kept
+// and half on new ones; hits, misses, and requests that mustn't be sent twice. Nobody
+// repeats a request here, as browsers and http.Client do: each is answered the first time.
+func TestARestartUnderLoadLosesNothing(t *testing.T) {
+	t.Parallel()
+	const (
+		clients = 40 // of each kind
+		each    = 100
+		every   = 2 * clients * time.Second / 2000 // of one client
+	)
+	binary := build(t)
+	origin := originOf(t, func(ctx *fasthttp.RequestCtx) {
+		if string(ctx.Path()) == "/slow" {
+			time.Sleep(100 * time.Millisecond) // under way while a process leaves
+			ctx.Response.Header.Set("Cache-Control", "no-store")
+		} else {
+			ctx.Response.Header.Set("Cache-Control", "max-age=3600")
+		}
+		ctx.Response.SetBody(append(ctx.Path(), ctx.PostBody()...))
+	})
+	args := []string{"--upstream", "http://" + origin, "--listen", "127.0.0.1:0", "--handover", filepath.Join(t.TempDir(), "socket")}
+	process, line := launch(t, binary, args...)
+	var address string
+	if _, err := fmt.Sscanf(line, "optimizer listening on http://%s", &address); err != nil {
+		t.Fatalf("%q: %v", line, err)
+	}
+
+	var load sync.WaitGroup
+	var answered, closed atomic.Int64
+	begun := time.Now()
+	for i := range 2 * clients {
+		load.Go(func() {
+			c := client{address: address, fresh: i%2 == 0}
+			defer c.close()
+			for n := range each {
+				time.Sleep(time.Until(begun.Add(time.Duration(n)*every + time.Duration(i)*every/(2*clients))))
+				method, path, body := "GET", fmt.Sprintf("/%d/%d", i, n), ""
+				switch n % 10 {
+				case 0:
+					path = "/slow"
+				case 1:
+					method, body = "POST", "once"
+				case 2, 3, 4, 5, 6:
+					path = fmt.Sprint("/", n%10)
+				}
+				if err := c.ask(method, path, body); err != nil {
+					t.Errorf("client %d, request %d, %v after the begin, %s %s: %v", i, n, time.Since(begun).Round(time.Millisecond), method, path, err)
+					return
+				}
+				answered.Add(1)
+			}
+			closed.Add(c.closes)
+		})
+	}
+	for restart := range 2 {
+		time.Sleep(time.Until(begun.Add(time.Duration(1+2*restart) * each * every / 5)))
+		heir, its := launch(t, binary, args...)
+		if its != line {
+			t.Errorf("the new process is at %q, must be %q", its, line)
+		}
+		if err := process.Wait(); err != nil {
+			t.Errorf("the old process: %v, must end with 0", err)
+		}
+		process = heir
+	}
+	load.Wait()
+	took := time.Since(begun)
+	t.Logf("%d requests in %v, %.0f a second; %d kept connections were closed after an answer", answered.Load(), took.Round(time.Millisecond), float64(answered.Load())/took.Seconds(), closed.Load())
+	if want := int64(2 * clients * each); answered.Load() != want {
+		t.Errorf("%d of %d requests were answered", answered.Load(), want)
+	}
+	if closed.Load() < 2*clients {
+		t.Errorf("%d kept connections were closed by two restarts, must be %d at least", closed.Load(), 2*clients)
+	}
+	if err := process.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := process.Wait(); err != nil {
+		t.Errorf("the last process: %v, must end with 0", err)
+	}
+}
+
+// client sends one request after another, and never one twice.
+type client struct {
+	address string
+	fresh   bool // a new connection for each
+	conn    net.Conn
+	in      *bufio.Reader
+	closes  int64 // kept connections that the server said it closes
+}
+
+func (c *client) ask(method, path, body string) error {
+	if c.conn == nil {
+		conn, err := net.Dial("tcp", c.address)
+		if err != nil {
+			return err
+		}
+		c.conn, c.in = conn, bufio.NewReader(conn)
+	}
+	if err := c.conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(c.conn, "%s %s HTTP/1.1\r\nHost: api.test\r\nContent-Length: %d\r\n\r\n%s", method, path, len(body), body); err != nil {
+		return err
+	}
+	resp, err := http.ReadResponse(c.in, &http.Request{Method: method})
+	if err != nil {
+		return err
+	}
+	got, err := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	switch {
+	case err != nil:
+		return err
+	case resp.StatusCode != http.StatusOK || string(got) != path+body:
+		return fmt.Errorf("status %d, %q", resp.StatusCode, got)
+	case c.fresh:
+		c.close()
+	case resp.Close:
+		c.closes++
+		c.close()
+	}
+	return nil
+}
+
+func (c *client) close() {
+	if c.conn != nil {
+		c.conn.Close()
+		c.conn = nil
+	}
+}

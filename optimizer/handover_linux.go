@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -173,6 +174,9 @@ type bequest struct {
 	*net.UnixListener
 	name, path string
 	own        fs.FileInfo
+
+	mu     sync.Mutex
+	closed bool // the optimizer leaves without an heir
 }
 
 // listenForHeir makes a socket that only this user may connect to, beside the path
@@ -208,6 +212,9 @@ func (b *bequest) publish() error {
 
 // close removes the socket, unless an heir has put its own there.
 func (b *bequest) close() {
+	b.mu.Lock()
+	b.closed = true
+	b.mu.Unlock()
 	b.Close()
 	if there, err := os.Lstat(b.name); err == nil && (b.own == nil || os.SameFile(there, b.own)) {
 		os.Remove(b.name)
@@ -222,12 +229,12 @@ func (o *Optimizer) waitForHeir(b *bequest) {
 			return
 		}
 		if err == nil {
-			if err = o.handOver(conn); err == nil {
+			if err = o.handOver(b, conn); err == nil {
 				close(o.handedOver)
 				return
 			}
 		}
-		o.cfg.Logger.Warn("handover failed; this process goes on", "error", err)
+		o.cfg.Logger.Warn("handover failed", "error", err)
 		select {
 		case <-time.After(100 * time.Millisecond): // want of descriptors, for one, stays for a while
 		case <-o.handler.ctx.Done():
@@ -236,7 +243,7 @@ func (o *Optimizer) waitForHeir(b *bequest) {
 }
 
 // handOver gives the listening sockets to an heir, and waits until it serves.
-func (o *Optimizer) handOver(conn *net.UnixConn) error {
+func (o *Optimizer) handOver(b *bequest, conn *net.UnixConn) error {
 	defer conn.Close()
 	if err := sameUser(conn); err != nil {
 		return err
@@ -247,12 +254,13 @@ func (o *Optimizer) handOver(conn *net.UnixConn) error {
 	if err != nil {
 		return err
 	}
-	clients, err := o.clients.File()
+	clients, err := b.listener(o)
 	if err != nil {
 		return err
 	}
-	defer clients.Close()
-	if err := send(conn, text, clients, o.adminListener.(*net.TCPListener)); err != nil {
+	err = send(conn, text, clients, o.adminListener.(*net.TCPListener))
+	clients.Close() // which is known to Go's poller, and would wake it for every client
+	if err != nil {
 		return fmt.Errorf("send the sockets: %w", err)
 	}
 	answer := make([]byte, len(serving)+1)
@@ -268,8 +276,18 @@ func (o *Optimizer) handOver(conn *net.UnixConn) error {
 	return nil
 }
 
-// send sends text with sockets. It has them by way of Control: File.Fd would make them
-// blocking, for whoever has them.
+// listener is the socket for clients, while it is certain to be there.
+func (b *bequest) listener(o *Optimizer) (*os.File, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return nil, errors.New("this process leaves already")
+	}
+	return o.clients.File()
+}
+
+// send sends text with sockets. It has them by way of Control, which leaves them as they
+// are: File.Fd may make a socket blocking, for all who have it.
 func send(conn *net.UnixConn, text []byte, first, second syscall.Conn) error {
 	a, err := first.SyscallConn()
 	if err != nil {

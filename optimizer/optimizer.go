@@ -13,6 +13,9 @@
 // unsafe request, PURGE or the admin listener invalidates, by key, path, tag,
 // dependency or version, isn't stored again by a fetch that began before.
 //
+// An optimizer that starts with the same Config.Handover as a running one goes on with
+// its listening sockets, and ends it without losing a request (handover_linux.go).
+//
 // # Memory
 //
 // cache.max_memory_mb bounds the resident memory of the process, if LimitProcessMemory

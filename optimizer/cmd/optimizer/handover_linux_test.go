@@ -68,16 +68,13 @@ func originOf(t *testing.T, answer fasthttp.RequestHandler) (address string) {
 	return l.Addr().String()
 }
 
-// Two restarts under 2,000 requests a second, half of them on connections that are kept
-// and half on new ones; hits, misses, and requests that mustn't be sent twice. Nobody
+// Two restarts under 2,000 requests a second, half of them on 400 connections that are
+// kept, half on new ones; hits, misses, and requests that mustn't be sent twice. Nobody
 // repeats a request here, as browsers and http.Client do: each is answered the first time.
 func TestARestartUnderLoadLosesNothing(t *testing.T) {
 	t.Parallel()
-	const (
-		clients = 40 // of each kind
-		each    = 100
-		every   = 2 * clients * time.Second / 2000 // of one client
-	)
+	const length, total = 4 * time.Second, 8000
+	const kept, fresh = 400, 40 // clients, each with its share of a half
 	binary := build(t)
 	origin := originOf(t, func(ctx *fasthttp.RequestCtx) {
 		if string(ctx.Path()) == "/slow" {
@@ -98,20 +95,25 @@ func TestARestartUnderLoadLosesNothing(t *testing.T) {
 	var load sync.WaitGroup
 	var answered, closed atomic.Int64
 	begun := time.Now()
-	for i := range 2 * clients {
+	for i := range kept + fresh {
 		load.Go(func() {
-			c := client{address: address, fresh: i%2 == 0}
+			c := client{address: address, fresh: i >= kept}
 			defer c.close()
-			for n := range each {
-				time.Sleep(time.Until(begun.Add(time.Duration(n)*every + time.Duration(i)*every/(2*clients))))
+			requests := total / 2 / kept
+			if c.fresh {
+				requests = total / 2 / fresh
+			}
+			every := length / time.Duration(requests)
+			for n := range requests {
+				time.Sleep(time.Until(begun.Add(every*time.Duration(n) + every*time.Duration(i%fresh)/fresh)))
 				method, path, body := "GET", fmt.Sprintf("/%d/%d", i, n), ""
-				switch n % 10 {
+				switch kind := (i + n) % 10; kind {
 				case 0:
 					path = "/slow"
 				case 1:
 					method, body = "POST", "once"
 				case 2, 3, 4, 5, 6:
-					path = fmt.Sprint("/", n%10)
+					path = fmt.Sprint("/", kind)
 				}
 				if err := c.ask(method, path, body); err != nil {
 					t.Errorf("client %d, request %d, %v after the begin, %s %s: %v", i, n, time.Since(begun).Round(time.Millisecond), method, path, err)
@@ -123,7 +125,7 @@ func TestARestartUnderLoadLosesNothing(t *testing.T) {
 		})
 	}
 	for restart := range 2 {
-		time.Sleep(time.Until(begun.Add(time.Duration(1+2*restart) * each * every / 5)))
+		time.Sleep(time.Until(begun.Add(length / 5 * time.Duration(1+2*restart))))
 		heir, its := launch(t, binary, args...)
 		if its != line {
 			t.Errorf("the new process is at %q, must be %q", its, line)
@@ -136,11 +138,11 @@ func TestARestartUnderLoadLosesNothing(t *testing.T) {
 	load.Wait()
 	took := time.Since(begun)
 	t.Logf("%d requests in %v, %.0f a second; %d kept connections were closed after an answer", answered.Load(), took.Round(time.Millisecond), float64(answered.Load())/took.Seconds(), closed.Load())
-	if want := int64(2 * clients * each); answered.Load() != want {
-		t.Errorf("%d of %d requests were answered", answered.Load(), want)
+	if answered.Load() != total {
+		t.Errorf("%d of %d requests were answered", answered.Load(), total)
 	}
-	if closed.Load() < 2*clients {
-		t.Errorf("%d kept connections were closed by two restarts, must be %d at least", closed.Load(), 2*clients)
+	if closed.Load() < kept {
+		t.Errorf("%d kept connections were closed by two restarts, must be %d at least", closed.Load(), kept)
 	}
 	if err := process.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)

@@ -99,7 +99,7 @@ const (
 	unsentShare   = 0.01 // copies of small answers that wait for clients to take them
 	arrivingShare = 0.25 // of the cache: bodies that arrive where they will be stored
 	programBytes  = 14e6 // pages of the program itself, and what the runtime holds for itself
-	runtimeBytes  = 5e6  // of these, what the runtime's limit counts; left out of it, the collector hardly rests
+	runtimeBytes  = 3e6  // of these, what the runtime's limit counts; left out of it, the collector hardly rests
 	minMemoryMB   = 40   // below this the runtime and a few hundred connections leave no cache worth the name
 	heapLeast     = 9e6  // what the heap, its garbage and the stacks get beyond heapShare
 	heapShare     = 0.02

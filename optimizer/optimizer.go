@@ -19,19 +19,20 @@
 // # Memory
 //
 // cache.max_memory_mb bounds the resident memory of the process, if LimitProcessMemory
-// was called. 11 MB of it are for the pages of the program itself; 9 MB and 2 % for the
-// heap with its garbage, and the stacks, as the runtime is told; all else is package
+// was called. 14 MB of it are for the pages of the program itself and what the runtime
+// needs; 9 MB and 2 % for the heap with its garbage, and the stacks; all else is package
 // arena's: entries with their keys, headers and index, outside the heap, where no
 // garbage is. A body of known length arrives where it will stay, and an answer is sent
 // from where its entry lies, which is held until it has left; so neither is there
 // twice. A quarter of the arena may be arriving at once, and one entry may take an
 // eighth of it; what is beyond that is streamed.
-// An open connection of a client costs heap, about 14 kB, that no account holds.
+// What a client's connection costs on the heap while its request waits for the upstream
+// is in no account.
 //
 // Measured at 100 MB by make bench-memory, 64 connections, peak resident set in 10^6
-// bytes: 97.4 after 400,000 distinct responses of 1 KiB, of which 59,400 were at rest, 60.9
-// in bodies; 96.9 after 4,000 of 100 B to 5 MB, with 75.2 in bodies; 96.6 in a zipf load
-// with churn, at a hit ratio of 0.795.
+// bytes: 98.9 after 400,000 distinct responses of 1 KiB, of which 57,300 were at rest, 58.6
+// in bodies; 97.3 after 4,000 of 100 B to 5 MB, with 70.6 in bodies; 98.3 in a zipf load
+// with churn, at a hit ratio of 0.794.
 //
 // # Not there yet
 //

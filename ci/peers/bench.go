@@ -214,14 +214,7 @@ func (b bench) load(ctx context.Context, w io.Writer) error {
 				fmt.Fprintf(table, "%s\t-\t-\t-\t-\t-\t-\n", t.name)
 				continue
 			}
-			median := func(of func(i int) float64) float64 {
-				values := make([]float64, len(runs))
-				for i := range runs {
-					values[i] = of(i)
-				}
-				slices.Sort(values)
-				return values[len(values)/2]
-			}
+			median := func(of func(i int) float64) float64 { return medianOf(len(runs), of) }
 			rate := func(o outcome) float64 { return float64(o.Requests) / o.Seconds }
 			cpu := func(o outcome) float64 { return o.cpu.Seconds() * 1e6 / float64(o.Requests) }
 			versus := func(of func(outcome) float64) string {
@@ -249,4 +242,14 @@ func (b bench) load(ctx context.Context, w io.Writer) error {
 		fmt.Fprintln(w)
 	}
 	return nil
+}
+
+// medianOf is the median of n values.
+func medianOf(n int, of func(i int) float64) float64 {
+	values := make([]float64, n)
+	for i := range values {
+		values[i] = of(i)
+	}
+	slices.Sort(values)
+	return values[n/2]
 }

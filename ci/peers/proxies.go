@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -138,14 +137,7 @@ func printProxies(w io.Writer, title string, all []proxy, samples map[string][]s
 	fmt.Fprintln(table, "PROXY\tREQUESTS/S\tOF\tCPU PER REQUEST\tOF\tP50\tP99\tOF\tRSS\tERRORS")
 	for _, p := range all {
 		runs, ours := samples[p.name], samples["optimizer"]
-		median := func(of func(i int) float64) float64 {
-			values := make([]float64, len(runs))
-			for i := range runs {
-				values[i] = of(i)
-			}
-			slices.Sort(values)
-			return values[len(values)/2]
-		}
+		median := func(of func(i int) float64) float64 { return medianOf(len(runs), of) }
 		rate := func(s sample) float64 { return float64(s.Requests) / s.Seconds }
 		cpu := func(s sample) float64 { return s.cpu.Seconds() * 1e6 / float64(s.Requests) }
 		p99 := func(s sample) float64 { return s.P99.Seconds() * 1e3 }

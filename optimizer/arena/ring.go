@@ -1,8 +1,10 @@
 package arena
 
 import (
-	"syscall"
+	"os"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // ring says where in the memory entries lie. Below head is what was written or spared
@@ -109,9 +111,9 @@ func (c *core) turn() {
 	r := &c.ring
 	r.top, r.head, r.tail = r.head, 0, 0
 	r.turns++
-	page := int64(syscall.Getpagesize())
+	page := int64(os.Getpagesize())
 	if end := (max(c.limit(), r.top) + page - 1) &^ (page - 1); r.high > end {
-		syscall.Madvise(c.memory[end:], syscall.MADV_DONTNEED) // fails only for what isn't mapped
+		unix.Madvise(c.memory[end:], unix.MADV_DONTNEED) // fails only for what isn't mapped
 		r.high = end
 	}
 }

@@ -19,7 +19,7 @@ import (
 
 // What an idle connection may cost in memory of the process, on the heap and in stacks,
 // measured after a collection. What the kernel has for it isn't the process's.
-const idleBytes = 1200
+const idleBytes = 700
 
 // Ten thousand clients that say nothing, a third of them not yet, a third after a hit
 // and a third after a request that was lent, cost little, and all get a hit afterwards.

@@ -35,7 +35,7 @@ const (
 	slackFiles      = 2*connections + 10
 	slackHeap       = 6e6 // bytes after a collection
 	slackRSS        = 120e6
-	slackRSSRace    = 700e6
+	slackRSSRace    = 500e6
 )
 
 type soak struct {

@@ -10,10 +10,11 @@ SECONDS  ?= 8
 TESTFLAGS ?=
 BENCHFLAGS ?= -benchtime 1s -count 6
 SIMULATIONS ?= 2000
+DURATION ?= 30m
 
 PHASES := phase1 phase2 phase3 phase4
 
-.PHONY: help build test calibrate lint bench peers bench-stall bench-load bench-memory bench-proxy clean compare defects validate $(PHASES:%=validate-%)
+.PHONY: help build test calibrate lint bench peers bench-stall bench-load bench-memory bench-proxy soak clean compare defects validate $(PHASES:%=validate-%)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9$$():%_ -]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +67,9 @@ bench-memory: build ## who keeps a memory budget: peak memory, objects kept, hit
 
 bench-proxy: peers build ## the optimizer beside HAProxy, nginx and Varnish: hits, misses, open loop; ROUNDS=5 SECONDS=8
 	./bin/peers/peers proxy $(ROUNDS) $(SECONDS)s
+
+soak: ## the optimizer under mixed load with faults, race detector on: no leak, no wrong body, nothing stale after a purge; DURATION=30m
+	PHASEGATE_SOAK=$(DURATION) go test -race -count 1 -timeout 0 -v -run TestSoak ./optimizer/soak
 
 defects: build ## every planted defect against the gate that must catch it, and healthy systems against false alarms; ARGS='-runs 5 -systems none,optimizer,nginx,varnish,haproxy'
 	go build -o bin/ ./ci/defects ./fixtures/defects/cmd/defect

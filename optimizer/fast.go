@@ -98,15 +98,17 @@ func (p *fastPath) reply(out, head []byte, from *eventloop.Conn) ([]byte, bool) 
 	return answer, true
 }
 
-// field is the first value of the request's field with this lower-case name, for the
-// access log.
-func (p *fastPath) field(name string) string {
+// field is the value of the request's field with this lower-case name, for the access
+// log. If it is repeated, fasthttp has the first one, but the last User-Agent.
+func (p *fastPath) field(name string) (value string) {
 	for _, f := range p.fields {
 		if equalFold(f.name, name) {
-			return string(f.value)
+			if value = string(f.value); name != "user-agent" {
+				break
+			}
 		}
 	}
-	return ""
+	return value
 }
 
 // address is the client's as exchange.address has it.

@@ -26,8 +26,8 @@
 // from where its entry lies, which is held until it has left; so neither is there
 // twice. A quarter of the arena may be arriving at once, and one entry may take an
 // eighth of it; what is beyond that is streamed.
-// What a client's connection costs on the heap while its request waits for the upstream
-// is in no account.
+// No account holds what clients' connections cost on the heap: 0.35 kB each while they are
+// idle (measured with 10,000); a goroutine and its buffers while a request is lent.
 //
 // Measured at 100 MB by make bench-memory, 64 connections, peak resident set in 10^6
 // bytes: 98.9 after 400,000 distinct responses of 1 KiB, of which 57,300 were at rest, 58.6

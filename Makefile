@@ -11,10 +11,11 @@ TESTFLAGS ?=
 BENCHFLAGS ?= -benchtime 1s -count 6
 SIMULATIONS ?= 2000
 DURATION ?= 30m
+KEYS     ?=
 
 PHASES := phase1 phase2 phase3 phase4
 
-.PHONY: help build test calibrate lint bench peers bench-stall bench-load bench-memory bench-proxy soak clean compare defects validate $(PHASES:%=validate-%)
+.PHONY: help build test calibrate lint bench peers bench-stall bench-load bench-memory bench-hitratio bench-proxy bench-h2 regression-power soak clean compare defects validate $(PHASES:%=validate-%)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9$$():%_ -]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,8 +66,18 @@ bench-memory: build ## who keeps a memory budget: peak memory, objects kept, hit
 	go build -o bin/ ./ci/memory
 	./bin/memory $(ARGS)
 
+bench-hitratio: ## the cache's policies beside plain LRU, otter and the optimum, on recorded and generated keys; KEYS=FILE, a number a line
+	cd ci/peers && go build -o ../../bin/peers/ .
+	./bin/peers/peers hitratio $(KEYS)
+
 bench-proxy: peers build ## the optimizer beside HAProxy, nginx and Varnish: hits, misses, open loop; ROUNDS=5 SECONDS=8
 	./bin/peers/peers proxy $(ROUNDS) $(SECONDS)s
+
+bench-h2: peers build ## hits over HTTP/2 and TLS, the optimizer beside nginx as it comes and tuned, by h2load; ROUNDS=5 SECONDS=8
+	./bin/peers/peers http2 $(ROUNDS) $(SECONDS)s
+
+regression-power: build ## does the comparison of revisions catch a planted 10 % and let an unchanged one pass? ROUNDS=5 times each
+	ci/regression-power.sh $(ROUNDS) $(ROUNDS)
 
 soak: ## the optimizer under mixed load with faults, race detector on: no leak, no wrong body, nothing stale after a purge; DURATION=30m
 	PHASEGATE_SOAK=$(DURATION) go test -race -count 1 -timeout 0 -v -run TestSoak ./optimizer/soak

@@ -2,6 +2,7 @@ package ci
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -22,7 +23,7 @@ func comparisonOf(t *testing.T, p *invocation) *result.Comparison {
 // that can be verified one by one.
 func TestCompare(t *testing.T) {
 	t.Parallel()
-	p := phasegate(t, "compare", tiny, "--systems", "optimizer,small={kind: optimizer, config: {cache: {max_memory_mb: 50}}},direct",
+	p := unraced(t, "compare", tiny, "--systems", "optimizer,small={kind: optimizer, config: {cache: {max_memory_mb: 50}}},direct",
 		"--rounds", "2", "--set", "profiles.quick.steady=2s")
 	p.run(1) // direct has no hits
 	c := comparisonOf(t, p)
@@ -52,24 +53,24 @@ func TestCompare(t *testing.T) {
 	if !strings.Contains(p.stdout.String(), "NOT FAIR") || !strings.Contains(p.stdout.String(), "compare.html") {
 		t.Errorf("the terminal doesn't say so:\n%s", &p.stdout)
 	}
-	phasegate(t, "verify", filepath.Join(p.out, "small", "1")).run(0)
+	unraced(t, "verify", filepath.Join(p.out, "small", "1")).run(0)
 
 	page, err := os.ReadFile(filepath.Join(p.out, "compare.html"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	phasegate(t, "report", filepath.Join(p.out, "compare.json")).run(0)
+	unraced(t, "report", filepath.Join(p.out, "compare.json")).run(0)
 	again, err := os.ReadFile(filepath.Join(p.out, "compare.html"))
 	if err != nil || string(again) != string(page) {
 		t.Errorf("made again from its record, the page differs (%v)", err)
 	}
 
-	later := phasegate(t, "compare", tiny, "--systems", "optimizer", "--rounds", "1", "--set", "profiles.quick.steady=2s",
+	later := unraced(t, "compare", tiny, "--systems", "optimizer", "--rounds", "1", "--set", "profiles.quick.steady=2s",
 		"--baseline", filepath.Join(p.out, "compare.json"))
 	if err := later.Start(); err != nil {
 		t.Fatal(err)
 	}
-	later.wait(0)
+	later.wait(3) // two seconds decide no share
 	if b := comparisonOf(t, later).Baseline; b == nil || len(b.Values) == 0 || len(b.Differs) > 0 {
 		t.Errorf("the same machine, program and settings are held against as %+v", b)
 	}
@@ -77,7 +78,7 @@ func TestCompare(t *testing.T) {
 
 func TestCompareInterrupted(t *testing.T) {
 	t.Parallel()
-	p := phasegate(t, "compare", tiny, "--systems", "direct,optimizer", "--rounds", "3", "--set", "profiles.quick.steady=2s")
+	p := unraced(t, "compare", tiny, "--systems", "direct,optimizer", "--rounds", "3", "--set", "profiles.quick.steady=2s")
 	if err := p.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +98,7 @@ func TestCompareRevisions(t *testing.T) {
 	if _, err := os.Stat("../.git"); err != nil {
 		t.Skip("not a git repository: clone one to test the comparison of revisions")
 	}
-	p := phasegate(t, "compare", "--refs", "HEAD,HEAD", "--rounds", "3", "--set", "profiles.quick.steady=1s", "--set", "load.rate=300/s",
+	p := unraced(t, "compare", "--refs", "HEAD,HEAD", "--rounds", "3", "--set", "profiles.quick.steady=1s", "--set", "load.rate=300/s",
 		"--tolerance", "900%") // a machine busy with other tests is no place to find less
 	p.run(0)
 	c := comparisonOf(t, p)
@@ -106,5 +107,18 @@ func TestCompareRevisions(t *testing.T) {
 	}
 	if left, _ := filepath.Glob(filepath.Join(p.out, ".*")); len(left) > 0 {
 		t.Errorf("left: %v", left)
+	}
+}
+
+// What ci/regression-power.sh plants still fits the program.
+func TestSlowdownApplies(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("git"); err != nil {
+		t.Skip("no git on PATH: install it to test the patch")
+	}
+	cmd := exec.Command("git", "apply", "--check", "ci/testdata/slowdown.patch")
+	cmd.Dir = ".."
+	if said, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("plant the slowdown: %v\n%s", err, said)
 	}
 }

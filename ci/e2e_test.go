@@ -3,8 +3,6 @@ package ci
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
-	"flag"
 	"fmt"
 	"net"
 	"net/http"
@@ -12,211 +10,28 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
-	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
-	"time"
 
-	// The programs under test are built by TestMain, out of sight of the test
-	// cache: these make a change to them a change to the test.
-	_ "phasegate/harness/cli"
-	_ "phasegate/optimizer"
 	"phasegate/reports/result"
 )
 
-// bin is where TestMain built the two programs.
-var bin string
-
-func TestMain(m *testing.M) {
-	flag.Parse()
-	// Most of a run is waiting for its next request.
-	if f := flag.Lookup("test.parallel"); f.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
-		_ = f.Value.Set(strconv.Itoa(2 * runtime.GOMAXPROCS(0)))
-	}
-	dir, err := os.MkdirTemp("", "phasegate-ci-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	bin = dir
-	// The optimizer never gets the race detector: it would be judged with the
-	// detector's memory.
-	code := 1
-	err = build("./optimizer/cmd/optimizer")
-	if err == nil {
-		err = build(append(raceFlags, "./harness/cmd/phasegate")...)
-	}
-	if err == nil {
-		code = m.Run()
-	} else {
-		fmt.Fprintln(os.Stderr, err)
-	}
-	os.RemoveAll(dir)
-	os.Exit(code)
-}
-
-func build(args ...string) error {
-	build := exec.Command("go", append([]string{"build", "-o", bin}, args...)...)
-	build.Dir = ".."
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("build %v: %w\n%s", args, err, out)
-	}
-	return nil
-}
-
-// marker is the environment variable by which a test finds every process that
-// a run of its own started, whoever its parent is by now.
-const marker = "PHASEGATE_TEST_RUN"
-
-// invocation is one run of the phasegate program.
-type invocation struct {
-	*exec.Cmd
-	t              *testing.T
-	id, out, tmp   string // tmp holds its temporary files
-	stdout, stderr output
-}
-
-// output is what a process has printed so far.
-type output struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (o *output) Write(b []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(b)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
-}
-
-// phasegate prepares `phasegate ARGS…`; for the commands that run something, with an output
-// folder of the test's own.
-func phasegate(t *testing.T, args ...string) *invocation {
-	t.Helper()
-	p := &invocation{t: t, id: fmt.Sprintf("%s-%d", t.Name(), time.Now().UnixNano()), out: filepath.Join(t.TempDir(), "out")}
-	if args[0] == "run" || args[0] == "compare" {
-		args = append(args, "--out", p.out)
-	}
-	p.Cmd = exec.Command(filepath.Join(bin, "phasegate"), args...)
-	p.tmp = t.TempDir()
-	p.Env = append(os.Environ(), marker+"="+p.id, "TMPDIR="+p.tmp)
-	p.Stdout, p.Stderr = &p.stdout, &p.stderr
-	return p
-}
-
-// wait ends the invocation, checks its exit code and that nothing of it is
-// left running.
-func (p *invocation) wait(code int) {
-	p.t.Helper()
-	err := p.Wait()
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		p.t.Fatal(err)
-	}
-	if got := p.ProcessState.ExitCode(); got != code {
-		p.t.Errorf("%v: exit code %d, want %d\nstdout:\n%s\nstderr:\n%s", p.Args, got, code, &p.stdout, &p.stderr)
-	}
-	p.noneLeft()
-}
-
-func (p *invocation) run(code int) {
-	p.t.Helper()
-	if err := p.Start(); err != nil {
-		p.t.Fatal(err)
-	}
-	p.wait(code)
-}
-
-// processes lists the living processes of the invocation.
-func (p *invocation) processes() []string {
-	var found []string
-	environs, _ := filepath.Glob("/proc/[0-9]*/environ")
-	for _, path := range environs {
-		env, err := os.ReadFile(path)
-		if err != nil || !bytes.Contains(env, []byte(marker+"="+p.id+"\x00")) {
-			continue
-		}
-		cmdline, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "cmdline"))
-		found = append(found, strings.ReplaceAll(string(cmdline), "\x00", " "))
-	}
-	return found
-}
-
-// noneLeft fails if a process or temporary file of the invocation outlives it
-// by ten seconds.
-func (p *invocation) noneLeft() {
-	p.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		left := p.processes()
-		files, _ := filepath.Glob(filepath.Join(p.tmp, "*"))
-		if left = append(left, files...); len(left) == 0 {
-			return
-		}
-		if time.Now().After(deadline) {
-			p.t.Fatalf("left running: %q", left)
-		}
-	}
-}
-
-// until waits for a condition, for at most 30 seconds.
-func (p *invocation) until(what string, holds func() bool) {
-	p.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !holds(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			p.t.Fatalf("waited 30 s for %s\nstderr:\n%s", what, &p.stderr)
-		}
-	}
-}
-
-// result reads the result file of a finished run.
-func (p *invocation) result() *result.Result {
-	p.t.Helper()
-	data, err := os.ReadFile(filepath.Join(p.out, "result.json"))
-	if err != nil {
-		p.t.Fatalf("%v\nstderr:\n%s", err, &p.stderr)
-	}
-	var r result.Result
-	if err := json.Unmarshal(data, &r); err != nil {
-		p.t.Fatal(err)
-	}
-	return &r
-}
-
-// gate returns the judged gate on a metric.
-func (p *invocation) gate(metric string) result.Gate {
-	p.t.Helper()
-	for _, g := range p.result().Gates {
-		if g.Metric == metric {
-			return g
-		}
-	}
-	p.t.Fatalf("no gate on %s in the result", metric)
-	return result.Gate{}
-}
-
-// want checks the verdict of the gate on a metric, and that its reason says so.
-func (p *invocation) want(metric string, verdict result.Verdict, reason string) {
-	p.t.Helper()
-	g := p.gate(metric)
-	if g.Verdict != verdict || !strings.Contains(g.Reason, reason) {
-		p.t.Errorf("%s: %s (%s), want %s with %q", g.Gate, g.Verdict, g.Reason, verdict, reason)
-	}
-}
-
-const tiny = "testdata/tiny.yaml"
+const (
+	tiny = "testdata/tiny.yaml"
+	// counted are gates that four seconds decide, on a busy machine too.
+	counted = "gates=[wrong_responses <= 0, memory <= 200MB]"
+)
 
 func TestRunPasses(t *testing.T) {
 	t.Parallel()
-	p := phasegate(t, "run", tiny)
+	// What the first look decides doesn't wait for the second that it may have.
+	p := phasegate(t, "run", tiny, "--profile", "standard", "--set", "profiles.standard.extensions=1")
 	p.run(0)
+	// One stall may leave the median's gate to the second look.
+	if g := p.gate("error_rate"); g.Confidence != 0.975 || g.Samples > int64(g.Looks)*2400 {
+		t.Errorf("%d of %d requests, at %g; want 1 look's at 0.975", g.Samples, g.Looks, g.Confidence)
+	}
 	r := p.result()
 	if r.Verdict != result.Pass || !r.Complete {
 		t.Errorf("verdict %s, complete %t", r.Verdict, r.Complete)
@@ -279,15 +94,16 @@ func verifyDoctored(t *testing.T, out string) {
 	}
 }
 
-// Without a cache every request waits for the upstream.
+// Without a cache every request waits for the upstream: so long, that a load
+// generator late by 250 ms is no excuse.
 func TestDirectFails(t *testing.T) {
 	t.Parallel()
-	p := phasegate(t, "run", tiny, "--system", "direct")
+	p := phasegate(t, "run", tiny, "--system", "direct", "--set", "gates.0=p95_latency < 20ms")
 	p.run(1)
 	p.want("cache_hit_ratio", result.Fail, "")
-	p.want("p50_latency", result.Fail, "waited for the upstream")
+	p.want("p95_latency", result.Fail, "waited for the upstream")
 	// What the upstream sees at the window's end was sent a moment earlier: on a
-	// busy machine some 50 ms of these 4 s.
+	// busy machine some 50 ms.
 	if g := p.gate("cache_hit_ratio"); g.Value == nil || *g.Value > 0.05 {
 		t.Errorf("hit ratio of no cache at all: %s", g.Reason)
 	}
@@ -363,7 +179,7 @@ func TestURLBeforeFixedUpstream(t *testing.T) {
 	t.Cleanup(func() { proxy.Process.Signal(syscall.SIGTERM); proxy.Wait() })
 	p := phasegate(t, "run", tiny, "--set", "upstream.listen="+upstream, "--system", "http://"+listen)
 	p.run(3)
-	p.want("cache_hit_ratio", result.Pass, "")
+	p.atLeast("cache_hit_ratio", 0.7)
 	p.want("memory", result.Inconclusive, "not ours to sample")
 }
 
@@ -372,13 +188,12 @@ func TestURLBeforeFixedUpstream(t *testing.T) {
 func TestHTTP2ClosedLoop(t *testing.T) {
 	t.Parallel()
 	p := phasegate(t, "run", tiny, "--system", "direct", "--set", "load.protocol={http/1.1: 25%, h2: 75%}",
-		"--set", "load.rate=max", "--set", "load.connections=16", "--set", "gates.4=client_http2_adoption > 99%", "--set", "gates.5=client_connection_reuse > 90%")
+		"--set", "load.rate=max", "--set", "load.connections=16", "--set", "gates.4=client_http2_adoption > 99%")
 	p.run(1)
 	p.want("client_http2_adoption", result.Fail, "requests")
-	p.want("client_connection_reuse", result.Pass, "")
+	p.atLeast("client_connection_reuse", 0.6)
 	phasegate(t, "verify", p.out).run(0)
 	p.want("p50_latency", result.Inconclusive, "coordinated omission")
-	p.want("error_rate", result.Pass, "")
 	load := p.result().Load
 	spoken := map[string]int64{}
 	for _, s := range load.Spoken {
@@ -396,7 +211,7 @@ func TestHTTP2ClosedLoop(t *testing.T) {
 
 func TestCommand(t *testing.T) {
 	t.Parallel()
-	p := phasegate(t, "run", tiny, "--set", fmt.Sprintf(
+	p := phasegate(t, "run", tiny, "--set", counted, "--set", fmt.Sprintf(
 		`systems.new={kind: command, command: [%q, --upstream, "{upstream}", --listen, "{listen}"]}`, filepath.Join(bin, "optimizer")))
 	p.run(0)
 }
@@ -444,7 +259,7 @@ func TestFrozenSystemFiresTheTriggers(t *testing.T) {
 // The replay of a log is cold, and the verdict says what a cold cache can't do.
 func TestReplayNamesTheColdCache(t *testing.T) {
 	t.Parallel()
-	p := phasegate(t, "run", tiny, "--set", "load.keys.access_log=../fixtures/traffic/shop.combined.log", "--set", "gates.0=p95_latency < 10ms")
+	p := phasegate(t, "run", tiny, "--set", "load.keys.access_log=../fixtures/traffic/shop.combined.log", "--profile", "standard", "--set", "load.rate=36/s", "--set", "gates.0=p95_latency < 10ms")
 	p.run(1)
 	p.want("p95_latency", result.Fail, "waited for the upstream")
 	phasegate(t, "verify", p.out).run(0)
@@ -454,24 +269,15 @@ func TestReplayNamesTheColdCache(t *testing.T) {
 }
 
 // A gate that one steady state can't decide gets the extension that its
-// profile allows, and pays for the second look with its confidence; gates that
-// the first look decides don't wait for a second.
+// profile allows, and pays for the second look with its confidence.
 func TestExtension(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct {
-		gate  string // zero failures in 800 and in 1,600 requests bound it by 0.46 % and 0.23 % at 97.5 %
-		looks int
-	}{{"availability > 99%", 1}, {"availability > 99.7%", 2}} {
-		t.Run(c.gate, func(t *testing.T) {
-			t.Parallel()
-			p := phasegate(t, "run", tiny, "--set", "profiles.quick.extensions=1", "--set", "gates.2="+c.gate)
-			p.run(0)
-			phasegate(t, "verify", p.out).run(0)
-			g := p.gate("availability")
-			if g.Looks != c.looks || g.Confidence != 0.975 || g.Samples < int64(c.looks)*700 || g.Samples > int64(c.looks)*900 {
-				t.Errorf("looks %d, confidence %v, samples %d; want %d looks at 0.975", g.Looks, g.Confidence, g.Samples, c.looks)
-			}
-		})
+	// Zero failures in 2,200 and in 4,400 requests bound a share by 0.17 % and 0.084 % at 97.5 %.
+	p := phasegate(t, "run", tiny, "--profile", "standard", "--set", "profiles.standard.extensions=1", "--set", "gates=[availability > 99.9%]")
+	p.run(0)
+	phasegate(t, "verify", p.out).run(0)
+	if g := p.gate("availability"); g.Looks != 2 || g.Confidence != 0.975 || g.Samples < 4000 || g.Samples > 4800 {
+		t.Errorf("looks %d, confidence %v, samples %d; want 2 looks at 0.975", g.Looks, g.Confidence, g.Samples)
 	}
 }
 
@@ -482,7 +288,7 @@ func TestInterrupt(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.until("load", func() bool { return strings.Contains(p.stderr.String(), "steady") })
-	p.Process.Signal(os.Interrupt)
+	p.Process.Signal(syscall.SIGHUP) // as a terminal that is closed sends it
 	p.wait(130)
 	if r := p.result(); r.Complete || r.Incomplete == "" || len(r.Timeline) == 0 {
 		t.Errorf("complete %t, %q, %d intervals", r.Complete, r.Incomplete, len(r.Timeline))
@@ -580,7 +386,7 @@ func TestOutputFolderNotWritable(t *testing.T) {
 func TestAbortOnFailure(t *testing.T) {
 	t.Parallel()
 	p := phasegate(t, "run", tiny, "--system", "direct", "--set", "abort=on_failure",
-		"--set", "profiles.quick.steady=60s", "--set", "gates.0=p95_latency < 200ms")
+		"--set", "profiles.quick.steady=60s", "--set", "gates.0=p95_latency < 20ms")
 	p.run(1)
 	r := p.result()
 	if r.Verdict != result.Fail || !r.Complete || r.Stopped == nil || *r.Stopped > 30 {

@@ -63,7 +63,7 @@ var harnessOrder = [][]string{
 	{"harness/scenario"},
 	{"harness/gate"},
 	{"harness/recording"},
-	{"harness/environment/container"},
+	{"harness/environment/container", "harness/environment/network"},
 	{"harness/load", "harness/environment", "harness/probe", "harness/rollout"},
 	{"harness/forecast"}, // the schedule that a run keeps to, and what it could decide: it starts nothing
 	{"harness"},

@@ -8,16 +8,13 @@ import (
 	"sync"
 	"time"
 
+	"phasegate/harness/forecast"
 	"phasegate/harness/gate"
 	"phasegate/harness/load"
 	"phasegate/harness/scenario"
 	"phasegate/harness/timeline"
 	"phasegate/reports/result"
 )
-
-// A drill's load goes on as in the steady state, for leadTime before its fault
-// and until triggers have had their window after it.
-const leadTime = 5 * time.Second
 
 // mendTime bounds how long a fault may take to begin, and to be mended.
 const mendTime = 15 * time.Second
@@ -27,11 +24,24 @@ type fault interface {
 	inject(ctx context.Context) error
 	// mend undoes inject; it is called once after it, whatever came of it.
 	mend(ctx context.Context) error
+	// met is what of the traffic met it, where it is the harness that knows: by the
+	// names that [scenario] has for it; nil otherwise.
+	met() map[string]int64
 }
 
 // faultOf returns the fault of a drill. The error says why it can't be injected
 // in this run.
 func (r *run) faultOf(f scenario.Fault) (fault, error) {
+	if control := r.env.Control(); f.Kind.AtUpstream() && control != nil {
+		return switched{on: func(ctx context.Context) error { return control.Break(ctx, f.Wire) }, off: control.Mend}, nil
+	}
+	if f.Kind == scenario.Worse {
+		return switched{
+			on:  func(ctx context.Context) error { return r.env.Worsen(ctx, f.Network) },
+			off: func(ctx context.Context) error { return r.env.Restore(ctx, f.Network.Leg) },
+			by:  func() map[string]int64 { return r.env.Met(f.Network.Leg) },
+		}, r.env.CanWorsen(f.Network.Leg)
+	}
 	target := r.env.Upstream()
 	if f.Target != scenario.TargetUpstream {
 		target = r.env.Systems()[f.Target]
@@ -42,23 +52,27 @@ func (r *run) faultOf(f scenario.Fault) (fault, error) {
 	case target.Container == nil:
 		return nil, fmt.Errorf("the %s isn't in a container, which %s needs (--upstream container)", f.Target, f.Kind)
 	}
-	switch c := target.Container; f.Kind {
-	case scenario.Partition:
-		return switched{c.Detach, c.Attach}, nil
-	case scenario.Pause:
-		return switched{c.Pause, c.Resume}, nil
+	c := target.Container
+	if f.Kind == scenario.Partition {
+		return switched{on: c.Detach, off: c.Attach}, nil
 	}
-	return nil, errors.New(whyNoFault)
+	return switched{on: c.Pause, off: c.Resume}, nil
 }
 
-// whyNoFault is why a drill with a fault of an unknown kind isn't run.
-const whyNoFault = "this version doesn't inject this fault, so the drill was not run"
-
 // switched is a fault with one call to begin and one to end it.
-type switched struct{ on, off func(context.Context) error }
+type switched struct {
+	on, off func(context.Context) error
+	by      func() map[string]int64 // nil where it isn't known
+}
 
 func (s switched) inject(ctx context.Context) error { return s.on(ctx) }
 func (s switched) mend(ctx context.Context) error   { return s.off(ctx) }
+func (s switched) met() map[string]int64 {
+	if s.by == nil {
+		return nil
+	}
+	return s.by()
+}
 
 // drilled is what is known of one drill. It is begun by an entry, and what is
 // observed until its end is its own.
@@ -81,10 +95,11 @@ type drillBegun struct {
 }
 
 // faultTimes is when the fault was there, from the first call to the end of the
-// last.
+// last, and what met it.
 type faultTimes struct {
-	From time.Duration `json:"from_ns"`
-	To   time.Duration `json:"to_ns"`
+	From time.Duration    `json:"from_ns"`
+	To   time.Duration    `json:"to_ns"`
+	Met  map[string]int64 `json:"met,omitempty"` // connections, by the names that [scenario] has; of networks
 }
 
 // drillEnded is the entry that ends a drill.
@@ -129,9 +144,16 @@ func (r *run) drill(ctx context.Context, number int, broken fault) error {
 		return fmt.Errorf("set up a drill's timeline: %w", err)
 	}
 	r.drilled[number].series = r.recorder.Series()
-	w := &watch{r: r, samplers: r.watch.samplers, claims: make([]*claims, len(r.arms)), began: make(chan time.Time, 1), end: length, drill: d.Text}
+	w := &watch{r: r, samplers: r.watch.samplers, began: make(chan time.Time, 1), end: length, drill: d.Text}
+	for _, arm := range r.arms {
+		// A breaker opens and closes within seconds.
+		w.claims = append(w.claims, newClaims(r.env.Systems()[arm.Name].Metrics, Interval))
+	}
 	config := r.load
 	config.Length, config.Warmup, config.Sink, config.Raw = length, 0, r.recorder, nil
+	// Other draws from the same load: those of the steady state are known to the
+	// system by now, and of them few would reach the upstream.
+	config.Seed += uint64(number) + 1
 	began := make(chan time.Time, 1)
 	config.Begin = func(now time.Time) { w.begin(now); began <- now }
 	generator, err := load.New(config)
@@ -180,7 +202,7 @@ func breakAndMend(ctx context.Context, began <-chan time.Time, length time.Durat
 	case <-ctx.Done():
 		return nil, errors.New("its load never began")
 	}
-	if !sleep(ctx, leadTime) {
+	if !sleep(ctx, forecast.LeadTime) {
 		return nil, errors.New("its fault was never injected")
 	}
 	times = &faultTimes{From: time.Since(start)}
@@ -193,7 +215,7 @@ func breakAndMend(ctx context.Context, began <-chan time.Time, length time.Durat
 		sleep(ctx, length)
 	}
 	err = errors.Join(err, call(broken.mend))
-	times.To = time.Since(start)
+	times.To, times.Met = time.Since(start), broken.met()
 	return times, err
 }
 
@@ -208,15 +230,11 @@ func sleep(ctx context.Context, d time.Duration) bool {
 }
 
 // faultLength is how long a drill's fault is there.
-func (r *record) faultLength(d scenario.Drill) time.Duration {
-	return time.Duration(float64(d.Fault.For) / r.plan.TimeScale)
-}
+func (r *record) faultLength(d scenario.Drill) time.Duration { return forecast.FaultLength(r.plan, d) }
 
-// drillLength is how long a drill's load lasts: until triggers have had a window
-// after the fault, and requests the time to end.
+// drillLength is how long a drill's load lasts.
 func (r *record) drillLength(d scenario.Drill) time.Duration {
-	after := max(gate.WindowLength(r.rate(scenario.New), r.plan.TimeScale), r.plan.Load.Timeout)
-	return (leadTime + r.faultLength(d) + after + Interval).Round(Interval)
+	return forecast.DrillLength(r.plan, d, r.rate(scenario.New))
 }
 
 // drillTimeline keeps all of a drill as it is.
@@ -264,6 +282,11 @@ func (r *record) setFault(f faultTimes) error {
 	if r.current == nil || f.From < 0 || f.To < f.From {
 		return fmt.Errorf("a fault from %s to %s, and a drill under way: %t", f.From, f.To, r.current != nil)
 	}
+	for name, n := range f.Met {
+		if n < 0 {
+			return fmt.Errorf("a fault that %d connections met (%s)", n, name)
+		}
+	}
 	r.current.fault = &f
 	return nil
 }
@@ -282,43 +305,113 @@ func (r *record) endDrill(e drillEnded) error {
 func (r *record) fillDrills() {
 	for i, plan := range r.plan.Drills {
 		d := r.drilled[i]
-		switch {
-		case plan.Fault.Kind == "":
-			r.res.Gates = append(r.res.Gates, result.Gate{Gate: plan.Text, Metric: "drill", System: scenario.New, Verdict: result.Inconclusive, Reason: whyNoFault})
-			continue
-		case d == nil:
+		if d == nil {
 			d = &drilled{none: "the run ended before it"}
 		}
 		for _, e := range plan.Expect {
-			r.res.Gates = append(r.res.Gates, r.expectation(plan, d, e))
+			g := r.expectation(plan, d, e)
+			g.Drill = i + 1
+			r.res.Gates = append(r.res.Gates, g)
 		}
 	}
 }
 
-// expectation judges one expectation on its drill: a condition on the whole
-// intervals in which the fault was there, a trigger on all of the drill.
+// expectation judges one expectation on its drill: a condition on the time of the
+// fault, a trigger on all of the drill. It speaks of this fault and of no other,
+// and all of its time was seen: see [gate.Look.Whole].
 func (r *record) expectation(plan scenario.Drill, d *drilled, e scenario.Expectation) result.Gate {
 	name := plan.Fault.String() + ": " + e.Text
 	g := result.Gate{Gate: name, Metric: "drill", System: scenario.New, Verdict: result.Inconclusive, Confidence: r.plan.Confidence, Looks: 1}
 	switch {
 	case d.none != "":
-		g.Reason = d.none
+		g.Reason = d.none + "; need a run in which this drill is made to its end"
+	case plan.Fault.Kind.AtUpstream() && d.broken(r.armIndex(scenario.New)) == 0:
+		g.Reason = "nothing that the new system asked of the upstream was met by the fault, so nothing was tried; need a longer fault, or a load of which more reaches the upstream"
+	case plan.Fault.Kind == scenario.Worse && d.fault != nil && untried(plan.Fault.Network, d.fault.Met):
+		g.Reason = "nothing was tried: " + unmet(plan.Fault.Network, d.fault.Met) + "; need a longer fault, or more connections while it is there"
 	case e.Condition != nil && d.fault != nil:
-		j := gate.Judge(scenario.Gate{Condition: *e.Condition, System: scenario.New}, r.drillData(d), gate.Look{Number: 1, Planned: 1, Confidence: r.plan.Confidence})
+		j := gate.Judge(scenario.Gate{Condition: *e.Condition, System: scenario.New}, r.drillData(d, e.Condition.Metric), gate.Look{Number: 1, Planned: 1, Confidence: r.plan.Confidence, Whole: true})
 		g = asResult(scenario.Gate{Condition: *e.Condition, System: scenario.New}, j)
 		g.Gate = name
 	case e.Condition == nil && e.Text == scenario.NoTrigger:
 		g.Verdict, g.Reason = noTrigger(r.plan.Triggers, d.triggers)
 	default:
-		g.Reason = "this version can't judge what is expected"
+		g.Reason = "this version can't judge what is expected; need a condition on a metric, or " + scenario.NoTrigger
+	}
+	if plan.Fault.Kind == scenario.Worse && d.fault != nil && g.Verdict == result.Pass {
+		if part := unmet(plan.Fault.Network, d.fault.Met); part != "" {
+			g.Reason = strings.TrimPrefix(g.Reason+"; "+part, "; ")
+		}
 	}
 	return g
 }
 
-// drillData is what a drill's conditions are judged on.
-func (r *record) drillData(d *drilled) gate.Data {
-	from := d.fault.From.Truncate(Interval)
-	to := min((d.fault.To + Interval - 1).Truncate(Interval), d.length)
+// endings are the parts of a network that only some connections meet.
+func endings(n scenario.Network) (names []string) {
+	for _, of := range []struct {
+		is   bool
+		name string
+	}{{n.Reset > 0, scenario.MetReset}, {n.LimitData > 0, scenario.MetLimit}, {n.SlowClose > 0, scenario.MetClose}} {
+		if of.is {
+			names = append(names, of.name)
+		}
+	}
+	return names
+}
+
+// untried reports whether no connection met any part of a network.
+func untried(n scenario.Network, met map[string]int64) bool {
+	for _, name := range endings(n) {
+		if met[name] > 0 {
+			return false
+		}
+	}
+	all := n.Latency > 0 || n.Bandwidth > 0 || n.Timeout > 0 || n.Slice > 0
+	return !all || met[scenario.MetConnections] == 0
+}
+
+// unmet says what of a network no connection met; "" if nothing.
+func unmet(n scenario.Network, met map[string]int64) string {
+	var parts []string
+	for _, name := range endings(n) {
+		if met[name] == 0 {
+			parts = append(parts, name)
+		}
+	}
+	switch {
+	case len(parts) == 0 && !untried(n, met):
+		return ""
+	case met[scenario.MetConnections] == 0:
+		return "nothing was sent through the network while it was worse"
+	}
+	return fmt.Sprintf("no connection met %s, of %d through the network while it was worse", strings.Join(parts, " or "), met[scenario.MetConnections])
+}
+
+// broken is how much of an arm's the mock upstream broke in a drill.
+func (d *drilled) broken(arm int) int64 {
+	w := d.series.Window(arm, 0, d.length)
+	return w.Ledger.Broken
+}
+
+// faultIntervals are those of which the fault had the greater part: what is before
+// it and after it would dilute what it did. They are one at least.
+func (d *drilled) faultIntervals() (from, to time.Duration) {
+	from, to = d.fault.From.Round(Interval), d.fault.To.Round(Interval)
+	if from == to {
+		from = (d.fault.From + (d.fault.To-d.fault.From)/2).Truncate(Interval)
+		to = from + Interval
+	}
+	return from, min(to, d.length)
+}
+
+// drillData is what a drill's condition is judged on. A count is taken until the
+// drill's end: what was stored while the fault was there may be handed out later,
+// and nothing dilutes it.
+func (r *record) drillData(d *drilled, m scenario.Metric) gate.Data {
+	from, to := d.faultIntervals()
+	if m.Estimator == scenario.ByCount {
+		to = d.length
+	}
 	data := gate.Data{
 		Windows: map[string]timeline.Window{}, Missing: map[string]map[string]string{}, Rate: map[string]float64{},
 		Stolen: d.cpu.stolen(from, to), LagP99: &d.lag,
@@ -331,10 +424,16 @@ func (r *record) drillData(d *drilled) gate.Data {
 	return data
 }
 
-// noTrigger judges that none fired. One that had no data might have.
+// noTrigger judges that none fired that rolls back. One that had no data might
+// have.
 func noTrigger(rules []scenario.Trigger, triggers []*gate.Trigger) (result.Verdict, string) {
 	var fired, blind []string
+	armed := 0
 	for i, t := range triggers {
+		if rules[i].Action == scenario.Alert {
+			continue
+		}
+		armed++
 		switch s := t.Status(); {
 		case s.FiredAt != nil:
 			fired = append(fired, fmt.Sprintf("%s, %s after the drill began", rules[i].Text, s.FiredAt))
@@ -345,10 +444,10 @@ func noTrigger(rules []scenario.Trigger, triggers []*gate.Trigger) (result.Verdi
 	switch {
 	case len(fired) > 0:
 		return result.Fail, "fired: " + strings.Join(fired, "; ")
-	case len(triggers) == 0:
-		return result.Inconclusive, "the scenario has no trigger that could have fired"
+	case armed == 0:
+		return result.Inconclusive, "the scenario has no trigger that could have fired; need one whose action isn't " + scenario.Alert
 	case len(blind) > 0:
-		return result.Inconclusive, "without data: " + strings.Join(blind, "; ")
+		return result.Inconclusive, "without data: " + strings.Join(blind, "; ") + "; need a longer drill, or more requests a second"
 	}
 	return result.Pass, ""
 }

@@ -3,6 +3,7 @@ package harness
 import (
 	"bufio"
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -64,7 +65,7 @@ func drillPart(d *drillBegun) string {
 }
 
 // format is the version of the evidence's files.
-const format = 1
+const format = 2
 
 // evidence is the evidence of a run that is being written. After a failure it
 // writes no more: err says why, and close returns it. A nil one takes entries and
@@ -105,6 +106,7 @@ func (o *output) close() error { return errors.Join(o.Flush(), o.file.Close()) }
 // of an earlier run's.
 func newEvidence(out string, source []byte, h head) (*evidence, error) {
 	e := &evidence{dir: filepath.Join(out, EvidenceFolder), logs: map[string]*systemLogs{}}
+	h.Sum = fmt.Sprintf("%x", sha256.Sum256(source))
 	e.err = func() error {
 		if err := os.MkdirAll(e.dir, 0o755); err != nil {
 			return err
@@ -363,6 +365,9 @@ func (j *journalReader) begin(h head, source []byte) error {
 	j.head = h
 	if h.Format != format {
 		return fmt.Errorf("evidence of format %d; this version reads format %d", h.Format, format)
+	}
+	if sum := fmt.Sprintf("%x", sha256.Sum256(source)); sum != h.Sum {
+		return fmt.Errorf("%s isn't what was compiled: its SHA-256 is %.12s…, that of the run's was %.12s…", scenarioFile, sum, h.Sum)
 	}
 	plan, err := scenario.Compile(source, h.File, h.Options)
 	if err != nil {

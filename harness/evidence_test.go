@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -178,8 +179,8 @@ func simulate(t testing.TB, stall time.Duration) (out string) {
 	r.note(entry{Sequence: &sequence{Direct: turns(12, 100*time.Millisecond), Hits: turns(30, time.Millisecond)}})
 	r.report = load.Report{
 		Started: started, Elapsed: 22 * time.Second, Offered: 4400, Sent: 4400, Completed: 4400,
-		OfferedRate: 200, SentRate: 200, CompletedRate: 200, Lags: lags, SteadyLags: lags, Lag: load.LagOf(lags), SteadyLag: load.LagOf(lags),
-		Arms: []load.ArmReport{{Name: "old", Connections: 3}, {Name: "new", Failures: []load.Failure{{Kind: "5xx", Count: 22, Examples: []string{"new: GET /items/1: status 500"}}}}},
+		Lags: lags, SteadyLags: lags, Lag: load.LagOf(lags), SteadyLag: load.LagOf(lags),
+		Arms: []load.ArmReport{{Name: "old", Connections: 3, Offered: 2200, Sent: 2200}, {Name: "new", Offered: 2200, Sent: 2200, Failures: []load.Failure{{Kind: "5xx", Count: 22, Examples: []string{"new: GET /items/1: status 500"}}}}},
 	}
 	if err := r.evidence.lags(r.report, plan.Warmup); err != nil {
 		t.Fatal(err)
@@ -260,18 +261,27 @@ func TestVerifyNamesWhatWasChanged(t *testing.T) {
 		{"a metric of a table", res, `("mean_latency": 0\.\d)`, "${1}1", "systems.new.metrics.mean_latency: recorded"},
 		{"when a trigger fired", res, `"fired_at": \d+`, `"fired_at": 21`, "triggers[0] (p95_latency > 100ms).fired_at: recorded 21"},
 		{"a row of the timeline", res, `"offered":100`, `"offered":101`, "timeline[0] (old).offered: recorded 101, recomputed 100"},
+		{"the rate sent", res, `"sent_rate": \d+`, `"sent_rate": 100`, "load.sent_rate: recorded 100, recomputed 200"},
+		{"the rate due", res, `"offered_rate": \d+`, `"offered_rate": 100`, "load.offered_rate: recorded 100, recomputed 200"},
+		{"requests that were sent", journal, `(?s)(.*"system":"new",.*)"sent":\d+`, `${1}"sent":1`, "load.sent_rate: recorded 200, recomputed 19"},
+		{"what the generator says was due", journal, `("ended".*"Name":"new","Offered":)\d+`, "${1}2300", "reports 2300 requests due (new), and its intervals have 2200"},
+		{"what the generator says was sent", journal, `("ended".*"Name":"new","Offered":2200,"Sent":)\d+`, "${1}1100", "reports 1100 requests sent, and not cut off (new), and its intervals have 2200"},
+		{"what the generator says has failed", journal, `("ended".*"Kind":"5xx","Count":)\d+`, "${1}2", "reports 2 requests that failed by 5xx (new), and its intervals have 22"},
+		{"what the generator says is unfinished", journal, `("ended".*"Unfinished":)\d+`, "${1}5", "reports 5 requests unfinished, and its intervals have 0"},
 		{"the lag", res, `("schedule_lag_p99": 0\.\d*)`, "${1}1", "load.schedule_lag_p99: recorded"},
 		{"a gate that was taken out", res, `(?s)"gates": \[\s*\{.*?\},`, `"gates": [`, "gates: recorded 8 entries, recomputed 9"},
 		{"a field that was put in", res, `"gates"`, `"note": "approved", "gates"`, "note: recorded \"approved\", recomputed nothing"},
 		{"when the run was made", res, `"started": "2023`, `"started": "2024`, "started: recorded"},
 		{"errors made good", journal, `"5xx":1,"ok":99`, `"ok":100`, "recomputed"},
-		{"one count over a threshold", journal, `(?s)(.*)"over":\[4,4\]`, `${1}"over":[3,4]`, "gates[0] (p95_latency < 40ms)"},
+		{"what took longer than a threshold", journal, `(?s)(.*)"over":\[4,4\]`, `${1}"over":[0,4]`, "gates[0] (p95_latency < 40ms)"},
 		{"a trigger's evaluation left out", journal, `\{"evaluate_ns":16000000000\}\n`, "", "lines before the end"},
 		{"a sample of memory", journal, `"resident":\d+`, `"resident":10`, "(new).memory: recorded"},
 		{"a reading of the ledger", journal, `(?s)(.*"ledger":\{"system":"new",.*)"reads":\d+`, `${1}"reads":1`, "cache_hit_ratio"},
 		{"stolen CPU time", journal, `"stolen_ns":22000000`, `"stolen_ns":9`, "load.stolen"},
 		{"a turn of the sequential stage", journal, `"Service":\d+`, `"Service":1000`, "hit_latency_improvement"},
-		{"a threshold", "evidence/scenario.yaml", `200MB`, `20MB`, "gates[5] (memory <= 20MB)"},
+		{"a threshold", "evidence/scenario.yaml", `200MB`, `20MB`, "scenario.yaml isn't what was compiled"},
+		{"a threshold, with a sum to suit", "evidence/scenario.yaml", `200MB`, `20MB`, "gates[5] (memory <= 20MB)"},
+		{"a word of the scenario", "evidence/scenario.yaml", `\A`, "# approved\n", "scenario.yaml isn't what was compiled"},
 		{"another histogram in a line's place", "evidence/latency-old.hlog", `(?m)^(0\.0.*\n)(1\.0.*\n)`, "$2$1", "starts at"},
 		{"a line of a histogram left out", "evidence/service-new.hlog", `(?m)^(3\.0.*\n)`, "", "service time: "},
 		{"a histogram cut off", "evidence/latency-new.hlog", `(?s)(.*)HIST.*`, "${1}HISTFAAA", "latency: "},
@@ -285,9 +295,16 @@ func TestVerifyNamesWhatWasChanged(t *testing.T) {
 			t.Parallel()
 			out := simulated(t, 8*time.Second)
 			edit(t, filepath.Join(out, tt.file), tt.pattern, tt.with)
+			if tt.why == "a threshold, with a sum to suit" {
+				sum, err := sumOf(filepath.Join(out, tt.file))
+				if err != nil {
+					t.Fatal(err)
+				}
+				edit(t, filepath.Join(out, journal), `("scenario_sha256":")\w+`, "${1}"+sum)
+			}
 			var v Verification
 			err := v.checkSums(filepath.Join(out, EvidenceFolder))
-			if len(v.Differences) == 0 || !strings.HasPrefix(v.Differences[0], tt.file+" was changed after the run") {
+			if !slices.ContainsFunc(v.Differences, func(d string) bool { return strings.HasPrefix(d, tt.file+" was changed after the run") }) {
 				t.Errorf("the file isn't named: %q, %v", v.Differences, err)
 			}
 			if err := Seal(out); err != nil {
@@ -306,19 +323,19 @@ func TestVerifyNamesLostAndAddedFiles(t *testing.T) {
 	t.Parallel()
 	out := simulated(t, 0)
 	dir := filepath.Join(out, EvidenceFolder)
-	if err := errors.Join(os.Remove(filepath.Join(dir, "lag.hlog")), os.WriteFile(filepath.Join(dir, "more.hlog"), nil, 0o644)); err != nil {
+	if err := errors.Join(os.Remove(filepath.Join(dir, "lag.hlog")), os.Remove(filepath.Join(dir, "journal.jsonl")), os.WriteFile(filepath.Join(dir, "more.hlog"), nil, 0o644)); err != nil {
 		t.Fatal(err)
 	}
 	v, err := Verify(out)
 	text := strings.Join(v.Differences, "\n")
-	if err == nil || !strings.Contains(text, "lag.hlog is gone") || !strings.Contains(text, "more.hlog isn't in") {
+	if err == nil || !strings.Contains(text, "lag.hlog is gone") || !strings.Contains(text, "journal.jsonl is gone") || !strings.Contains(text, "more.hlog isn't in") {
 		t.Errorf("%q, %v", v.Differences, err)
 	}
 }
 
 func TestVerifyNeedsARun(t *testing.T) {
 	t.Parallel()
-	for _, missing := range []string{"", "result.json", "evidence/SHA256SUMS", "evidence/journal.jsonl"} {
+	for _, missing := range []string{"", "result.json", "evidence/SHA256SUMS"} {
 		out := t.TempDir()
 		if missing != "" {
 			out = simulated(t, 0)
@@ -329,6 +346,32 @@ func TestVerifyNeedsARun(t *testing.T) {
 		var noRun *NoRunError
 		if _, err := Verify(out); !errors.As(err, &noRun) || !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("without %q: %v", missing, err)
+		}
+	}
+}
+
+func TestVerifyOfAFile(t *testing.T) {
+	t.Parallel()
+	var noRun *NoRunError
+	_, err := Verify(filepath.Join(simulated(t, 0), result.FileName))
+	if !errors.As(err, &noRun) || !strings.Contains(err.Error(), "not a directory") {
+		t.Errorf("a file: %v", err)
+	}
+}
+
+// What lies beside the evidence isn't the run's, whatever it is called.
+func TestVerifyNamesWhatWasAdded(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"approval.txt", "latency-new-drill9.hlog", ".hidden", "more/journal.jsonl"} {
+		out := simulated(t, 0)
+		path := filepath.Join(out, EvidenceFolder, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, nil, 0o644)); err != nil {
+			t.Fatal(err)
+		}
+		first, _, _ := strings.Cut(name, "/")
+		want := []string{"evidence/" + first + " isn't in SHA256SUMS: the run didn't write it"}
+		if v, err := Verify(out); err != nil || !slices.Equal(v.Differences, want) {
+			t.Errorf("%s: %q, %v, want %q", name, v.Differences, err, want)
 		}
 	}
 }
@@ -482,7 +525,7 @@ func FuzzReadJournal(f *testing.F) {
 	lines := bytes.SplitAfter(journal, []byte("\n"))
 	f.Add(bytes.Join(lines[:min(len(lines), 20)], nil), log[:2000])
 	f.Add(append(bytes.Join(lines[:4], nil), lines[len(lines)-2]...), log[:500])
-	f.Add([]byte(`{"run":{"format":1,"file":"a.yaml","options":{"profile":""}}}`+"\n"), []byte("0.0,1.0,1.0,HIST\n"))
+	f.Add([]byte(`{"run":{"format":2,"file":"a.yaml","options":{"profile":""}}}`+"\n"), []byte("0.0,1.0,1.0,HIST\n"))
 	f.Fuzz(func(t *testing.T, journal, log []byte) {
 		r, _, _, _ := readJournal(bytes.NewReader(journal), []byte(smallRun), func(string) (io.Reader, error) { return bytes.NewReader(log), nil })
 		if r == nil {

@@ -9,10 +9,12 @@ import (
 
 	"phasegate/fixtures/upstream/wire"
 	"phasegate/harness/gate"
+	"phasegate/harness/load"
 	"phasegate/harness/probe"
 	"phasegate/harness/scenario"
 	"phasegate/harness/timeline"
 	"phasegate/reports/result"
+	"phasegate/reports/unit"
 )
 
 // environmentOf says where and how a run is made.
@@ -176,14 +178,15 @@ func (r *record) fillExits() {
 		if exit == "" {
 			continue
 		}
-		ended, verdict := 1.0, result.Fail
+		ended, verdict, reason := 1.0, result.Fail, "it ended by itself: "+exit
 		if arm.Name == scenario.Old {
 			verdict = result.Inconclusive
+			reason += "; need a run in which it goes on to the end, to compare the new system with"
 		}
 		r.res.Gates = append(r.res.Gates, result.Gate{
 			Gate: "unexpected_exits <= 0", Metric: "unexpected_exits", System: arm.Name, Op: string(scenario.LessEqual),
 			Unit: string(scenario.Count), Value: &ended, Confidence: r.plan.Confidence, Samples: 1,
-			Verdict: verdict, Reason: "it ended by itself: " + exit, Looks: 1, Implied: true,
+			Verdict: verdict, Reason: reason, Looks: 1, Implied: true,
 		})
 	}
 }
@@ -212,8 +215,21 @@ func (r *record) fillLoad() {
 	rep := r.report
 	out := &result.Load{
 		Source: r.begun.Source, ClosedLoop: r.plan.Load.Max,
-		OfferedRate: rep.OfferedRate, SentRate: rep.SentRate, Completed: rep.CompletedRate,
 		Connections: map[string]int{}, Retried: map[string]int64{}, Queued: map[string]int64{}, CPU: r.ended.CPU,
+	}
+	to := r.until()
+	if rep.Interrupted {
+		to = min(to, rep.Elapsed) // which may have been in the warm-up
+	}
+	var asked []asked
+	for i, arm := range rep.Arms {
+		w := r.series.Window(i, 0, to)
+		if w.Seconds > 0 {
+			out.OfferedRate += float64(w.Offered) / w.Seconds
+			out.SentRate += float64(w.Sent) / w.Seconds
+			out.Completed += float64(w.CompleteEnded) / w.Seconds
+		}
+		asked = append(asked, askedOf(arm, &w))
 	}
 	if rep.SteadyLag.Requests > 0 {
 		out.LagP50, out.LagP99, out.LagMax = seconds(&rep.SteadyLag.P50), seconds(&rep.SteadyLag.P99), seconds(&rep.SteadyLag.Max)
@@ -246,37 +262,58 @@ func (r *record) fillLoad() {
 		r.notice("the machine lost %.1f %% of its CPU time to others on its host in the steady state: latencies are longer than the systems made them. A limit that was kept was kept; a broken one proves something only by requests that waited for the upstream", 100*out.Stolen)
 	}
 	out.LogSkipped = r.begun.Skipped
-	r.fillShortfall()
+	r.fillShortfall(asked)
 	r.res.Load = out
 }
 
-// fillShortfall says first of all where the systems weren't sent what was due:
-// their figures are those of a lighter load.
-func (r *record) fillShortfall() {
-	rep := r.report
-	due := rep.Offered - rep.CutOff // whoever was under way when the run ended isn't late
-	if float64(rep.SentInTime) >= 0.99*float64(due) {
-		return
+// asked is what one system was sent of what was due, until the time up to which
+// it is judged. All but why some were never sent is counted by intervals.
+type asked struct {
+	system            string
+	due, sent         int64 // sent in time
+	late              int64 // sent later
+	waiting           int64 // still in line when the run ended
+	expired, unopened int64 // never sent: no connection was free, or none could be opened …
+	unsent            int64 // … or for another reason
+}
+
+func askedOf(arm load.ArmReport, w *timeline.Window) asked {
+	a := asked{system: arm.Name, due: w.Offered, sent: w.Sent, waiting: max(w.Pending()-w.CutOff, 0)}
+	never := max(w.Requests-w.Service.TotalCount(), 0)
+	a.late = max(a.due-a.sent-a.waiting-never, 0)
+	a.expired = min(int64(arm.Expired), never)
+	a.unopened = min(int64(arm.Unopened), never-a.expired)
+	a.unsent = never - a.expired - a.unopened
+	return a
+}
+
+// fillShortfall says first of all where a system wasn't sent what was due: its
+// figures are those of a lighter load. Where the load as a whole falls short, so
+// does that of a system.
+func (r *record) fillShortfall(systems []asked) {
+	var notices []string
+	for _, a := range systems {
+		if float64(a.sent) >= 0.99*float64(a.due) {
+			continue
+		}
+		text := fmt.Sprintf("only %d of %d requests due to the %s system were sent in time (%.1f %%), so its figures are those of a lighter load than the scenario's", a.sent, a.due, a.system, 100*float64(a.sent)/float64(a.due))
+		for _, part := range []struct {
+			n    int64
+			what string
+		}{
+			{a.late, "; %d were sent after the end of what is judged, when a connection became free"},
+			{a.expired, "; %d found every connection busy until their timeout"},
+			{a.waiting, "; %d still waited for a connection when the run ended"},
+			{a.unopened, "; for %d no connection could be opened"},
+			{a.unsent, "; %d got a connection too late to be sent before their timeout"},
+		} {
+			if part.n > 0 {
+				text += fmt.Sprintf(part.what, part.n)
+			}
+		}
+		notices = append(notices, text)
 	}
-	var expired uint64
-	for _, arm := range rep.Arms {
-		expired += arm.Expired
-	}
-	text := fmt.Sprintf("only %d of %d requests due were sent in time (%.1f %%), so the figures are those of a lighter load than the scenario's", rep.SentInTime, due, 100*float64(rep.SentInTime)/float64(due))
-	if late := rep.Sent - rep.SentInTime; late > 0 {
-		text += fmt.Sprintf("; %d were sent after the schedule's end, when a connection became free", late)
-	}
-	if expired > 0 {
-		text += fmt.Sprintf("; %d found every connection busy until their timeout", expired)
-	}
-	waiting := rep.Unfinished - rep.CutOff
-	if waiting > 0 {
-		text += fmt.Sprintf("; %d still waited for a connection when the run ended", waiting)
-	}
-	if refused := due - rep.Sent - expired - waiting; refused > 0 {
-		text += fmt.Sprintf("; for %d no connection could be opened", refused)
-	}
-	r.res.Notices = slices.Insert(r.res.Notices, 0, text)
+	r.res.Notices = slices.Insert(r.res.Notices, 0, notices...)
 }
 
 // conclude gives the run its verdict.
@@ -298,7 +335,10 @@ func (r *record) conclude() {
 		case res.Error != "" && g.Verdict != result.Inconclusive:
 			g.Verdict, g.Reason = result.Inconclusive, "the environment failed, which is no fault of any system"
 		case !res.Complete && g.Verdict == result.Pass:
-			g.Verdict, g.Reason = result.Inconclusive, "the run is incomplete"
+			g.Verdict, g.Reason = result.Inconclusive, "nothing passes on a part of a run"
+		}
+		if !res.Complete && g.Verdict == result.Inconclusive {
+			g.Reason += "; " + r.rest(g)
 		}
 		switch {
 		case g.Verdict == result.Fail:
@@ -318,6 +358,25 @@ func (r *record) conclude() {
 	case res.Verdict == result.Pass && (!res.Complete || len(res.Gates) == 0):
 		res.Verdict = result.Inconclusive
 	}
+}
+
+// rest says what a gate of an incomplete run still waits for.
+func (r *record) rest(g *result.Gate) string {
+	if r.ended.Failure != "" {
+		return "need a run in which the environment doesn't fail"
+	}
+	if m, ok := scenario.Lookup(g.Metric); ok && m.Source == scenario.FromSequential {
+		return "the run was interrupted before the sequential stage, its last: run it to the end"
+	}
+	left := r.stages.end(min(r.stages.looked+1, r.stages.looks)) - r.report.Elapsed
+	if left <= 0 || g.Drill > 0 {
+		return "the run was interrupted after its schedule: run it to the end"
+	}
+	due := ""
+	if rate := r.rate(g.System); rate > 0 && !math.IsInf(rate, 0) {
+		due = fmt.Sprintf(" (%s requests at %s)", unit.Count(int64(math.Ceil(left.Seconds()*rate))), unit.Exact(rate, "1/s"))
+	}
+	return fmt.Sprintf("the run was interrupted %s before the end of its schedule%s: run it to the end", unit.Duration(math.Ceil(left.Seconds())), due)
 }
 
 func seconds(d *time.Duration) *float64 {

@@ -18,10 +18,10 @@ import (
 // (runtime/metrics reads without halting the program): 0.02 % of one CPU.
 const claimEvery = 5 * time.Second
 
-// claims keeps what a system last said of its own memory. A nil one has nothing
-// to say.
+// claims keeps what a system last said of itself. A nil one has nothing to say.
 type claims struct {
 	metrics *probe.Metrics
+	every   time.Duration // it is asked
 
 	mu   sync.Mutex
 	last probe.Claims
@@ -29,11 +29,11 @@ type claims struct {
 }
 
 // newClaims returns nil where there is no address to ask.
-func newClaims(address *url.URL) *claims {
+func newClaims(address *url.URL, every time.Duration) *claims {
 	if address == nil {
 		return nil
 	}
-	return &claims{metrics: probe.NewMetrics(address)}
+	return &claims{metrics: probe.NewMetrics(address), every: every}
 }
 
 // start asks from now on, beside the watch, which must not wait for an answer.
@@ -43,7 +43,7 @@ func (c *claims) start(ctx context.Context, clock func() time.Duration) (stop fu
 	var asking sync.WaitGroup
 	asking.Go(func() {
 		defer c.metrics.Close()
-		ticker := time.NewTicker(claimEvery)
+		ticker := time.NewTicker(c.every)
 		defer ticker.Stop()
 		for {
 			// What can't be read is left out: the last answer grows stale.
@@ -72,7 +72,7 @@ func (c *claims) at(now time.Duration) probe.Claims {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if now-c.when > 2*claimEvery {
+	if now-c.when > 2*c.every {
 		return probe.Claims{}
 	}
 	return c.last

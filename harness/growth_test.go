@@ -15,10 +15,10 @@ import (
 func TestClaimsGrowStale(t *testing.T) {
 	t.Parallel()
 	var none *claims
-	if none = newClaims(nil); none.at(0) != (probe.Claims{}) {
+	if none = newClaims(nil, claimEvery); none.at(0) != (probe.Claims{}) {
 		t.Error("a system without metrics claimed something")
 	}
-	c := &claims{last: probe.Claims{LiveHeap: 7}, when: time.Minute}
+	c := &claims{every: claimEvery, last: probe.Claims{LiveHeap: 7}, when: time.Minute}
 	for _, tt := range []struct {
 		why  string
 		at   time.Duration
@@ -53,7 +53,7 @@ func TestClaimsAreAskedBesideTheWatch(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c := newClaims(address)
+		c := newClaims(address, claimEvery)
 		recorded := make(chan struct{}, 1)
 		stop := c.start(context.Background(), func() time.Duration {
 			recorded <- struct{}{}

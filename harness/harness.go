@@ -34,6 +34,7 @@ type Options struct {
 	Optimizer string         // path of the optimizer's binary; "" where no system needs it
 	Upstream  string         // how the mock upstream and the optimizer are started: "process" (default) or "container"
 	Static    string         // a static binary of this program, for containers; required with them
+	CPU       *int           // the one processor that the systems run on, where they are processes; nil for any
 	Command   []string       // argument vector that repeats the run, for the record
 	Raw       string         // file for every request's result in a vegeta encoding; "" for none
 	Commit    string         // revision that this program was built from, for the record
@@ -63,6 +64,7 @@ type run struct {
 	load      load.Config
 	generator *load.Generator
 	watch     *watch
+	withheld  map[int]bool // gates on which the run was not stopped, and why has been said
 }
 
 // stages are the times of the load on the timeline's clock, which starts with
@@ -164,6 +166,7 @@ func (r *run) start(ctx context.Context) error {
 		Optimizer: r.opts.Optimizer,
 		Contain:   r.opts.Upstream == Contained,
 		Static:    r.opts.Static,
+		CPU:       r.opts.CPU,
 	})
 	if err != nil {
 		return err
@@ -175,6 +178,7 @@ func (r *run) start(ctx context.Context) error {
 		Warmup: r.schedule.Warmup, Steady: r.schedule.Steady, Looks: r.schedule.Looks,
 		Systems: r.systems(), Ledger: env.Control() != nil, Source: r.source(),
 	}
+	b.Ends = r.schedule.Ends
 	if b.Replayed = r.schedule.Recorded != nil; b.Replayed {
 		b.Skipped = int64(r.schedule.Recorded.Malformed + r.schedule.Recorded.Blank)
 	}
@@ -184,7 +188,15 @@ func (r *run) start(ctx context.Context) error {
 	}
 	r.series = r.recorder.Series()
 	r.watch = newWatch(r)
+	for _, leg := range []string{scenario.ClientLeg, scenario.UpstreamLeg} {
+		if env.CanWorsen(leg) == nil {
+			r.notice("a proxy stands on the %s leg of the new system in the whole run, for a drill that worsens the network there: what it costs is in every figure of that leg", leg)
+		}
+	}
 	r.tellContainers()
+	if r.opts.CPU != nil {
+		r.notice("what is compared runs on one and the same processor (number %d), and so with one thread at a time: what threads cost each other isn't seen", *r.opts.CPU)
+	}
 	config := load.Config{
 		Arms:   r.arms,
 		Load:   r.plan.Load,
@@ -299,18 +311,21 @@ func (r *run) replay(ctx context.Context) error {
 
 // Why the load's context was cancelled by ourselves.
 var (
-	errDecided = errors.New("every gate is decided")
+	errDecided = errors.New("no gate is left that going on may decide")
 	errFailed  = errors.New("a gate has failed for certain")
 	errEnded   = errors.New("the schedule ended")
 )
 
-// decided takes look number n and reports whether no further one is needed.
-func (r *run) decided(n int) bool {
+// decided takes look number n, with the load generator's lag until then, and reports
+// whether no further one is needed: none that is left may decide a gate.
+func (r *run) decided(n int, lag load.Lag) bool {
 	r.stages.looked = n
+	r.report.SteadyLag = lag
 	r.collect()
+	left := r.stages.end(r.stages.looks) - r.stages.end(n)
 	for _, g := range r.plan.Gates {
 		later := g.Metric.Source == scenario.FromSequential // measured when the load has ended
-		if !later && r.judge(g).Verdict == gate.Inconclusive {
+		if !later && gate.MayDecide(g, r.data, r.look(n), left) {
 			return false
 		}
 	}
@@ -319,19 +334,35 @@ func (r *run) decided(n int) bool {
 
 // failed looks at the run at a time before the next planned look, and reports
 // whether a gate has failed for certain, on which the run is stopped.
-func (r *run) failed(at time.Duration) bool {
+func (r *run) failed(at time.Duration, lag load.Lag) bool {
 	if r.stages.looked >= r.stages.looks || at <= r.stages.warmup {
 		return false
 	}
 	r.stages.stopped = min(at, r.stages.end(r.stages.looked+1))
+	r.report.SteadyLag = lag
 	r.collect()
-	for _, g := range r.plan.Gates {
-		if _, certain := r.judgeEarly(g); certain {
+	for i, g := range r.plan.Gates {
+		j, certain := r.judgeEarly(g, true)
+		if certain {
 			return true
 		}
+		r.withhold(i, j.Withheld)
 	}
 	r.stages.stopped = 0
 	return false
+}
+
+// withhold says, once of each gate, why the run goes on though the gate has
+// failed to all appearances.
+func (r *run) withhold(gate int, why string) {
+	if why == "" || r.withheld[gate] {
+		return
+	}
+	if r.withheld == nil {
+		r.withheld = map[int]bool{}
+	}
+	r.withheld[gate] = true
+	r.notice("abort: on_failure did not stop the run %s into the steady state on %s: %s", r.until()-r.stages.warmup, r.plan.Gates[gate].Text, why)
 }
 
 func (r *run) sizeArms() []load.Arm {

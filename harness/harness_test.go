@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -92,6 +93,11 @@ func TestExitsAreGates(t *testing.T) {
 		if r.res.Verdict != tt.want {
 			t.Errorf("%s: %s, want %s", tt.why, r.res.Verdict, tt.want)
 		}
+		for _, g := range r.res.Gates {
+			if g.Verdict == result.Inconclusive && !strings.Contains(g.Reason, "; need ") {
+				t.Errorf("%s: it doesn't say what it needs: %s", tt.why, g.Reason)
+			}
+		}
 	}
 }
 
@@ -166,7 +172,7 @@ func TestClosedLoopIsNotStoppedByShares(t *testing.T) {
 			begun:  &begun{Systems: []begunSystem{{Name: scenario.New}}},
 			data:   gate.Data{Windows: map[string]timeline.Window{scenario.New: w}},
 		}
-		if j, certain := r.judgeEarly(g); certain == closed {
+		if j, certain := r.judgeEarly(g, true); certain == closed {
 			t.Errorf("closed loop %t: certain %t: %s", closed, certain, j.Reason)
 		}
 	}
@@ -176,32 +182,112 @@ func TestClosedLoopIsNotStoppedByShares(t *testing.T) {
 // where it was lighter: a timeout in line isn't a request tried.
 func TestShortfallComesFirst(t *testing.T) {
 	t.Parallel()
+	const lighter = "so its figures are those of a lighter load than the scenario's"
+	window := func(due, sent, finished, services, cut int64) timeline.Window {
+		w := timeline.Window{Counts: timeline.Counts{Offered: due, Sent: sent, Requests: finished, CutOff: cut}, Service: timeline.NewHistogram()}
+		_ = w.Service.RecordValues(1, services)
+		return w
+	}
 	for _, tt := range []struct {
-		why    string
-		report load.Report
-		want   string
+		why     string
+		arm     load.ArmReport
+		new     timeline.Window
+		old     timeline.Window
+		notices []string
 	}{
-		{"everything was sent", load.Report{Offered: 1000, Sent: 1000, SentInTime: 1000}, ""},
-		{"one in a hundred may be missing", load.Report{Offered: 1000, Sent: 990, SentInTime: 990}, ""},
-		{"more may not", load.Report{Offered: 1000, Sent: 989, SentInTime: 989, Arms: []load.ArmReport{{Expired: 11}}},
-			"only 989 of 1000 requests due were sent in time (98.9 %), so the figures are those of a lighter load than the scenario's; 11 found every connection busy until their timeout"},
-		{"what a system refuses to take isn't sent either", load.Report{Offered: 1000, Sent: 500, SentInTime: 500, Arms: []load.ArmReport{{Expired: 100}}},
-			"only 500 of 1000 requests due were sent in time (50.0 %), so the figures are those of a lighter load than the scenario's; 100 found every connection busy until their timeout; for 400 no connection could be opened"},
-		{"what waited beyond the schedule's end made the load lighter", load.Report{Offered: 1000, Sent: 1000, SentInTime: 400},
-			"only 400 of 1000 requests due were sent in time (40.0 %), so the figures are those of a lighter load than the scenario's; 600 were sent after the schedule's end, when a connection became free"},
-		{"what the end of the run cut off isn't missing", load.Report{Offered: 1000, Sent: 800, SentInTime: 800, Unfinished: 200, CutOff: 200, Interrupted: true}, ""},
-		{"what waited in line at its end is", load.Report{Offered: 1000, Sent: 500, SentInTime: 500, Unfinished: 500, CutOff: 100, Interrupted: true},
-			"only 500 of 900 requests due were sent in time (55.6 %), so the figures are those of a lighter load than the scenario's; 400 still waited for a connection when the run ended"},
+		{"everything was sent", load.ArmReport{}, window(1000, 1000, 1000, 1000, 0), window(1000, 1000, 1000, 1000, 0), nil},
+		{"one in a hundred may be missing", load.ArmReport{Expired: 10}, window(1000, 990, 1000, 990, 0), timeline.Window{}, nil},
+		{"more may not", load.ArmReport{Expired: 11}, window(1000, 989, 1000, 989, 0), timeline.Window{},
+			[]string{"only 989 of 1000 requests due to the new system were sent in time (98.9 %), " + lighter + "; 11 found every connection busy until their timeout"}},
+		{"a system that gets little falls short by itself", load.ArmReport{Expired: 2000}, window(12000, 10000, 12000, 10000, 0), window(228000, 228000, 228000, 228000, 0),
+			[]string{"only 10000 of 12000 requests due to the new system were sent in time (83.3 %), " + lighter + "; 2000 found every connection busy until their timeout"}},
+		{"both do", load.ArmReport{Expired: 50}, window(1000, 950, 1000, 950, 0), window(1000, 400, 1000, 1000, 0), []string{
+			"only 400 of 1000 requests due to the old system were sent in time (40.0 %), " + lighter + "; 600 were sent after the end of what is judged, when a connection became free",
+			"only 950 of 1000 requests due to the new system were sent in time (95.0 %), " + lighter + "; 50 found every connection busy until their timeout"}},
+		{"what a system refuses to take isn't sent either", load.ArmReport{Expired: 100, Unopened: 400}, window(1000, 500, 1000, 500, 0), timeline.Window{},
+			[]string{"only 500 of 1000 requests due to the new system were sent in time (50.0 %), " + lighter + "; 100 found every connection busy until their timeout; for 400 no connection could be opened"}},
+		{"a connection that was busy for long isn't one that couldn't be opened", load.ArmReport{Expired: 400, Unopened: 30}, window(1000, 500, 1000, 500, 0), timeline.Window{},
+			[]string{"only 500 of 1000 requests due to the new system were sent in time (50.0 %), " + lighter + "; 400 found every connection busy until their timeout; for 30 no connection could be opened; 70 got a connection too late to be sent before their timeout"}},
+		{"what the end of the run cut off was sent", load.ArmReport{}, window(1000, 1000, 800, 800, 200), timeline.Window{}, nil},
+		{"what waited in line at its end wasn't", load.ArmReport{}, window(1000, 600, 500, 500, 100), timeline.Window{},
+			[]string{"only 600 of 1000 requests due to the new system were sent in time (60.0 %), " + lighter + "; 400 still waited for a connection when the run ended"}},
 	} {
-		r := &record{report: tt.report, res: &result.Result{Notices: []string{"another"}}}
-		r.fillShortfall()
-		got := ""
-		if len(r.res.Notices) == 2 {
-			got = r.res.Notices[0]
+		r := &record{res: &result.Result{Notices: []string{"another"}}}
+		tt.arm.Name = scenario.New
+		systems := []asked{askedOf(tt.arm, &tt.new)}
+		if tt.old.Offered > 0 {
+			systems = slices.Insert(systems, 0, askedOf(load.ArmReport{Name: scenario.Old}, &tt.old))
 		}
-		if got != tt.want || r.res.Notices[len(r.res.Notices)-1] != "another" {
-			t.Errorf("%s: notices %q, want first %q", tt.why, r.res.Notices, tt.want)
+		r.fillShortfall(systems)
+		if want := append(slices.Clone(tt.notices), "another"); !slices.Equal(r.res.Notices, want) {
+			t.Errorf("%s: notices %q, want %q", tt.why, r.res.Notices, want)
 		}
+	}
+}
+
+// Whatever an incomplete run leaves undecided says what of it is lacking.
+func TestIncompleteRunsSayWhatIsLacking(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		why     string
+		elapsed time.Duration
+		looked  int
+		failure string
+		gate    result.Gate
+		want    string
+	}{
+		{"a pass on a part", 28 * time.Second, 0, "", result.Gate{Metric: "error_rate", Verdict: result.Pass},
+			"nothing passes on a part of a run; the run was interrupted 42 s before the end of its schedule (5,040 requests at 120/s): run it to the end"},
+		{"too little of it", 28 * time.Second, 0, "", result.Gate{Metric: "availability", Verdict: result.Inconclusive, Reason: "need 5,000 more requests"},
+			"need 5,000 more requests; the run was interrupted 42 s before"},
+		{"in the second look", 75 * time.Second, 1, "", result.Gate{Metric: "availability", Verdict: result.Inconclusive, Reason: "why"}, "why; the run was interrupted 60 s before"},
+		{"in the drills", 140 * time.Second, 2, "", result.Gate{Metric: "availability", Verdict: result.Pass}, "nothing passes on a part of a run; the run was interrupted after its schedule: run it to the end"},
+		{"before the last stage", 28 * time.Second, 0, "", result.Gate{Metric: "hit_latency_improvement", Verdict: result.Inconclusive, Reason: "not measured"},
+			"not measured; the run was interrupted before the sequential stage, its last: run it to the end"},
+		{"by the environment", 28 * time.Second, 0, "port taken", result.Gate{Metric: "availability", Verdict: result.Fail},
+			"the environment failed, which is no fault of any system; need a run in which the environment doesn't fail"},
+	} {
+		tt.gate.System = scenario.New
+		r := &record{
+			plan:   &scenario.Plan{},
+			begun:  &begun{Systems: []begunSystem{{Name: scenario.New, Rate: 120}}},
+			stages: stages{warmup: 5 * time.Second, steady: 65 * time.Second, looks: 2, looked: tt.looked},
+			report: load.Report{Elapsed: tt.elapsed},
+			res:    &result.Result{Gates: []result.Gate{tt.gate}},
+			ended:  ended{Interrupted: tt.failure == "", Failure: tt.failure},
+		}
+		r.conclude()
+		if g := r.res.Gates[0]; g.Verdict != result.Inconclusive || !strings.HasPrefix(g.Reason, tt.want) {
+			t.Errorf("%s: %s: %s, want %q", tt.why, g.Verdict, g.Reason, tt.want)
+		}
+	}
+}
+
+// A sequential stage of too few turns says how many more, and how long they take;
+// with exactly these there are bounds.
+func TestSequentialStageSaysWhatIsLacking(t *testing.T) {
+	t.Parallel()
+	turns := func(n int, took time.Duration) (turns []load.Turn) {
+		for i := range n {
+			d := took + time.Duration(i%3)*took/100
+			turns = append(turns, load.Turn{Service: d, Whole: d})
+		}
+		return turns
+	}
+	judged := func(direct, hits int) gate.Judgement {
+		c, err := scenario.ParseCondition("hit_latency_improvement > 100")
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := &record{plan: &scenario.Plan{Confidence: 0.95}, stages: stages{looks: 1}, res: &result.Result{}}
+		r.improvement(&sequence{Direct: turns(direct, 400*time.Millisecond), Hits: turns(hits, time.Millisecond)})
+		return gate.Judge(scenario.Gate{Condition: c, System: scenario.New}, gate.Data{Values: map[string]map[string]gate.Measured{scenario.New: r.values}}, gate.Look{})
+	}
+	if j := judged(3, 20); j.Verdict != gate.Inconclusive || !strings.Contains(j.Reason, "need 7 more samples (about 3 s), by sequential.direct") {
+		t.Errorf("three turns: %s: %s", j.Verdict, j.Reason)
+	}
+	if j := judged(10, 20); j.Verdict != gate.Pass {
+		t.Errorf("seven more: %s: %s", j.Verdict, j.Reason)
 	}
 }
 

@@ -24,6 +24,7 @@ func (r *record) collect() {
 	r.data.Windows = map[string]timeline.Window{}
 	r.data.Missing = map[string]map[string]string{}
 	r.data.Rate = map[string]float64{}
+	r.data.Left = map[string]float64{}
 	var longest time.Duration
 	for i, arm := range r.plan.Systems {
 		w := r.series.Window(i, r.stages.warmup, r.until())
@@ -31,9 +32,12 @@ func (r *record) collect() {
 		longest = max(longest, w.MaxLag)
 		r.data.Rate[arm.Name] = r.rate(arm.Name)
 		r.data.Missing[arm.Name] = r.missing(arm.Name, w)
+		if ends := r.begun.Ends; ends > 0 {
+			r.data.Left[arm.Name] = max(ends-r.until(), 0).Seconds() * r.rate(arm.Name)
+		}
 	}
 	r.data.Stolen = r.cpu.stolen(r.stages.warmup, r.until())
-	// While the load runs its quantiles aren't known; the longest lag is more.
+	// Where no request found a connection free no quantile is known; the longest lag is more.
 	r.data.LagP99, r.data.LagAtMost = &longest, true
 	if lag := r.report.SteadyLag; lag.Requests > 0 {
 		r.data.LagP99, r.data.LagAtMost = &lag.P99, false
@@ -101,7 +105,7 @@ func (r *record) missing(name string, w timeline.Window) map[string]string {
 // judge gives one gate its verdict on what has been collected.
 func (r *record) judge(g scenario.Gate) gate.Judgement {
 	if r.stages.stopped > 0 {
-		j, _ := r.judgeEarly(g)
+		j, _ := r.judgeEarly(g, false)
 		return j
 	}
 	return gate.Judge(g, r.data, r.look(max(1, r.stages.looked)))
@@ -109,16 +113,21 @@ func (r *record) judge(g scenario.Gate) gate.Judgement {
 
 // judgeEarly judges one gate before the next planned look; see
 // [gate.JudgeEarly].
-func (r *record) judgeEarly(g scenario.Gate) (j gate.Judgement, certain bool) {
+func (r *record) judgeEarly(g scenario.Gate, watch bool) (j gate.Judgement, certain bool) {
 	next, at := r.stages.looked+1, r.until()
-	left := (r.stages.end(next) - at).Seconds()
+	left := r.stages.end(next) - at
 	early := gate.Early{
 		After:     at - r.stages.warmup,
+		Left:      left,
 		Intervals: int((r.stages.end(next) - r.stages.warmup + Interval - 1) / Interval),
 		Remaining: map[string]float64{},
+		Watch:     watch,
 	}
 	for _, s := range r.begun.Systems {
-		early.Remaining[s.Name] = left * s.Peak
+		// Which system gets a request is drawn, and a Poisson process' number is
+		// too: five standard deviations more don't come.
+		expected := left.Seconds() * s.Peak
+		early.Remaining[s.Name] = expected + 5*math.Sqrt(expected)
 		if r.plan.Load.Max {
 			early.Remaining[s.Name] = math.Inf(1) // a closed loop sends whatever is taken: no share of that is certain
 		}

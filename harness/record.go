@@ -67,7 +67,8 @@ type entry struct {
 // recomputed.
 type head struct {
 	Format      int                `json:"format"`
-	File        string             `json:"file"` // the scenario's name in messages; its text is kept beside
+	File        string             `json:"file"`            // the scenario's name in messages; its text is kept beside …
+	Sum         string             `json:"scenario_sha256"` // … and is this one
 	Options     scenario.Options   `json:"options"`
 	Started     time.Time          `json:"started"`
 	Environment result.Environment `json:"environment"`
@@ -83,6 +84,7 @@ type begun struct {
 	Ledger   bool          `json:"ledger"`    // there is a mock upstream, whose ledger counts
 	Source   string        `json:"source"`    // of the requests, in one line
 	Replayed bool          `json:"replayed,omitempty"`
+	Ends     time.Duration `json:"ends_ns,omitempty"` // of a replayed recording that isn't started over
 	Skipped  int64         `json:"skipped,omitempty"` // unusable lines of a replayed log
 }
 

@@ -25,7 +25,7 @@ func (r *run) sequential(ctx context.Context) error {
 		return nil
 	}
 	if r.stages.stopped > 0 {
-		r.noSequential("the run was stopped before the sequential stage")
+		r.noSequential("the run was stopped before the sequential stage; need one that goes on to it, without abort: on_failure")
 		return nil
 	}
 	r.opts.Progress(Progress{Stage: "sequential", Text: "one client, straight to the upstream and then for hits"})
@@ -117,6 +117,7 @@ func (r *record) improvement(s *sequence) {
 		}
 		e, ok := stat.Quotient(pairs(direct), pairs(hits), level)
 		m = gate.Measured{Value: &e.Value, Samples: int64(len(direct) + len(hits)), Took: took, Stolen: s.Stolen}
+		m.Lacking, m.LackingTime = lacking(direct, hits)
 		if e.Bounded {
 			m.Low, m.High = &e.Low, &e.High
 		}
@@ -131,6 +132,18 @@ func (r *record) improvement(s *sequence) {
 	r.values = map[string]gate.Measured{"hit_latency_improvement": latency, "throughput_improvement": rate}
 	r.notice("improvement of hits: %.0f times, one client, mean %s straight to the upstream over mean %s of a hit. It is the upstream's delay over a loopback round trip: any cache reaches it",
 		*latency.Value, mean(direct).Round(time.Millisecond), mean(hits).Round(time.Microsecond))
+}
+
+// lacking is how many more turns there must be for bounds, and how long they take.
+func lacking(sides ...[]load.Turn) (turns int64, took time.Duration) {
+	for _, side := range sides {
+		missing := max(stat.MinIntervals-len(side), 0)
+		turns += int64(missing)
+		for _, t := range side {
+			took += time.Duration(missing) * t.Whole / time.Duration(len(side))
+		}
+	}
+	return turns, took
 }
 
 func (r *run) noSequential(reason string) { r.note(entry{Sequence: &sequence{None: reason}}) }

@@ -15,7 +15,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
+	"phasegate/harness/timeline"
 	"phasegate/reports/result"
 )
 
@@ -100,8 +102,8 @@ var facts = []string{"started", "duration", "environment"}
 // it.
 func Verify(out string) (v Verification, err error) {
 	dir := filepath.Join(out, EvidenceFolder)
-	for _, path := range []string{filepath.Join(out, result.FileName), filepath.Join(dir, journalFile), filepath.Join(dir, scenarioFile), filepath.Join(dir, sumsFile)} {
-		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+	for _, path := range []string{filepath.Join(out, result.FileName), filepath.Join(dir, sumsFile)} {
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 			return v, &NoRunError{out, err}
 		}
 	}
@@ -125,6 +127,7 @@ func Verify(out string) (v Verification, err error) {
 		return v, nil
 	}
 	v.Commit = h.Environment.Commit
+	v.Differences = append(v.Differences, r.contradictions()...)
 	r.fill()
 	r.conclude()
 	var recomputed bytes.Buffer
@@ -145,6 +148,41 @@ func Verify(out string) (v Verification, err error) {
 		v.differ("%s isn't as it was written, though its last values are: a key is repeated, or it was put into another form", result.FileName)
 	}
 	return v, nil
+}
+
+// contradictions says where the load generator's own sums, in the journal's last
+// line, aren't those of the intervals.
+func (r *record) contradictions() (found []string) {
+	if r.begun == nil {
+		return nil
+	}
+	var unfinished int64
+	for i, arm := range r.report.Arms {
+		if i >= len(r.plan.Systems) || arm.Name != r.plan.Systems[i].Name {
+			return append(found, fmt.Sprintf("%s: the load generator reports of a system %q that isn't number %d of the scenario", journalFile, arm.Name, i+1))
+		}
+		total := r.series.Total(i)
+		unfinished += total.Pending()
+		failed := map[string]uint64{}
+		for _, f := range arm.Failures {
+			failed[f.Kind] += f.Count
+		}
+		check := func(what string, reported uint64, counted int64) {
+			if int64(reported) != counted {
+				found = append(found, fmt.Sprintf("%s: the load generator reports %d requests %s (%s), and its intervals have %d", journalFile, reported, what, arm.Name, counted))
+			}
+		}
+		check("due", arm.Offered, total.Offered)
+		check("sent, and not cut off", arm.Sent, total.Sent-total.CutOff)
+		for class := timeline.OK + 1; class < timeline.Classes; class++ {
+			check("that failed by "+class.String(), failed[class.String()], total.Class[class])
+		}
+		check("with a stale answer", failed["stale"], total.Stale)
+	}
+	if int64(r.report.Unfinished) != unfinished && len(r.report.Arms) > 0 {
+		found = append(found, fmt.Sprintf("%s: the load generator reports %d requests unfinished, and its intervals have %d", journalFile, r.report.Unfinished, unfinished))
+	}
+	return found
 }
 
 func (v *Verification) differ(format string, args ...any) {
@@ -182,10 +220,13 @@ func (v *Verification) checkSums(dir string) error {
 	if err := lines.Err(); err != nil {
 		return fmt.Errorf("%s: %w", sumsFile, err)
 	}
-	names, err := manifest(dir)
-	for _, name := range names {
-		if !listed[name] {
-			v.differ("%s isn't in %s", filepath.Clean(filepath.Join(EvidenceFolder, name)), sumsFile)
+	if result := filepath.Join("..", result.FileName); !listed[result] {
+		v.differ("%s isn't in %s", filepath.Base(result), sumsFile)
+	}
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if name := e.Name(); name != sumsFile && !listed[name] {
+			v.differ("%s isn't in %s: the run didn't write it", filepath.Join(EvidenceFolder, name), sumsFile)
 		}
 	}
 	return err

@@ -17,7 +17,7 @@ import (
 type watch struct {
 	r        *run
 	samplers []sampler // by arm; nil where the process isn't ours
-	claims   []*claims // by arm; nil where the system says nothing of its memory
+	claims   []*claims // by arm; nil where the system says nothing of itself
 	began    chan time.Time
 	base     time.Time     // when the schedule started
 	end      time.Duration // of the schedule
@@ -45,7 +45,7 @@ func newWatch(r *run) *watch {
 	w := &watch{r: r, began: make(chan time.Time, 1), end: r.stages.end(r.stages.looks)}
 	for _, arm := range r.arms {
 		w.samplers = append(w.samplers, samplerOf(r.env.Systems()[arm.Name]))
-		w.claims = append(w.claims, newClaims(r.env.Systems()[arm.Name].Metrics))
+		w.claims = append(w.claims, newClaims(r.env.Systems()[arm.Name].Metrics, claimEvery))
 	}
 	return w
 }
@@ -115,14 +115,14 @@ func (w *watch) run(ctx context.Context, cancel context.CancelCauseFunc) {
 			continue
 		}
 		if s := w.r.stages; next < s.looks && now >= s.end(next)+w.r.plan.Load.Timeout {
-			if w.r.decided(next) {
+			if w.r.decided(next, w.r.generator.SteadyLag()) {
 				cancel(errDecided)
 			}
 			next++
 		}
 		// A long run is looked at less often, since each look reads all of it.
 		if at := now.Truncate(Interval); w.r.plan.AbortOnFailure && ctx.Err() == nil && at-early >= max(Interval, now/600) {
-			if early = at; w.r.failed(at) {
+			if early = at; w.r.failed(at, w.r.generator.SteadyLag()) {
 				cancel(errFailed)
 			}
 		}
@@ -145,6 +145,7 @@ func (w *watch) sample(ctx context.Context, at time.Duration) {
 			w.r.recorder.Resources(i, at, timeline.Usage{
 				Resident: usage.Resident, Peak: usage.Peak, CPU: usage.CPU,
 				LiveHeap: claimed.LiveHeap, CachePayload: claimed.CachePayload,
+				Breakers: claimed.Breakers, OpenBreakers: claimed.OpenBreakers,
 			})
 			if g, ok := s.(*probe.GroupSampler); ok {
 				w.kills(i, g.Kills(), at)
@@ -163,8 +164,9 @@ func (w *watch) readMachine(at time.Duration) {
 }
 
 // ledgers reads every arm's ledger, as of the middle of the time that it takes.
-// What is read after the schedule's end is as of its end: nothing falls due
-// later, and spread over the time until then it would look like hits.
+// What is read after the schedule's end is as of the end of the interval that it
+// ends in: nothing falls due later, what comes until then is of what did, and an
+// interval that a recording ends within is covered too.
 func (w *watch) ledgers(ctx context.Context) {
 	control := w.r.env.Control()
 	if control == nil {
@@ -177,7 +179,7 @@ func (w *watch) ledgers(ctx context.Context) {
 		if ledger, err := control.Ledger(ctx, arm.Name, false); err == nil {
 			at := (asked + time.Since(w.base)) / 2
 			if w.ended || at > w.end {
-				at = w.end
+				at = (w.end + Interval - 1).Truncate(Interval)
 			}
 			w.r.recorder.Ledger(i, at, counts(ledger))
 		}
@@ -212,5 +214,6 @@ func counts(l wire.Ledger) timeline.LedgerCounts {
 		HTTP2:  int64(l.Protocols["h2"] + l.Protocols["h2c"]),
 		Reused: int64(l.Reused), Connections: int64(l.Connections),
 		Handshakes: int64(l.Handshakes), HandshakeFailures: int64(l.HandshakeFailures),
+		Broken: int64(l.Broken),
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,7 +35,7 @@ func (h *handler) attachBody(x *exchange, f *fetch, room *room) error {
 		f.bodySize = int64(size)
 		return nil
 	}
-	f.body = &clientBody{stream: stream, conn: x.ctx.Conn(), left: int64(h.guard.MaxRequestSize)}
+	f.body = &clientBody{stream: stream, wake: x.wakeBody(), left: int64(h.guard.MaxRequestSize)}
 	f.bodySize = int64(size) // -1: chunked
 	return nil
 }
@@ -47,7 +46,7 @@ func (h *handler) attachBody(x *exchange, f *fetch, room *room) error {
 type clientBody struct {
 	mu       sync.Mutex
 	stream   io.Reader
-	conn     net.Conn
+	wake     func() // ends a read that waits for the client
 	left     int64
 	done     bool // the end was seen
 	reading  atomic.Bool
@@ -78,8 +77,17 @@ func (b *clientBody) Read(p []byte) (int, error) {
 // Close does nothing: the connection outlives the body.
 func (b *clientBody) Close() error { return nil }
 
-// wake ends a read that waits for the client.
-func (b *clientBody) wake() { b.conn.SetReadDeadline(time.Unix(1, 0)) }
+// wakeBody is what ends a read of the request's body, for as long as anybody may call
+// it: over HTTP/2, the body goes on going up when the stream's place here is another's.
+func (x *exchange) wakeBody() func() {
+	past := time.Unix(1, 0)
+	conn := x.ctx.Conn()
+	if s, ok := conn.(*stream); ok {
+		of := s.s
+		return func() { of.SetReadDeadline(past) }
+	}
+	return func() { conn.SetReadDeadline(past) }
+}
 
 // detach ends all reading and reports whether the body was read to its end.
 func (b *clientBody) detach() bool {

@@ -21,8 +21,7 @@ func (h *handler) miss(x *exchange, stale *object) telemetry.Result {
 	// Nobody waits for an answer that he may not get: one that is personal, that the
 	// client wants for itself, or that couldn't be shared the last time.
 	shared := !x.passing && !f.personal() && !x.directives.NoCache && (stale == nil || !stale.fresh.Validate && stale.fresh.Lifetime > 0)
-	patience := time.NewTimer(h.timeout)
-	defer patience.Stop()
+	patience := time.Now().Add(h.timeout)
 	for rounds := 0; ; rounds++ {
 		t, flight, leader := h.store.begin(x.key, x.variant, shared && rounds < maxRounds)
 		if leader {
@@ -37,7 +36,7 @@ func (h *handler) miss(x *exchange, stale *object) telemetry.Result {
 			}
 			return h.conclude(x, f, h.fetch(f, &t))
 		}
-		result, use := h.follow(x, flight, stale, patience.C)
+		result, use := h.follow(x, flight, stale, patience)
 		switch use {
 		case served:
 			return result
@@ -63,11 +62,13 @@ const (
 
 // follow waits for another request's fetch and answers with what it brought, if
 // this request may have that.
-func (h *handler) follow(x *exchange, flight *flight, stale *object, patience <-chan time.Time) (telemetry.Result, use) {
+func (h *handler) follow(x *exchange, flight *flight, stale *object, patience time.Time) (telemetry.Result, use) {
 	defer flight.leave()
+	timer := time.NewTimer(time.Until(patience))
+	defer timer.Stop()
 	select {
 	case <-flight.done:
-	case <-patience:
+	case <-timer.C:
 		return 0, unshareable
 	}
 	x.now = time.Now()
@@ -114,7 +115,7 @@ func (h *handler) conclude(x *exchange, f *fetch, out outcome) telemetry.Result 
 		out.close()
 		return x.respondStale(f.stale, "; fwd=stale")
 	}
-	if out.err != nil && f.stale != nil && f.stale.fresh.Strict && !refusedByBreaker(out.err) {
+	if out.err != nil && f.stale != nil && f.stale.fresh.Strict && !unsent(out.err) {
 		return x.refused(http.StatusGatewayTimeout, forward) // §5.2.2.2 wants 504 of a cache that can't validate
 	}
 	if out.object == nil {

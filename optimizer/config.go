@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"reflect"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
 
+	"phasegate/optimizer/arena"
 	"phasegate/optimizer/guard"
 	"phasegate/optimizer/telemetry"
 	"phasegate/optimizer/upstream"
@@ -30,6 +32,8 @@ type Config struct {
 	// Handover is where a restarted optimizer finds the one that runs, to go on with its
 	// listening sockets. Only processes of the same user can take part.
 	Handover  string           `yaml:"handover" help:"path of a unix socket, through which a second optimizer with the same path takes the listening sockets over and ends the first, without losing a request; default none"`
+	TLS       TLS              `yaml:"tls"`
+	HTTP2     HTTP2            `yaml:"http2"`
 	Admin     Admin            `yaml:"admin"`
 	Upstream  upstream.Config  `yaml:"upstream"`
 	Cache     Cache            `yaml:"cache"`
@@ -52,6 +56,7 @@ type Cache struct {
 	MaxMemoryMB    int            `yaml:"max_memory_mb" help:"bound on the process, in 10^6 bytes; default 100, at least 40"`
 	Capacity       int            `yaml:"capacity" help:"bound on the entries; default none"`
 	MaxObjectShare float64        `yaml:"max_object_share" help:"largest share of the cache that one response may take, larger ones are streamed; default 0.125"`
+	Policy         string         `yaml:"policy" help:"what goes for want of room: lru, what wasn't used lately; s3fifo, most of what is new, unless it is used soon; default lru"`
 	DefaultTTL     *time.Duration `yaml:"default_ttl" help:"lifetime where the response says nothing; default 0s: such responses aren't stored. One with Last-Modified has a tenth of its age then"`
 	NegativeTTL    *time.Duration `yaml:"negative_ttl" help:"the same for 404, 405, 410, 414 and 501; default 10s"`
 	RefreshAhead   *float64       `yaml:"refresh_ahead" help:"share of its lifetime after which a response that is used is fetched anew in the background; default 0.9, 0: never"`
@@ -83,6 +88,11 @@ const (
 	cookiesRFC9111 = "rfc9111"
 )
 
+// policies are the values of cache.policy.
+var policies = map[string]arena.Policy{policyLRU: arena.LRU{}, "s3fifo": arena.S3FIFO{}}
+
+const policyLRU = "lru"
+
 // purgePrefixes is PurgeFrom, parsed; it is valid.
 func (c Cache) purgePrefixes() (prefixes []netip.Prefix) {
 	for _, text := range c.PurgeFrom {
@@ -110,6 +120,12 @@ func (c Config) WithDefaults() Config {
 	if c.Listen == "" {
 		c.Listen = "127.0.0.1:8080"
 	}
+	if c.TLS.MinVersion == "" {
+		c.TLS.MinVersion = "1.2"
+	}
+	if c.HTTP2.MaxConcurrentStreams == 0 {
+		c.HTTP2.MaxConcurrentStreams = 128
+	}
 	if c.Admin.Listen == "" {
 		c.Admin.Listen = "127.0.0.1:0"
 	}
@@ -118,6 +134,9 @@ func (c Config) WithDefaults() Config {
 	}
 	if c.Cache.MaxObjectShare == 0 {
 		c.Cache.MaxObjectShare = 0.125
+	}
+	if c.Cache.Policy == "" {
+		c.Cache.Policy = policyLRU
 	}
 	if c.Cache.DefaultTTL == nil {
 		c.Cache.DefaultTTL = new(time.Duration(0))
@@ -150,7 +169,8 @@ func (c Config) WithDefaults() Config {
 	return c
 }
 
-// Validate reports every fault, joined, each beginning with the key at fault.
+// Validate reports every fault, joined, each beginning with the key at fault. Files of
+// certificates and keys are read.
 func (c Config) Validate() error {
 	c = c.WithDefaults()
 	var faults []error
@@ -164,6 +184,9 @@ func (c Config) Validate() error {
 	if !(c.Cache.MaxObjectShare > 0 && c.Cache.MaxObjectShare <= 1) {
 		fault("cache.max_object_share: %v, must be above 0 and at most 1", c.Cache.MaxObjectShare)
 	}
+	if policies[c.Cache.Policy] == nil {
+		fault("cache.policy: %q, must be lru or s3fifo", c.Cache.Policy)
+	}
 	if s := *c.Cache.RefreshAhead; !(s >= 0 && s < 1) {
 		fault("cache.refresh_ahead: %v, must be 0 (never) to below 1", s)
 	}
@@ -172,6 +195,10 @@ func (c Config) Validate() error {
 	}
 	if _, err := telemetry.ParseFormat(c.Telemetry.AccessLog); err != nil {
 		fault("telemetry.access_log: %w", err)
+	}
+	c.TLS.check(fault)
+	if n := c.HTTP2.MaxConcurrentStreams; n < 1 || n > 1<<16 {
+		fault("http2.max_concurrent_streams: %d, must be 1 to 65536", n)
 	}
 	if err := checkHandover(c.Handover); err != nil {
 		fault("handover: %w", err)
@@ -239,7 +266,8 @@ func ReadConfig(name string, r io.Reader) (Config, *Settings, error) {
 		return c, nil, positioned(err)
 	}
 	s := &Settings{name: name, file: file}
-	// The decoder loses the place of a bad duration or size, so they are read first.
+	// The decoder loses the place of a bad duration or size, and the key of what has
+	// another type, so they are read first.
 	if err := s.checkScalars(reflect.TypeFor[Config](), ""); err != nil {
 		return c, nil, err
 	}
@@ -249,7 +277,8 @@ func ReadConfig(name string, r io.Reader) (Config, *Settings, error) {
 	return c, s, nil
 }
 
-// checkScalars reports every duration and size in the file that can't be read.
+// checkScalars reports every value in the file that can't be read as what its key
+// stands for.
 func (s *Settings) checkScalars(t reflect.Type, prefix string) error {
 	var faults []error
 	for field := range t.Fields() {
@@ -259,12 +288,18 @@ func (s *Settings) checkScalars(t reflect.Type, prefix string) error {
 			kind = kind.Elem()
 		}
 		var err error
+		node := s.node(key)
 		switch {
 		case field.Tag.Get("yaml") == "-":
 			continue
 		case kind.Kind() == reflect.Struct:
+			if _, scalar := node.(ast.ScalarNode); scalar && node.Type() != ast.NullType || isList(node) {
+				err = mismatch(node, "keys, each with a value")
+				break
+			}
 			faults = append(faults, s.checkScalars(kind, key+"."))
 			continue
+		case node == nil || node.Type() == ast.NullType:
 		case kind == reflect.TypeFor[time.Duration]():
 			if text, ok := s.scalar(key); ok {
 				_, err = readDuration(text)
@@ -273,12 +308,35 @@ func (s *Settings) checkScalars(t reflect.Type, prefix string) error {
 			if text, ok := s.scalar(key); ok {
 				_, err = guard.ParseSize(text)
 			}
+		default:
+			if yaml.NodeToValue(node, reflect.New(kind).Interface()) != nil {
+				err = mismatch(node, kinds[kind.Kind()])
+			}
 		}
 		if err != nil {
 			faults = append(faults, fmt.Errorf("%s: %s: %w", s.Source(key), key, err))
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// kinds says what is read into fields of a kind.
+var kinds = map[reflect.Kind]string{
+	reflect.Bool: "true or false", reflect.Int: "a whole number", reflect.Int64: "a whole number", reflect.Float64: "a number",
+	reflect.String: "text", reflect.Slice: "a list",
+}
+
+func isList(node ast.Node) bool { return node != nil && node.Type() == ast.SequenceType }
+
+// mismatch says what a node is, and what it must be.
+func mismatch(node ast.Node, must string) error {
+	found := "keys"
+	if isList(node) {
+		found = "a list"
+	} else if _, ok := node.(ast.ScalarNode); ok {
+		found = strconv.Quote(node.GetToken().Value)
+	}
+	return fmt.Errorf("%s, must be %s", found, must)
 }
 
 // Settings knows where the values of a configuration come from: a default, the
@@ -353,33 +411,45 @@ func (s *Settings) Explain(err error) error {
 // Print writes the effective configuration as YAML, with the source of each value.
 func (s *Settings) Print(w io.Writer, c Config) error {
 	var out bytes.Buffer
-	s.print(&out, reflect.ValueOf(c.WithDefaults()), "", "")
+	s.print(&out, reflect.ValueOf(c), reflect.ValueOf(c.WithDefaults()), "", "")
 	_, err := w.Write(out.Bytes())
 	return err
 }
 
-func (s *Settings) print(out *bytes.Buffer, v reflect.Value, prefix, indent string) {
+// print writes a section, of which given is what was set.
+func (s *Settings) print(out *bytes.Buffer, given, v reflect.Value, prefix, indent string) {
 	for i := range v.NumField() {
 		key := v.Type().Field(i).Tag.Get("yaml")
 		if key == "-" {
 			continue
 		}
-		value := v.Field(i)
-		if value.Kind() == reflect.Pointer {
-			value = value.Elem()
-		}
+		given, value := given.Field(i), v.Field(i)
 		if value.Kind() == reflect.Struct {
 			fmt.Fprintf(out, "%s%s:\n", indent, key)
-			s.print(out, value, prefix+key+".", indent+"  ")
+			s.print(out, given, value, prefix+key+".", indent+"  ")
 			continue
 		}
-		text := fmt.Sprint(value.Interface())
-		switch value.Kind() {
-		case reflect.String:
-			text = fmt.Sprintf("%q", text)
-		case reflect.Slice:
-			text = "[" + strings.Join(value.Interface().([]string), ", ") + "]"
+		source := s.Source(prefix + key)
+		if source != "default" && given.IsZero() && show(given) != show(value) {
+			source = fmt.Sprintf("default, which %s in %s means", show(given), source)
 		}
-		fmt.Fprintf(out, "%-50s # %s\n", fmt.Sprintf("%s%s: %s", indent, key, text), s.Source(prefix+key))
+		fmt.Fprintf(out, "%-50s # %s\n", fmt.Sprintf("%s%s: %s", indent, key, show(value)), source)
 	}
+}
+
+// show is a value as YAML.
+func show(v reflect.Value) string {
+	if v.Kind() == reflect.Pointer {
+		if v.IsNil() {
+			return "null"
+		}
+		v = v.Elem()
+	}
+	switch v.Kind() {
+	case reflect.String:
+		return fmt.Sprintf("%q", v.String())
+	case reflect.Slice:
+		return "[" + strings.Join(v.Interface().([]string), ", ") + "]"
+	}
+	return fmt.Sprint(v.Interface())
 }

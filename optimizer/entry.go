@@ -2,6 +2,7 @@ package optimizer
 
 import (
 	"encoding/binary"
+	"math/bits"
 	"net/http"
 	"slices"
 	"strings"
@@ -109,6 +110,26 @@ func (o *object) selectingFields(dst []string) []string {
 	return dst
 }
 
+// commonNames are the field names that an entry keeps as one byte: their place here,
+// plus one. Of a response of 1 KiB the names alone were 4 % of what it took.
+var commonNames = [...]string{
+	"Date", "Cache-Control", "Content-Type", "Etag", "Last-Modified", "Expires", "Server", "Vary",
+	"Content-Encoding", "Content-Language", "Content-Location", "Content-Disposition", "Set-Cookie", "Link", "Location", "Accept-Ranges",
+	"Surrogate-Key", "Cache-Tag", "Content-Version", "Cdn-Cache-Control", "Surrogate-Control", "Pragma", "Via", "Retry-After",
+	"Access-Control-Allow-Origin", "Access-Control-Allow-Methods", "Access-Control-Allow-Headers", "Access-Control-Allow-Credentials",
+	"Access-Control-Expose-Headers", "Access-Control-Max-Age", "Cross-Origin-Resource-Policy", "Timing-Allow-Origin",
+	"Strict-Transport-Security", "Content-Security-Policy", "X-Content-Type-Options", "X-Frame-Options", "X-Xss-Protection",
+	"Referrer-Policy", "Permissions-Policy", "X-Request-Id", "X-Powered-By", "Alt-Svc", "Server-Timing", "Cache-Status",
+}
+
+var commonCodes, commonBytes = func() (codes map[string]byte, names [len(commonNames)][]byte) {
+	codes = make(map[string]byte, len(commonNames))
+	for i, name := range commonNames {
+		codes[name], names[i] = byte(i+1), []byte(name)
+	}
+	return codes, names
+}()
+
 // encoded is a header on its way into an entry.
 type encoded struct {
 	names []string
@@ -121,12 +142,16 @@ type encoded struct {
 func fieldsOf(h http.Header) encoded {
 	e := encoded{names: make([]string, 0, len(h))}
 	for name, lines := range h {
-		if name == "Content-Length" || name == "Age" || len(name) > 1<<16-1 {
+		if name == "Content-Length" || name == "Age" {
 			continue
 		}
 		e.names = append(e.names, name)
+		own := 1
+		if commonCodes[name] == 0 {
+			own += lengthSize(len(name)) + len(name)
+		}
 		for _, line := range lines {
-			e.size += 6 + len(name) + len(line)
+			e.size += own + lengthSize(len(line)) + len(line)
 		}
 	}
 	slices.SortFunc(e.names, func(a, b string) int {
@@ -142,23 +167,48 @@ func fieldsOf(h http.Header) encoded {
 }
 
 // write writes the fields to block, which has just the size, in the form that an
-// object keeps: for each field two bytes of name length, four of value length, name,
-// value.
+// object keeps: for each field the byte of its name, or 0, the name's length and the
+// name; then the value's length and the value. Lengths are varints.
 func (e encoded) write(block []byte, h http.Header) {
 	block = block[:0]
 	for _, name := range e.names {
+		code := commonCodes[name]
 		for _, line := range h[name] {
-			block = binary.LittleEndian.AppendUint16(block, uint16(len(name)))
-			block = binary.LittleEndian.AppendUint32(block, uint32(len(line)))
-			block = append(append(block, name...), line...)
+			block = append(block, code)
+			if code == 0 {
+				block = append(binary.AppendUvarint(block, uint64(len(name))), name...)
+			}
+			block = append(binary.AppendUvarint(block, uint64(len(line))), line...)
 		}
 	}
 }
 
-// next splits the first field off an encoded header.
+// lengthSize is the size of a length, written.
+func lengthSize(n int) int { return max(1, (bits.Len(uint(n))+6)/7) }
+
+// next splits the first field off an encoded header. The name must not be written to.
 func next(block []byte) (name, value, rest []byte) {
-	n, v := int(binary.LittleEndian.Uint16(block)), int(binary.LittleEndian.Uint32(block[2:]))
-	return block[6 : 6+n], block[6+n : 6+n+v], block[6+n+v:]
+	if code, n := block[0], int(block[1]); code != 0 && n < 0x80 { // nearly all
+		return commonBytes[code-1], block[2 : 2+n], block[2+n:]
+	}
+	return nextLong(block)
+}
+
+func nextLong(block []byte) (name, value, rest []byte) {
+	if code := block[0]; code != 0 {
+		name, rest = commonBytes[code-1], block[1:]
+	} else {
+		name, rest = cutLength(block[1:])
+	}
+	value, rest = cutLength(rest)
+	return name, value, rest
+}
+
+// cutLength splits off what is preceded by its length.
+func cutLength(block []byte) (piece, rest []byte) {
+	n, size := binary.Uvarint(block)
+	end := size + int(n)
+	return block[size:end], block[end:]
 }
 
 // field returns the first line of the named field, or nil.

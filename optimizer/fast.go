@@ -51,51 +51,83 @@ const maxFast = 64 << 10
 // reply is an eventloop.Reply.
 func (p *fastPath) reply(out, head []byte, from *eventloop.Conn) ([]byte, bool) {
 	host, target, isHead, ok := p.read(head)
-	rules := p.h.rules.Load()
-	if !ok || !guard.ValidHost(host) || !guard.ValidTarget(target) || len(target) > int(rules.maxURILength) || len(head) > int(p.h.guard.MaxHeaderSize) {
+	if !ok || len(head) > int(p.h.guard.MaxHeaderSize) {
 		return out, false
 	}
-	now := time.Now()
-	p.key = append(appendLower(p.key[:0], host), target...)
+	a := asked{host: host, target: target, isHead: isHead, from: from, protocol: "HTTP/1.1", now: time.Now()}
+	var o object
+	if !p.ready(&a, &o) {
+		return out, false
+	}
+	defer o.entry.Release()
+	answer, ok := appendHit(out, &o, isHead, a.now)
+	if !ok || !p.allowed(&a) {
+		return out, false
+	}
+	p.answered(&a, &o)
+	return answer, true
+}
+
+// asked is a plain request; its fields are in the path.
+type asked struct {
+	host, target []byte
+	isHead       bool
+	from         interface{ Client() netip.Addr }
+	protocol     string
+	now          time.Time
+	rules        *rules // those in force
+}
+
+// ready holds the response that answers the request at once, and makes o its view.
+func (p *fastPath) ready(a *asked, o *object) bool {
+	rules := p.h.rules.Load()
+	a.rules = rules
+	if !guard.ValidHost(a.host) || !guard.ValidTarget(a.target) || len(a.target) > int(rules.maxURILength) {
+		return false
+	}
+	p.key = append(appendLower(p.key[:0], a.host), a.target...)
 	e, ok := p.find()
 	if !ok {
-		return out, false
+		return false
 	}
-	defer e.Release()
-	o := view(e)
-	if o.kind != stored || len(o.body) > maxFast || isHead && len(o.body) == 0 || o.fresh.Decide(&noDirectives, now) != httpcache.Fresh {
-		return out, false
+	*o = view(e)
+	if o.kind != stored || len(o.body) > maxFast || a.isHead && len(o.body) == 0 || o.fresh.Decide(&noDirectives, a.now) != httpcache.Fresh ||
+		rules.refreshAhead > 0 && a.now.UnixNano() >= o.refreshAt.Load() && o.hot.Load() { // due for renewal, which needs the whole request
+		e.Release()
+		return false
 	}
-	if rules.refreshAhead > 0 && now.UnixNano() >= o.refreshAt.Load() && o.hot.Load() {
-		return out, false // due for renewal, which needs the whole request
+	return true
+}
+
+// allowed asks the limiter, if there is one. That is the last thing: what isn't answered
+// here is asked again on its way.
+func (p *fastPath) allowed(a *asked) bool {
+	if a.rules.limiter == nil {
+		return true
 	}
-	if rules.limiter != nil {
-		if allowed, _ := rules.limiter.Allow(p.address(from.Client()), now); !allowed {
-			return out, false
-		}
-	}
-	answer, ok := appendHit(out, &o, isHead, now)
-	if !ok {
-		return out, false
-	}
+	allowed, _ := a.rules.limiter.Allow(p.address(a.from.Client()), a.now)
+	return allowed
+}
+
+// answered counts and logs the answer. It isn't counted among the requests in flight: it
+// never is while somebody looks.
+func (p *fastPath) answered(a *asked, o *object) {
 	if !o.hot.Load() {
 		o.hot.Store(true)
 	}
-	// It isn't counted among the requests in flight: it never is while somebody looks.
-	took, status := time.Since(now), int(o.status)
+	took, status := time.Since(a.now), int(o.status)
 	p.h.metrics.Answered(telemetry.Hit, status, took)
-	if rules.access.Enabled() {
+	if access := a.rules.access; access.Enabled() {
 		line := telemetry.Access{
-			Begun: now, Client: from.Client().String(), Method: http.MethodGet, Host: string(host), Target: string(target),
-			Protocol: "HTTP/1.1", Referer: p.field("referer"), Agent: p.field("user-agent"),
+			Begun: a.now, Client: a.from.Client().String(), Method: http.MethodGet, Host: string(a.host), Target: string(a.target),
+			Protocol: a.protocol, Referer: p.field("referer"), Agent: p.field("user-agent"),
 			Status: status, Size: int64(len(o.body)), Result: telemetry.Hit, Took: took,
 		}
-		if isHead {
+		if a.isHead {
 			line.Method, line.Size = http.MethodHead, 0
 		}
-		rules.access.Write(line)
+		access.Write(line)
 	}
-	return answer, true
 }
 
 // field is the value of the request's field with this lower-case name, for the access

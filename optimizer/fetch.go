@@ -31,6 +31,7 @@ type fetch struct {
 	renewal  bool                                 // nobody waits for the answer
 	bare     bool                                 // made without a client: an answer of another status is no news of the resource
 	interim  func(status int, header http.Header) // passes an interim response on; nil: nobody wants it
+	client   context.Context                      // ends when the client has left; nil: it isn't known
 }
 
 // outcome is what a fetch brought: a complete response in memory, or one to pass
@@ -50,6 +51,8 @@ type outcome struct {
 var errUnaskedNotModified = errors.New("the upstream answered 304 to a request without conditions")
 
 var errClientTimeout = fmt.Errorf("%w in time: %w", upstream.ErrRequestBody, os.ErrDeadlineExceeded)
+
+var errClientLeft = fmt.Errorf("%w: it left", upstream.ErrRequestBody)
 
 var errUpstreamTimeout = fmt.Errorf("no answer in time: %w", context.DeadlineExceeded)
 
@@ -72,7 +75,7 @@ func (h *handler) fetch(f *fetch, t *ticket) (out outcome) {
 		out = outcome{status: out.status, err: errUnaskedNotModified}
 	}
 	out.failed = out.err != nil || upstream.Failed(out.status)
-	if out.failed && !errors.Is(out.err, upstream.ErrRequestBody) && !refusedByBreaker(out.err) {
+	if out.failed && !errors.Is(out.err, upstream.ErrRequestBody) && !unsent(out.err) {
 		h.metrics.UpstreamErrors.Inc()
 	}
 	if t.flight != nil {
@@ -95,28 +98,33 @@ func (h *handler) exchange(f *fetch, t *ticket, conditional bool) outcome {
 		}
 		cancel(errUpstreamTimeout)
 	})
+	stay := func() bool { return true }
+	if f.client != nil && !f.store { // what may be stored is of use to others
+		stay = context.AfterFunc(f.client, func() { cancel(errClientLeft) })
+	}
 	finish := func() {
+		stay()
 		deadline.Stop()
 		cancel(nil)
 	}
-	req := (&http.Request{
-		Method: f.method, URL: f.url, Host: f.host, Header: f.header.Clone(), Body: f.body, GetBody: f.again, ContentLength: f.bodySize,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-	}).WithContext(ctx)
-	if conditional {
-		conditional = httpcache.AddConditions(req.Header, f.stale.header())
-	}
-	if _, given := req.Header["Idempotency-Key"]; !given && (f.method == http.MethodPut || f.method == http.MethodDelete) {
-		req.Header["Idempotency-Key"] = nil // sends nothing, but tells net/http what it doesn't know of these methods
-	}
+	sent := context.Context(ctx)
 	if f.interim != nil {
 		var done func()
-		req, done = f.passInterim(req)
+		sent, done = f.passInterim(ctx)
 		defer done()
 	}
+	header := f.header
+	if conditional {
+		header = header.Clone()
+		conditional = httpcache.AddConditions(header, f.stale.header())
+	}
+	req := (&http.Request{
+		Method: f.method, URL: f.url, Host: f.host, Header: header, Body: f.body, GetBody: f.again, ContentLength: f.bodySize,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+	}).WithContext(sent)
 	asked := time.Now()
 	resp, err := h.do(req)
-	if !refusedByBreaker(err) {
+	if !unsent(err) {
 		h.metrics.UpstreamRequests.Inc()
 	}
 	if err != nil {

@@ -36,9 +36,10 @@ type handler struct {
 	guard        guard.Config
 	timeout      time.Duration
 	preserveHost bool
-	maxBody      int64 // bytes of the largest body that is stored
-	maxArriving  int64 // bytes of all bodies that are arriving where they will be stored
-	maxBuffered  int64 // bytes of all bodies that are held on the heap until they have arrived
+	scheme       string // of the clients' requests
+	maxBody      int64  // bytes of the largest body that is stored
+	maxArriving  int64  // bytes of all bodies that are arriving where they will be stored
+	maxBuffered  int64  // bytes of all bodies that are held on the heap until they have arrived
 
 	arriving   atomic.Int64
 	leaving    atomic.Bool // connections close after the present request
@@ -248,7 +249,8 @@ func (h *handler) forward(x *exchange, f *fetch, why string, result telemetry.Re
 	defer t.end()
 	out := h.fetch(f, &t)
 	if body, ok := f.body.(*clientBody); ok {
-		if !body.detach() {
+		// A stream of HTTP/2 is no other request's: there the body goes on going up.
+		if _, own := x.ctx.Conn().(*stream); !own && !body.detach() {
 			x.hangUp()
 		}
 		if body.tooLarge.Load() {
@@ -263,7 +265,7 @@ func (h *handler) forward(x *exchange, f *fetch, why string, result telemetry.Re
 	if httpcache.Invalidates(f.method, out.status) {
 		h.store.invalidate(x.key)
 		if out.stream != nil {
-			for _, target := range httpcache.InvalidatedTargets("http", string(x.host), string(x.target), out.stream.Header) {
+			for _, target := range httpcache.InvalidatedTargets(h.scheme, string(x.host), string(x.target), out.stream.Header) {
 				h.store.invalidate(append(bytes.Clone(x.host), target...))
 			}
 		}
@@ -295,14 +297,23 @@ func (h *handler) head(x *exchange, f *fetch, t *ticket, out outcome) {
 // newFetch copies what the upstream is to see of the request.
 func (h *handler) newFetch(x *exchange, method string, stale *object) *fetch {
 	request := &x.ctx.Request.Header
-	header := make(http.Header, 16)
-	for key, value := range request.AllInOrder() {
-		name := textproto.CanonicalMIMEHeaderKey(string(key))
-		header[name] = append(header[name], string(value))
+	var header http.Header
+	if s, ok := x.ctx.Conn().(*stream); ok {
+		header = s.fields()
+	} else {
+		header = make(http.Header, bytes.Count(request.RawHeaders(), []byte("\n"))+5) // ours among them
+		for key, value := range request.AllInOrder() {
+			name := textproto.CanonicalMIMEHeaderKey(string(key))
+			header[name] = append(header[name], string(value))
+		}
 	}
 	f := h.compose(method, header, string(x.host), string(x.target), stale, x.directives)
 	header["X-Forwarded-For"] = []string{x.ctx.RemoteIP().String()}
-	f.interim = x.interim
+	if !request.IsHTTP11() {
+		_, version, _ := strings.Cut(string(request.Protocol()), "/")
+		header["Via"] = []string{version + " optimizer"}
+	}
+	f.interim, f.client = x.interim, x.gone()
 	return f
 }
 
@@ -328,7 +339,7 @@ func (h *handler) compose(method string, header http.Header, host, target string
 	f.url, _ = url.ParseRequestURI(strings.TrimSuffix(h.upstream.EscapedPath(), "/") + target) // guard.ValidTarget let it through, so it parses
 	f.url.Scheme, f.url.Host = h.upstream.Scheme, h.upstream.Host
 	header["X-Forwarded-Host"] = []string{host}
-	header["X-Forwarded-Proto"] = []string{"http"}
+	header["X-Forwarded-Proto"] = []string{h.scheme}
 	header["Via"] = []string{"1.1 optimizer"}
 	if _, ok := header["User-Agent"]; !ok {
 		header["User-Agent"] = nil // keeps net/http from adding its own
@@ -363,9 +374,17 @@ func (x *exchange) readDirectives() {
 // selecting appends the request's values of the fields.
 func (x *exchange) selecting(dst []byte, fields []string) []byte {
 	for _, name := range fields {
-		dst = httpcache.AppendSelecting(dst, name, x.ctx.Request.Header.PeekAll(name))
+		dst = httpcache.AppendSelecting(dst, name, x.lines(name))
 	}
 	return dst
+}
+
+// lines are the request's lines of the field, as they go up.
+func (x *exchange) lines(name string) [][]byte {
+	if s, ok := x.ctx.Conn().(*stream); ok {
+		return s.lines(name)
+	}
+	return x.ctx.Request.Header.PeekAll(name)
 }
 
 // address is the client's, as bytes for the limiter's table.

@@ -95,6 +95,48 @@ func TestHandoverGoesFromOneToTheNext(t *testing.T) {
 	}
 }
 
+// Streams of HTTP/2, over TLS or not, are finished by the elder, while new connections
+// are the heir's.
+func TestHandoverFinishesStreams(t *testing.T) {
+	t.Parallel()
+	for _, way := range []string{plainHTTP2, securedHTTP} {
+		path := filepath.Join(t.TempDir(), "socket")
+		arrived, release := make(chan bool, 1), make(chan bool)
+		elder := startAs(t, way, func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/slow" {
+				arrived <- true
+				<-release
+			}
+			io.WriteString(w, "elder")
+		}, handover(path, io.Discard))
+		got := make(chan string, 1)
+		go func() {
+			a, err := elder.try("GET", "/slow", "")
+			if err != nil {
+				t.Errorf("%s: under way: %v", way, err)
+			}
+			got <- a.body
+		}()
+		<-arrived
+		heir := startAs(t, way, says("heir"), handover(path, io.Discard))
+		eventually(t, "handed over", func() bool { return handedOver(elder) })
+		stopped := make(chan error, 1)
+		go func() { stopped <- elder.o.Stop(t.Context()) }()
+		eventually(t, "new connections are the heir's", func() bool { // until its loops have stopped accepting, the elder's too
+			heir.client.CloseIdleConnections()
+			return heir.get("/").body == "heir"
+		})
+		time.Sleep(1200 * time.Millisecond) // beyond the grace: the last stream was named
+		close(release)
+		if body := <-got; body != "elder" {
+			t.Errorf("%s: under way: %q", way, body)
+		}
+		if err := <-stopped; err != nil {
+			t.Errorf("%s: %v", way, err)
+		}
+	}
+}
+
 // A socket whose address has changed isn't taken over; the others are.
 func TestHandoverOfWhatIsConfiguredTheSame(t *testing.T) {
 	t.Parallel()

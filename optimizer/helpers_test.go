@@ -27,21 +27,22 @@ func TestMain(m *testing.M) {
 
 // proxy is an optimizer before an upstream of the test's own.
 type proxy struct {
-	t      testing.TB
-	o      *optimizer.Optimizer
-	url    string
-	admin  string
-	client *http.Client
-	asked  atomic.Int64 // requests that reached the upstream
+	t        testing.TB
+	o        *optimizer.Optimizer
+	url      string
+	admin    string
+	upstream string
+	client   *http.Client
+	asked    *atomic.Int64 // requests that reached the upstream of start's
 }
 
 type option func(*optimizer.Config)
 
 func start(t testing.TB, upstream http.HandlerFunc, options ...option) *proxy {
 	t.Helper()
-	p := &proxy{t: t}
+	asked := new(atomic.Int64)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		p.asked.Add(1)
+		asked.Add(1)
 		upstream(w, r)
 	}))
 	t.Cleanup(server.Close)
@@ -50,6 +51,15 @@ func start(t testing.TB, upstream http.HandlerFunc, options ...option) *proxy {
 	for _, o := range options {
 		o(&cfg)
 	}
+	p := before(t, cfg)
+	p.asked = asked
+	return p
+}
+
+// before is an optimizer before an upstream that runs already.
+func before(t testing.TB, cfg optimizer.Config) *proxy {
+	t.Helper()
+	p := &proxy{t: t, upstream: cfg.Upstream.URL}
 	var err error
 	if p.o, err = optimizer.New(cfg); err != nil {
 		t.Fatal(err)

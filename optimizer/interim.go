@@ -1,6 +1,7 @@
 package optimizer
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptrace"
@@ -11,10 +12,10 @@ import (
 	"phasegate/optimizer/httpcache"
 )
 
-// passInterim makes the request report the upstream's interim responses, 102 and
-// 103 (RFC 8297) for instance, to the client, until done is called. 100 isn't among
+// passInterim makes a context whose request reports the upstream's interim responses, 102
+// and 103 (RFC 8297) for instance, to the client, until done is called. 100 isn't among
 // them: it belongs to an Expect of one connection, and none is sent.
-func (f *fetch) passInterim(req *http.Request) (_ *http.Request, done func()) {
+func (f *fetch) passInterim(ctx context.Context) (_ context.Context, done func()) {
 	var mu sync.Mutex
 	pass := f.interim
 	trace := &httptrace.ClientTrace{Got1xxResponse: func(status int, header textproto.MIMEHeader) error {
@@ -27,7 +28,7 @@ func (f *fetch) passInterim(req *http.Request) (_ *http.Request, done func()) {
 		}
 		return nil
 	}}
-	return req.WithContext(httptrace.WithClientTrace(req.Context(), trace)), func() {
+	return httptrace.WithClientTrace(ctx, trace), func() {
 		mu.Lock() // from now on the client's connection is for the answer
 		pass = nil
 		mu.Unlock()
@@ -38,6 +39,10 @@ func (f *fetch) passInterim(req *http.Request) (_ *http.Request, done func()) {
 // where it can't come before the end of an earlier answer. It is dropped otherwise: a
 // hint is only that.
 func (x *exchange) interim(status int, header http.Header) {
+	if s, ok := x.ctx.Conn().(*stream); ok {
+		s.interim(status, header)
+		return
+	}
 	conn, ok := x.ctx.Conn().(*clientConn)
 	if !ok || !x.ctx.Request.Header.IsHTTP11() || !conn.between() {
 		return

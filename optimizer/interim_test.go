@@ -6,17 +6,22 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/http/httptrace"
 	"net/textproto"
 	"strings"
 	"testing"
 	"time"
+
+	"phasegate/optimizer"
 )
 
 func earlyHints(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Link", "</style.css>; rel=preload")
-	w.Header().Set("Connection", "X-Hop")
-	w.Header().Set("X-Hop", "1")
+	if r.ProtoMajor == 1 {
+		w.Header().Set("Connection", "X-Hop")
+		w.Header().Set("X-Hop", "1")
+	}
 	w.WriteHeader(http.StatusEarlyHints)
 	w.Header().Del("X-Hop")
 	w.Header().Del("Connection")
@@ -25,10 +30,27 @@ func earlyHints(w http.ResponseWriter, r *http.Request) {
 }
 
 // RFC 8297: 103 goes to the client whose request it was, on a connection's first
-// request and on later ones; a hit has none.
+// request and on later ones; a hit has none. The upstream may speak either protocol.
 func TestEarlyHintsAreForwarded(t *testing.T) {
 	t.Parallel()
-	p := start(t, earlyHints)
+	for _, protocol := range []string{"http/1.1", "h2c"} {
+		t.Run(protocol, func(t *testing.T) {
+			t.Parallel()
+			server := httptest.NewUnstartedServer(http.HandlerFunc(earlyHints))
+			server.Config.Protocols = new(http.Protocols)
+			server.Config.Protocols.SetHTTP1(protocol == "http/1.1")
+			server.Config.Protocols.SetUnencryptedHTTP2(protocol == "h2c")
+			server.Start()
+			t.Cleanup(server.Close)
+			cfg := optimizer.Config{Listen: "127.0.0.1:0"}
+			cfg.Upstream.URL, cfg.Upstream.Protocol = server.URL, protocol
+			checkEarlyHints(t, before(t, cfg))
+		})
+	}
+}
+
+func checkEarlyHints(t *testing.T, p *proxy) {
+	t.Helper()
 	for _, tt := range []struct {
 		target string
 		hints  int

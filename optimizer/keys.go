@@ -37,7 +37,7 @@ func (k Key) Env() string {
 var live = []string{
 	"cache.default_ttl", "cache.negative_ttl", "cache.refresh_ahead", "cache.stale_while_revalidate", "cache.stale_if_error",
 	"cache.stale_when_disconnected", "cache.cookies", "cache.purge_from",
-	"guard.max_uri_length", "guard.rate_limit", "telemetry",
+	"guard.max_uri_length", "guard.rate_limit", "telemetry", "tls",
 }
 
 // Keys lists all keys, in the order of the file.

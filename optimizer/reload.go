@@ -1,6 +1,7 @@
 package optimizer
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -27,6 +28,7 @@ type rules struct {
 	maxURILength int64
 	limiter      *guard.Limiter
 	access       *telemetry.AccessLog
+	tls          *tls.Config // for connections that begin now; nil: clients speak none
 }
 
 // newRules makes the rules of a complete, valid configuration. The buckets of a rate
@@ -45,6 +47,9 @@ func newRules(cfg, before Config, old *rules) (*rules, error) {
 	if old != nil && cfg.Guard.RateLimit == before.Guard.RateLimit {
 		r.limiter = old.limiter
 	} else if r.limiter, err = guard.NewLimiter(cfg.Guard.RateLimit); err != nil {
+		return nil, err
+	}
+	if r.tls, err = cfg.TLS.load(); err != nil {
 		return nil, err
 	}
 	out := cfg.AccessLog
@@ -113,7 +118,7 @@ func (o *Optimizer) reload() (done Reloaded, err error) {
 	eachKey(reflect.ValueOf(&cfg).Elem(), "", func(name string, _ reflect.StructField, value reflect.Value) {
 		switch old := before[name]; {
 		case reflect.DeepEqual(value.Interface(), old.Interface()):
-		case isLive[name]:
+		case isLive[name] && !(cfg.TLS.on() != o.inForce.TLS.on() && strings.HasPrefix(name, "tls.")):
 			done.Changed = append(done.Changed, name)
 		default:
 			done.NeedsRestart = append(done.NeedsRestart, name)

@@ -3,6 +3,8 @@ package optimizer
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -11,6 +13,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 
+	"phasegate/optimizer/arena"
 	"phasegate/optimizer/httpcache"
 	"phasegate/optimizer/telemetry"
 	"phasegate/optimizer/upstream"
@@ -54,12 +57,12 @@ func (x *exchange) respond(o *object, cacheStatus string, age bool, result telem
 // and held until the connection says that it was; where there is none that could say
 // so, it is copied.
 func (x *exchange) deliver(o *object, body []byte) {
-	conn, ok := x.ctx.Conn().(*clientConn)
+	conn, ok := x.ctx.Conn().(interface{ hold(arena.Entry) })
 	if !ok || len(body) == 0 {
 		x.ctx.Response.SetBody(body)
 		return
 	}
-	conn.sending = o.entry.Hold()
+	conn.hold(o.entry)
 	x.ctx.Response.SetBodyRaw(body)
 }
 
@@ -120,6 +123,16 @@ func (h *handler) passOn(x *exchange, out outcome, forward string, result teleme
 		return x.refused(status, forward)
 	}
 	resp, from := &x.ctx.Response, out.stream
+	out.body.streamed = true
+	empty := x.ctx.IsHead() || from.ContentLength == 0 || from.StatusCode == http.StatusNoContent || from.StatusCode == http.StatusNotModified
+	var whole []byte
+	if !empty && 0 < from.ContentLength && from.ContentLength <= smallAnswer {
+		var err error
+		if whole, err = h.readSmall(from); err != nil {
+			out.close()
+			return h.passOn(x, outcome{err: err}, forward, result)
+		}
+	}
 	resp.SetStatusCode(from.StatusCode)
 	setDate(&resp.Header, []byte(from.Header.Get("Date")))
 	for name, lines := range from.Header {
@@ -135,19 +148,44 @@ func (h *handler) passOn(x *exchange, out outcome, forward string, result teleme
 		cacheStatus += "; fwd-status=" + strconv.Itoa(from.StatusCode)
 	}
 	resp.Header.Add("Cache-Status", cacheStatus)
-	if x.ctx.IsHead() || from.ContentLength == 0 || from.StatusCode == http.StatusNoContent || from.StatusCode == http.StatusNotModified {
+	switch {
+	case empty:
 		if from.ContentLength >= 0 {
 			resp.Header.SetContentLength(int(from.ContentLength))
 		}
 		out.close()
 		return result
+	case whole != nil:
+		resp.SetBodyRaw(whole)
+		out.close()
+		return result
 	}
-	out.body.streamed = true
 	if conn, ok := x.ctx.Conn().(*clientConn); ok {
 		conn.pieces = true
 	}
 	resp.SetBodyStream(from.Body, int(from.ContentLength))
 	return result
+}
+
+// smallAnswer is the longest body whose begin fasthttp keeps back with the header. If the
+// upstream stops in such a one, the client would see a connection that ends without a word.
+const smallAnswer = 8 << 10
+
+// readSmall reads the body of a short answer that isn't stored; nil if there is no room.
+func (h *handler) readSmall(from *http.Response) ([]byte, error) {
+	room := room{used: &h.buffered, limit: h.maxBuffered}
+	defer room.free()
+	if !room.take(from.ContentLength) {
+		return nil, nil
+	}
+	whole := make([]byte, from.ContentLength)
+	if _, err := io.ReadFull(from.Body, whole); err != nil {
+		if !errors.Is(err, upstream.ErrRequestBody) {
+			h.metrics.UpstreamErrors.Inc()
+		}
+		return nil, fmt.Errorf("read the upstream's answer: %w", err)
+	}
+	return whole, nil
 }
 
 // refused answers without cache or upstream.
@@ -184,19 +222,22 @@ func setDate(h *fasthttp.ResponseHeader, date []byte) {
 	}
 }
 
-// refusedByBreaker reports whether nothing was sent at all.
-func refusedByBreaker(err error) bool {
-	var open *upstream.OpenError
-	return errors.As(err, &open)
+// unsent reports whether nothing went up at all: the breaker is open, or every
+// connection in use.
+func unsent(err error) bool {
+	return errors.As(err, new(*upstream.OpenError)) || errors.As(err, new(*upstream.BusyError))
 }
 
 // gatewayStatus is the answer to a client when the upstream gave none.
 func gatewayStatus(err error) (status int, retryAfter time.Duration) {
 	var open *upstream.OpenError
+	var busy *upstream.BusyError
 	var network net.Error // net/http has timeouts of its own, which may be the first
 	switch {
 	case errors.As(err, &open):
 		return http.StatusServiceUnavailable, open.RetryAfter
+	case errors.As(err, &busy):
+		return http.StatusServiceUnavailable, busy.RetryAfter
 	case errors.Is(err, upstream.ErrRequestBody):
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return http.StatusRequestTimeout, 0

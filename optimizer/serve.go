@@ -1,6 +1,7 @@
 package optimizer
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
@@ -40,6 +41,11 @@ func (o *Optimizer) newServer() *fasthttp.Server {
 	}
 }
 
+// unreadable is an eventloop.Reply for connections that are encrypted.
+func unreadable() eventloop.Reply {
+	return func(out, _ []byte, _ *eventloop.Conn) ([]byte, bool) { return out, false }
+}
+
 // malformed answers what fasthttp couldn't read as a request; it then closes the
 // connection.
 func (h *handler) malformed(ctx *fasthttp.RequestCtx, err error) {
@@ -57,13 +63,27 @@ func (h *handler) malformed(ctx *fasthttp.RequestCtx, err error) {
 	h.metrics.Answered(x.refused(status, ""), status, 0)
 }
 
-// lend serves a connection that the event loop lends: fasthttp answers what is there,
-// and the loop has it back for the next request.
+// lend serves a connection that the event loop lends. Its first bytes, or ALPN, choose
+// the engine.
 func (o *Optimizer) lend(conn *eventloop.Conn) {
-	lent := &clientConn{Conn: conn}
-	defer lent.answered()
-	if err := o.server.ServeConn(lent); err != nil {
-		o.cfg.Logger.Debug("connection", "client", conn.Client(), "error", err)
+	if config := o.handler.rules.Load().tls; config != nil {
+		o.lendSecure(conn, config)
+		return
+	}
+	if o.beginsHTTP2(conn) {
+		conn.Keep(true)
+		o.http2.Serve(conn)
+		return
+	}
+	o.serveHTTP1(&clientConn{Conn: conn, loop: conn})
+}
+
+// serveHTTP1 has fasthttp answer what is there; the loop then has the connection back
+// for the next request, if it can tell where that begins.
+func (o *Optimizer) serveHTTP1(conn *clientConn) {
+	defer conn.answered()
+	if err := o.server.ServeConn(conn); err != nil {
+		o.cfg.Logger.Debug("connection", "client", conn.loop.Client(), "error", err)
 	}
 }
 
@@ -76,26 +96,33 @@ func await(conn net.Conn, state fasthttp.ConnState) {
 	}
 	switch state {
 	case fasthttp.StateActive:
-		c.SetIdle(false)
+		c.loop.SetIdle(false)
 	case fasthttp.StateIdle:
 		c.answered()
-		c.SetIdle(true)
+		c.loop.SetIdle(true)
 	}
 }
 
 // clientConn is a client's connection, which may close slowly.
 type clientConn struct {
-	*eventloop.Conn
+	net.Conn // what is read and written: loop, or TLS over it
+	loop     *eventloop.Conn
 	turns
-	linger  atomic.Bool
-	sending arena.Entry // what the answer under way is sent from
+	sending
+	linger atomic.Bool
 }
+
+// sending is what the answer under way is sent from.
+type sending struct{ entry arena.Entry }
+
+// hold keeps an entry for the answer, until answered.
+func (s *sending) hold(e arena.Entry) { s.entry = e.Hold() }
 
 // answered ends the hold on what the last answer was sent from, which by now has left
 // or is in the engine's buffer.
-func (c *clientConn) answered() {
-	c.sending.Release()
-	c.sending = arena.Entry{}
+func (s *sending) answered() {
+	s.entry.Release()
+	s.entry = arena.Entry{}
 }
 
 const writeBufferSize = 4 << 10
@@ -106,9 +133,14 @@ const lingerTime = 500 * time.Millisecond
 // Close closes the connection. If the client is still sending, closing at once would
 // make its kernel drop the answer that it hasn't read yet (RFC 9112 §9.6).
 func (c *clientConn) Close() error {
-	if c.linger.Swap(false) && c.CloseWrite() == nil {
-		c.SetReadDeadline(time.Now().Add(lingerTime))
-		io.Copy(io.Discard, c.Conn) // ends with the client's close or the deadline
+	if c.linger.Swap(false) {
+		if secured, ok := c.Conn.(*tls.Conn); ok {
+			_ = secured.CloseWrite() // tells that this end is meant (RFC 8446 §6.1)
+		}
+		if c.loop.CloseWrite() == nil {
+			c.loop.SetReadDeadline(time.Now().Add(lingerTime))
+			io.Copy(io.Discard, c.loop) // ends with the client's close or the deadline
+		}
 	}
 	return c.Conn.Close()
 }

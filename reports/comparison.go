@@ -112,8 +112,10 @@ type gateMatrixRow struct {
 type gateMatrixCell struct {
 	Verdict verdictWords
 	Rounds  []verdictWords
-	Reason  string
-	None    bool
+	// Together says that all rounds decided as one; empty where each has its own.
+	Together string
+	Reason   string
+	None     bool
 }
 
 type comparedRow struct {
@@ -360,8 +362,13 @@ func newGateMatrixRow(g result.ComparedGate) gateMatrixRow {
 	}
 	for _, c := range g.Cells {
 		cell := gateMatrixCell{Verdict: words(c.Verdict), Reason: clean(c.Reason), None: len(c.Rounds) == 0}
+		if c.Pooled {
+			cell.Together = fmt.Sprintf("by all %d rounds together", len(c.Rounds))
+		}
 		for _, v := range c.Rounds {
-			cell.Rounds = append(cell.Rounds, words(v))
+			if !c.Pooled { // none of them decided
+				cell.Rounds = append(cell.Rounds, words(v))
+			}
 		}
 		row.Cells = append(row.Cells, cell)
 	}

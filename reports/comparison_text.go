@@ -96,6 +96,9 @@ func cellText(cell result.ComparedByGate) string {
 		return unit.None
 	}
 	text := words(cell.Verdict).Word
+	if cell.Pooled {
+		return fmt.Sprintf("%s by all %d together", text, len(cell.Rounds))
+	}
 	n := 0
 	for _, v := range cell.Rounds {
 		if v == cell.Verdict {

@@ -169,7 +169,7 @@ func newGateRow(g result.Gate, steady float64) gateRow {
 	}
 	// A burst of errors that falls outside a short run is not seen; so the
 	// length stands beside every share.
-	if g.Unit == "share" && steady > 0 && g.Samples > 0 {
+	if g.Drill == 0 && g.Unit == "share" && steady > 0 && g.Samples > 0 {
 		row.Sample += " in " + unit.Duration(steady)
 	}
 	return row

@@ -32,7 +32,7 @@ func loadFacts(l *result.Load) []fact {
 	for _, s := range l.Spoken {
 		facts = append(facts, fact{"Spoken to " + clean(s.System) + ": " + clean(s.Protocol), spoken(s)})
 	}
-	facts = append(facts, fact{"CPU time of the harness", unit.Format(l.CPU, "s")}, fact{"Prewarmed", unit.Count(l.Prewarmed) + " keys"})
+	facts = append(facts, fact{"CPU time of the whole harness process, the load generator in it", unit.Format(l.CPU, "s")}, fact{"Prewarmed", unit.Count(l.Prewarmed) + " keys"})
 	if l.LogSkipped > 0 {
 		facts = append(facts, fact{"Unusable log lines", unit.Count(l.LogSkipped)})
 	}
@@ -67,7 +67,7 @@ func loadLine(l *result.Load) string {
 			parts = append(parts, clean(arm)+" "+unit.Count(int64(l.Connections[arm]))+" connections")
 		}
 	}
-	return strings.Join(append(parts, "CPU of the harness "+unit.Format(l.CPU, "s")), "; ")
+	return strings.Join(append(parts, "CPU of the whole harness, the load generator in it, "+unit.Format(l.CPU, "s")), "; ")
 }
 
 // timeRow is one line of the table of times.

@@ -55,6 +55,9 @@ func ExampleNames() {
 	// defects-faults Planted defects (a failing upstream)
 	// defects-keys Planted defects (many keys)
 	// defects-service Planted defects (service)
+	// exhaustion More misses at once than connections
+	// faults-answers Faults of the upstream's answers
+	// faults-network Faults of connections and networks
 	// phase1 Basic cache
 	// phase2 HTTP/2
 	// phase3 Monitoring

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"io"
@@ -116,40 +117,60 @@ const connections = 64
 // client asks a system.
 type client struct{ address string }
 
-// ask asks for each path once, in that order but for what is on its way at once, and
-// counts what comes whole.
-func (c client) ask(ctx context.Context, paths []string) (whole int, payload int64, err error) {
+// answers is what came of some requests.
+type answers struct {
+	whole, failed int   // failed: with another status than 200
+	payload       int64 // bytes of what came whole
+}
+
+// ask asks for each path once, in that order but for what is on its way at once.
+func (c client) ask(ctx context.Context, paths []string) (answers, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	var next, count, bytes atomic.Int64
+	var next, count, failed, bytes atomic.Int64
 	var wg sync.WaitGroup
 	for range connections {
 		wg.Go(func() {
-			conn, err := net.Dial("tcp", c.address)
-			if err != nil {
-				cancel(fmt.Errorf("connect: %w", err))
-				return
-			}
-			defer conn.Close()
-			defer context.AfterFunc(ctx, func() { conn.Close() })()
-			r := bufio.NewReaderSize(conn, 64<<10)
 			for i := next.Add(1) - 1; i < int64(len(paths)); i = next.Add(1) - 1 {
-				conn.SetDeadline(time.Now().Add(time.Minute))
-				n, err := get(conn, r, paths[i])
+				conn, err := net.Dial("tcp", c.address)
 				if err != nil {
-					cancel(fmt.Errorf("GET %s: %w", paths[i], err))
+					cancel(fmt.Errorf("connect: %w", err))
 					return
 				}
-				if n == int64(sizeOf(paths[i])) {
-					count.Add(1)
-					bytes.Add(n)
+				stop := context.AfterFunc(ctx, func() { conn.Close() })
+				r := bufio.NewReaderSize(conn, 64<<10)
+				for ; i < int64(len(paths)); i = next.Add(1) - 1 {
+					conn.SetDeadline(time.Now().Add(time.Minute))
+					var n int64
+					if n, err = get(conn, r, paths[i]); err != nil {
+						break
+					}
+					if n == int64(sizeOf(paths[i])) {
+						count.Add(1)
+						bytes.Add(n)
+					}
+				}
+				stop()
+				conn.Close()
+				var status statusError
+				switch {
+				case errors.As(err, &status):
+					failed.Add(1) // and on, over another connection
+				case err != nil:
+					cancel(fmt.Errorf("GET %s: %w", paths[i], err))
+					return
 				}
 			}
 		})
 	}
 	wg.Wait()
-	return int(count.Load()), bytes.Load(), context.Cause(ctx)
+	return answers{whole: int(count.Load()), failed: int(failed.Load()), payload: bytes.Load()}, context.Cause(ctx)
 }
+
+// statusError is an answer that isn't 200.
+type statusError int
+
+func (e statusError) Error() string { return fmt.Sprintf("status %d", int(e)) }
 
 func get(conn net.Conn, r *bufio.Reader, path string) (int64, error) {
 	if _, err := io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: bench.test\r\n\r\n"); err != nil {
@@ -161,7 +182,7 @@ func get(conn net.Conn, r *bufio.Reader, path string) (int64, error) {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return 0, fmt.Errorf("status %d", resp.StatusCode)
+		return 0, statusError(resp.StatusCode)
 	}
 	return io.Copy(io.Discard, resp.Body)
 }

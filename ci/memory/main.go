@@ -15,7 +15,8 @@
 // process ever had, whichever is more. Disk is what it has in files. After the first two
 // loads the upstream answers with nothing that may be stored, and the objects, every one
 // of mixed and one in eight of distinct, are asked for once more, the newest first: kept
-// are those that come whole, and payload is their bytes.
+// are those that come whole, and payload is their bytes. Failed are answers of another
+// status than 200, in all of it.
 package main
 
 import (
@@ -56,7 +57,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	}
 	defer up.close()
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(table, "load\tsystem\tpeak MB, budget %d\tdisk MB\tobjects kept\tpayload at rest MB\thit ratio\n", *budget)
+	fmt.Fprintf(table, "load\tsystem\tpeak MB, budget %d\tdisk MB\tobjects kept\tpayload at rest MB\thit ratio\tfailed\n", *budget)
 	for _, load := range strings.Split(*loads, ",") {
 		for _, name := range strings.Split(*names, ",") {
 			r, err := measure(ctx, up, name, load, *budget, *objects, *mixed)
@@ -75,7 +76,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 			} else {
 				kept, payload = fmt.Sprint(r.kept), fmt.Sprintf("%.1f", float64(r.payload)/1e6)
 			}
-			fmt.Fprintf(table, "%s\t%s\t%.1f\t%.1f\t%s\t%s\t%s\n", load, name, float64(r.peak)/1e6, float64(r.disk)/1e6, kept, payload, ratio)
+			fmt.Fprintf(table, "%s\t%s\t%.1f\t%.1f\t%s\t%s\t%s\t%d\n", load, name, float64(r.peak)/1e6, float64(r.disk)/1e6, kept, payload, ratio, r.failed)
 		}
 	}
 	return table.Flush()
@@ -84,7 +85,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 // result is what one system did under one load.
 type result struct {
 	peak, disk, payload int64
-	kept                int
+	kept, failed        int
 	ratio               float64
 }
 
@@ -106,7 +107,8 @@ func measure(ctx context.Context, up *origin, name, load string, budget, objects
 		for i := range paths {
 			paths[i] = fmt.Sprintf("/%s/%d", kind, i)
 		}
-		if _, _, err := c.ask(ctx, paths); err != nil {
+		stored, err := c.ask(ctx, paths)
+		if err != nil {
 			return r, err
 		}
 		up.answerWith(false)
@@ -114,17 +116,19 @@ func measure(ctx context.Context, up *origin, name, load string, budget, objects
 		for i := len(paths) - 1; i >= 0; i -= sampled {
 			sample = append(sample, paths[i])
 		}
-		kept, payload, err := c.ask(ctx, sample)
+		kept, err := c.ask(ctx, sample)
 		if err != nil {
 			return r, err
 		}
-		r.kept, r.payload = kept*sampled, payload*int64(sampled)
+		r.kept, r.payload, r.failed = kept.whole*sampled, kept.payload*int64(sampled), stored.failed+kept.failed
 	case "zipf":
 		paths := zipf(objects, 200_000)
 		before := up.asked.Load()
-		if _, _, err := c.ask(ctx, paths); err != nil {
+		asked, err := c.ask(ctx, paths)
+		if err != nil {
 			return r, err
 		}
+		r.failed = asked.failed
 		r.ratio = 1 - float64(up.asked.Load()-before)/float64(len(paths))
 	default:
 		return r, fmt.Errorf("found load %q; allowed are distinct, mixed and zipf", load)

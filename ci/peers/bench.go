@@ -165,6 +165,7 @@ func (b bench) stall(ctx context.Context, w io.Writer) error {
 				o, err := b.do(ctx, t, j, "--stall", stallFor.String(), "--after", stallBegin.String())
 				switch {
 				case errors.Is(err, errUnable):
+					fmt.Fprintf(table, "%s\t%s\t%d\tnot offered: %s\n", t.name, protocolOf(j), connections, t.lacks)
 					continue
 				case errors.Is(err, errAbsent):
 					fmt.Fprintf(table, "%s\t%s\t%d\t%v\n", t.name, protocolOf(j), connections, err)

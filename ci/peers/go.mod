@@ -5,6 +5,7 @@ go 1.26.0
 replace phasegate => ../..
 
 require (
+	github.com/maypok86/otter/v2 v2.4.0
 	github.com/valyala/fasthttp v1.77.0
 	phasegate v0.0.0
 )

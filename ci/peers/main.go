@@ -29,6 +29,12 @@ func run(ctx context.Context, args []string) error {
 		return serve(ctx, args[1:])
 	case "phasegate": // our generator, as a process like the others
 		return generate(ctx, args[1:])
+	case "hitratio":
+		file := ""
+		if len(args) > 1 {
+			file = args[1]
+		}
+		return hitRatios(os.Stdout, file)
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -45,14 +51,17 @@ func run(ctx context.Context, args []string) error {
 		return b.stall(ctx, os.Stdout)
 	case "load":
 		return b.load(ctx, os.Stdout)
-	case "proxy":
+	case "proxy", "http2":
 		length := 8 * time.Second
 		if len(args) > 2 {
 			if length, err = time.ParseDuration(args[2]); err != nil || length < time.Second || length > time.Minute {
 				return fmt.Errorf("read the length of a run: found %q; allowed is 1s to 1m", args[2])
 			}
 		}
+		if args[0] == "http2" {
+			return proxyBench{b, length}.http2(ctx, os.Stdout)
+		}
 		return proxyBench{b, length}.proxies(ctx, os.Stdout)
 	}
-	return fmt.Errorf("found %q; allowed is stall, load or proxy, a number of rounds, and proxy's length of a run", args[0])
+	return fmt.Errorf("found %q; allowed is stall, load, proxy or http2, a number of rounds, and for the last two the length of a run; or hitratio and a file", args[0])
 }

@@ -163,12 +163,10 @@ func (b proxyBench) start(name, dir, upstream string) (p proxy, stop func(), err
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return p, nil, err
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := freeAddress()
 	if err != nil {
 		return p, nil, err
 	}
-	address := l.Addr().String()
-	l.Close()
 	var c *exec.Cmd
 	if name == "optimizer" {
 		c = command(filepath.Join(b.bin, "..", "optimizer"), "--upstream", "http://"+upstream, "--listen", address)
@@ -192,6 +190,21 @@ func (b proxyBench) start(name, dir, upstream string) (p proxy, stop func(), err
 		}
 		c = command(program, systems.Arguments(server, file, settings)...)
 	}
+	return launch(name, "http", dir, address, c)
+}
+
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+// launch starts a proxy's program, whose log goes to its folder, and waits until it
+// listens.
+func launch(name, scheme, dir, address string, c *exec.Cmd) (p proxy, stop func(), err error) {
 	log, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
 		return p, nil, err
@@ -211,7 +224,7 @@ func (b proxyBench) start(name, dir, upstream string) (p proxy, stop func(), err
 		conn, err := net.Dial("tcp", address)
 		if err == nil {
 			conn.Close()
-			return proxy{name, "http://" + address, c.Process}, stop, nil
+			return proxy{name, scheme + "://" + address, c.Process}, stop, nil
 		}
 		time.Sleep(50 * time.Millisecond)
 	}

@@ -28,10 +28,11 @@ type job struct {
 }
 
 // tool is one load generator: how it is asked to do a job, and how its figures
-// are read. args is nil where it can't do the job.
+// are read. args is nil where it can't do the job, and lacks says why.
 type tool struct {
 	name, program string // program "" is this one
 	loadOnly      bool   // not for the stall
+	lacks         string
 	args          func(j job) []string
 	read          func(j job, out []byte) (figures, error)
 }
@@ -107,7 +108,7 @@ var tools = []tool{
 		read: readVegeta,
 	},
 	{
-		name: "h2load", program: "h2load",
+		name: "h2load", program: "h2load", lacks: "a rate that isn't whole on every connection",
 		args: func(j job) []string {
 			args := []string{"-c", strconv.Itoa(j.connections), "-D", seconds(j.length), "-t", strconv.Itoa(min(2, j.connections)), "-N", "30s"}
 			if j.rate > 0 {
@@ -127,10 +128,10 @@ var tools = []tool{
 	},
 	{
 		// Its rate is one per connection, of whole requests per second or less.
-		name: "hey", program: "hey",
+		name: "hey", program: "hey", lacks: "HTTP/2 in clear text",
 		args: func(j job) []string {
 			if j.http2 {
-				return nil // only over TLS
+				return nil
 			}
 			args := []string{"-c", strconv.Itoa(j.connections), "-z", j.length.String(), "-t", "30"}
 			if j.rate > 0 {
@@ -141,10 +142,25 @@ var tools = []tool{
 		read: readHey,
 	},
 	{
-		name: "wrk", program: "wrk",
+		// Each of its users has a connection of his own.
+		name: "k6", program: "k6", lacks: "HTTP/2 in clear text",
+		args: func(j job) []string {
+			if j.http2 {
+				return nil
+			}
+			script := j.scratch + "/k6.js"
+			if os.WriteFile(script, k6Script(j), 0o644) != nil {
+				return nil
+			}
+			return []string{"run", "--quiet", "--no-usage-report", script}
+		},
+		read: readK6,
+	},
+	{
+		name: "wrk", program: "wrk", lacks: "a rate: it knows closed loops only",
 		args: func(j job) []string {
 			if j.http2 || j.rate > 0 {
-				return nil // a closed loop only
+				return nil
 			}
 			return []string{"-t", "2", "-c", strconv.Itoa(j.connections), "-d", seconds(j.length), "--latency", j.target()}
 		},
@@ -270,6 +286,41 @@ func readWrk(_ job, out []byte) (f figures, err error) {
 	}
 	f.P99, err = time.ParseDuration(string(m[1]))
 	return f, err
+}
+
+// k6Script asks at a rate, or as often as its users can, and prints the figures.
+func k6Script(j job) []byte {
+	scenario := fmt.Sprintf(`executor: "constant-vus", vus: %d, duration: "%s"`, j.connections, j.length)
+	if j.rate > 0 {
+		scenario = fmt.Sprintf(`executor: "constant-arrival-rate", rate: %d, duration: "%s", preAllocatedVUs: %d, maxVUs: %d`, j.rate, j.length, j.connections, j.connections)
+	}
+	return fmt.Appendf(nil, `import http from "k6/http";
+export const options = {
+  discardResponseBodies: true,
+  summaryTrendStats: ["p(99)"],
+  scenarios: {load: {%s, gracefulStop: "30s"}},
+};
+export default function () { http.get(%q); }
+export function handleSummary(data) {
+  return {stdout: JSON.stringify({
+    requests: data.metrics.http_reqs.values.count - data.metrics.http_req_failed.values.passes,
+    milliseconds: data.state.testRunDurationMs,
+    p99: data.metrics.http_req_duration.values["p(99)"],
+  })};
+}
+`, scenario, j.target())
+}
+
+func readK6(_ job, out []byte) (figures, error) {
+	var r struct {
+		Requests          int64
+		Milliseconds, P99 float64
+	}
+	if err := json.Unmarshal(out, &r); err != nil {
+		return figures{}, err
+	}
+	ms := float64(time.Millisecond)
+	return figures{Requests: r.Requests, Seconds: r.Milliseconds / 1000, P99: time.Duration(r.P99 * ms)}, nil
 }
 
 // match reads the number that a pattern's group finds.

@@ -27,6 +27,7 @@ func TestRead(t *testing.T) {
 			figures{Requests: 4000, Seconds: 8, P99: 1500 * time.Microsecond}},
 		{"h2load", rated, "requests: 4000 total, 4000 started, 4000 done, 4000 succeeded, 0 failed\n", figures{Requests: 4000, Seconds: 8, P99: 2500 * time.Microsecond}},
 		{"hey", job{}, "  Total:	8.0041 secs\n  99%% in 0.0016 secs\n  [200]	4000 responses\n", figures{Requests: 4000, Seconds: 8.0041, P99: 1600 * time.Microsecond}},
+		{"k6", job{}, `{"requests":4000,"milliseconds":8000.5,"p99":1.25}`, figures{Requests: 4000, Seconds: 8.0005, P99: 1250 * time.Microsecond}},
 		{"wrk", job{}, "     99%    3.02ms\n  451200 requests in 8.00s, 1.02GB read\n", figures{Requests: 451200, Seconds: 8, P99: 3020 * time.Microsecond}},
 	} {
 		for _, tool := range tools {
@@ -49,5 +50,20 @@ func TestTruth(t *testing.T) {
 	t.Parallel()
 	if got := truth(); got != 1920*time.Millisecond {
 		t.Errorf("p99 is %s, want 1.92 s", got)
+	}
+}
+
+// A row that is left out looks like a tool that nobody tried.
+func TestToolsSayWhatTheyLack(t *testing.T) {
+	t.Parallel()
+	for _, http2 := range []bool{false, true} {
+		for _, connections := range []int{10, 1000} {
+			for _, tool := range tools {
+				j := job{url: "http://127.0.0.1:1", rate: stallRate, connections: connections, length: stallLength, http2: http2, scratch: t.TempDir()}
+				if !tool.loadOnly && tool.args(j) == nil && tool.lacks == "" {
+					t.Errorf("%s, %d connections over %s: not offered, and no word why", tool.name, connections, protocolOf(j))
+				}
+			}
+		}
 	}
 }

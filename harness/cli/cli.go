@@ -89,11 +89,18 @@ func Main(args []string, std Streams) int {
 		fmt.Fprintf(std.Err, "phasegate: %v\n`phasegate --help` lists the commands, `phasegate COMMAND --help` its flags.\n", err)
 		return exitUsage
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // by nohup
+		signals = append(signals, syscall.SIGHUP) // its terminal is gone
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), signals...)
 	defer stop()
 	// The first signal ends the run in good order; a later one ends it at once.
 	// A terminal and a tool that passes signals on may both send the first.
-	context.AfterFunc(ctx, func() { time.AfterFunc(time.Second, stop) })
+	context.AfterFunc(ctx, func() {
+		signal.Ignore(syscall.SIGPIPE) // whoever read what is printed may be gone too
+		time.AfterFunc(time.Second, stop)
+	})
 
 	parsed.BindTo(ctx, (*context.Context)(nil))
 	err = parsed.Run()

@@ -188,13 +188,7 @@ func writePlan(out io.Writer, f *forecast.Forecast) error {
 		}
 	}
 	if power {
-		below("  ", fmt.Sprintf("90 %% power: the sample that passes in %s of runs if the true share of bad ones is half of what is allowed. Samples count as independent; failures in bursts need more.", unit.Exact(gate.Power, "share")))
-	}
-	for _, d := range f.Drills {
-		line("drill %s: %s", d.Gate, word(d.Outlook))
-		for _, why := range d.Why {
-			below("    ", why)
-		}
+		below("  ", fmt.Sprintf("90 %% power: the sample that passes in %s of runs if the true share of bad ones is half of what is allowed. Needs count as independent; failures in bursts need more. What may be bad allows for the clusters in which the sequence itself brings bad ones.", unit.Exact(gate.Power, "share")))
 	}
 
 	if len(f.Joint) > 0 {
@@ -252,9 +246,6 @@ func conclusion(f *forecast.Forecast) string {
 		if g.Unforeseen() {
 			unknown++
 		}
-	}
-	for _, g := range f.Drills {
-		n[g.Outlook]++
 	}
 	fires := 0
 	for _, t := range f.Triggers {

@@ -75,7 +75,7 @@ func TestPlanExitCodes(t *testing.T) {
 		{"a file", []string{file}, exitPass, "Fine: all 2 gates", ""},
 		{"a gate that needs more", []string{file, "--set", "gates.0=availability > 99.99%"}, exitInconclusive, "2,000 requests are too few: 29,956 without a bad one are needed (5 m at 100/s)", ""},
 		{"a gate that nothing passes outweighs it", []string{file, "--set", "gates=[availability > 99.99%, throughput > 200/s]"}, exitFail, "1 gate can't pass, 1 gate can't be decided.", ""},
-		{"a drill isn't run", []string{file, "--set", "drills=[{fault: {kind: upstream_outage, for: 30s}, expect: [no trigger]}]"}, exitInconclusive, "drill upstream_outage for 30s; expect no trigger: CAN'T BE DECIDED", ""},
+		{"a fault that nobody knows", []string{file, "--set", "drills=[{fault: {kind: disk_full, for: 30s}, expect: [no trigger]}]"}, exitUsage, "", "drills.0.fault.kind: disk_full is none of the choices"},
 		{"a trigger that is sure to fire, though no gate asks", []string{file, "--set", "systems.new={kind: direct}", "--set", "triggers=[{when: p95_latency > 10ms}]"}, exitFail, "1 trigger fires for certain.", ""},
 		{"another profile", []string{"phase4", "--profile", "nightly"}, exitUsage, "", "no profile nightly"},
 		{"an unknown scenario", []string{"phase9"}, exitUsage, "", "no scenario phase9"},

@@ -27,15 +27,17 @@ func (c *verifyCommand) Run(std Streams) error {
 	case err != nil:
 		return &failure{exitEnvironment, err, ""}
 	case len(v.Differences) > 0:
-		fmt.Fprintf(std.Out, "\n%d differences: this result is not what the evidence yields.\n", len(v.Differences))
-		if v.Commit != commit() {
+		fmt.Fprintf(std.Out, "\n%s: this result is not what the evidence yields.\n", plural(len(v.Differences), "difference"))
+		if v.Commit != "" && v.Commit != commit() {
 			fmt.Fprintf(std.Out, "The run was made by revision %q and this program is %q: where the arithmetic changed between them, numbers may differ without anyone's doing.\n", v.Commit, commit())
 		}
 		return exit{exitFail}
 	}
 	fmt.Fprintf(std.Out, "verified: %d files are as the run left them, and %d values of result.json follow from the evidence.\n"+
 		"What can't be recomputed is covered by the sums only: where, when and by which command the run was made (environment, started, duration),\n"+
-		"and what the journal reports as seen: the systems' addresses and exits, notices, the load generator's counts of connections and of failures.\n"+
+		"and what the journal reports as seen: the systems' addresses and exits, notices, and of the load generator what was prewarmed, the connections opened,\n"+
+		"which protocol was spoken, requests that were sent again, found all connections busy or never got one, those that were the first for their target\n"+
+		"(of a replayed log), examples of failures, and the CPU time of the whole harness. What was due, sent, completed or failed is recomputed, by intervals.\n"+
 		"Reports (HTML, JUnit and the rest) aren't covered: `phasegate report` makes them again from result.json.\n", v.Files, v.Values)
 	return nil
 }

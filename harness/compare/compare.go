@@ -14,6 +14,7 @@ import (
 
 	"phasegate/harness"
 	"phasegate/harness/environment"
+	"phasegate/harness/gate"
 	"phasegate/harness/probe"
 	"phasegate/harness/scenario"
 	"phasegate/reports"
@@ -34,7 +35,9 @@ type Config struct {
 	Tolerance float64
 	// Together makes the runs of a round at the same time instead of one after
 	// another, each with an upstream and a load of its own: a machine whose speed
-	// changes from one second to the next then does so for all of them alike.
+	// changes from one second to the next then does so for all of them alike. As
+	// processes they share one processor, another one in each round: two processors
+	// are never equally fast, and what moves between them is as noisy as they differ.
 	Together bool
 	Seed     uint64 // of the order of runs
 	// Notices are what is to be known beforehand.
@@ -108,6 +111,9 @@ func Run(ctx context.Context, c Config) (*result.Comparison, error) {
 	if c.Tolerance > 0 {
 		w.looks = looks(c.Rounds)
 	}
+	if l := first.Load; c.Together && !l.Poisson && (l.Rate != nil || l.Sine != nil) {
+		w.out.Notices = append(w.out.Notices, "requests fall due at even distances, so that those of one system follow the other's by the same fraction of a millisecond for a whole round, which favours one of them: set load.arrivals=poisson")
+	}
 	err := w.rounds(ctx)
 	w.out.Duration = time.Since(started).Seconds()
 	w.conclude(ctx, err)
@@ -173,6 +179,9 @@ func (w *comparison) run(ctx context.Context, i, round, position int) (err error
 		}
 		defer func() { err = errors.Join(err, remove()) }()
 	}
+	if cpus := probe.CPUs(); w.Together && opts.Upstream != harness.Contained && len(cpus) > 0 {
+		opts.CPU = &cpus[round%len(cpus)]
+	}
 	res, err := w.Run(ctx, s.Plan, opts)
 	w.results[i] = append(w.results[i], res)
 	w.out.Systems[i].Runs = append(w.out.Systems[i].Runs,
@@ -234,7 +243,11 @@ func (w *comparison) conclude(ctx context.Context, err error) {
 	shareNotices(out)
 	whole := w.whole()
 	out.Metrics = metrics(out.Systems, whole)
-	out.Gates = gates(out.Systems, whole)
+	var look *gate.Look
+	if w.Tolerance > 0 {
+		look = &gate.Look{Planned: len(w.looks), Confidence: w.Systems[0].Plan.Confidence}
+	}
+	out.Gates = gates(out.Systems, whole, look)
 	out.Fairness = fairness(w.Systems, whole)
 	if w.Baseline != nil {
 		out.Baseline = w.Baseline.against(out)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"phasegate/harness"
+	"phasegate/harness/probe"
 	"phasegate/harness/scenario"
 	"phasegate/reports/result"
 )
@@ -245,6 +246,7 @@ func TestRunsOfARoundTogether(t *testing.T) {
 	met := make(chan string)
 	var mu sync.Mutex
 	programs := map[string]bool{}
+	processors := map[string]int{} // by round
 	f := &fake{answer: func(string, int) (*result.Result, error) {
 		return measured(map[string]float64{"cpu": 0.3}), nil
 	}}
@@ -269,6 +271,12 @@ func TestRunsOfARoundTogether(t *testing.T) {
 		}
 		mu.Lock()
 		programs[opts.Optimizer] = true
+		if round := filepath.Base(opts.Out); opts.CPU != nil {
+			if other, ok := processors[round]; ok && other != *opts.CPU {
+				t.Errorf("round %s runs on the processors %d and %d", round, other, *opts.CPU)
+			}
+			processors[round] = *opts.CPU
+		}
 		mu.Unlock()
 		return f.run(ctx, plan, opts)
 	}
@@ -279,10 +287,46 @@ func TestRunsOfARoundTogether(t *testing.T) {
 	if len(programs) != 4 || programs[c.Systems[0].Optimizer] {
 		t.Errorf("the programs were %v, want a copy for each run", programs)
 	}
+	if cpus := probe.CPUs(); len(processors) != 2 && len(cpus) > 0 || len(cpus) > 1 && processors["1"] == processors["2"] {
+		t.Errorf("by round, the processors were %v of %v", processors, cpus)
+	}
 	for path := range programs {
 		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("left: %s", path)
 		}
+	}
+}
+
+// Runs at the same time whose requests keep a distance from each other are told of it.
+func TestEvenDistancesTogether(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		why      string
+		together bool
+		set      string
+		told     bool
+	}{
+		{"evenly spaced", true, "load.arrivals=constant", true},
+		{"at random", true, "load.arrivals=poisson", false},
+		{"one after another", false, "load.arrivals=constant", false},
+	} {
+		f := &fake{answer: func(string, int) (*result.Result, error) { return measured(map[string]float64{"cpu": 0.3}), nil }}
+		cfg := config(t, f, "a", "b")
+		cfg.Together = c.together
+		for i := range cfg.Systems {
+			cfg.Systems[i].Plan = plan(t, c.set)
+		}
+		out, err := Run(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if told := strings.Contains(strings.Join(out.Notices, "\n"), "arrivals=poisson"); told != c.told {
+			t.Errorf("%s: %q", c.why, out.Notices)
+		}
+	}
+	revisions, err := scenario.Open("regression", os.ReadFile, scenario.Options{})
+	if err != nil || !revisions.Load.Poisson {
+		t.Errorf("revisions are compared with evenly spaced requests (%v)", err)
 	}
 }
 

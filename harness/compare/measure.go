@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"phasegate/harness/gate"
 	"phasegate/harness/probe"
 	"phasegate/harness/scenario"
 	"phasegate/harness/stat"
@@ -249,8 +250,10 @@ func bounds(n int, e stat.Estimate, ok bool) result.Bounds {
 	return result.Bounds{Value: &e.Value, Low: &e.Low, High: &e.High}
 }
 
-// gates lays every gate of the scenario beside the systems.
-func gates(systems []result.ComparedSystem, whole [][]*result.Result) []result.ComparedGate {
+// gates lays every gate of the scenario beside the systems. Rounds of two
+// revisions are short, so that there are many: where none decided a share, all of
+// them together may, at such a look; without one each round stands for itself.
+func gates(systems []result.ComparedSystem, whole [][]*result.Result, look *gate.Look) []result.ComparedGate {
 	var out []result.ComparedGate
 	for i := range systems {
 		for _, res := range whole[i] {
@@ -280,7 +283,36 @@ func gates(systems []result.ComparedSystem, whole [][]*result.Result) []result.C
 				cell.Rounds = append(cell.Rounds, result.Pass)
 			}
 			cell.Verdict = together(cell.Rounds)
+			undecided := !slices.ContainsFunc(cell.Rounds, func(v result.Verdict) bool { return v != result.Inconclusive })
+			if look != nil && undecided {
+				pool(cell, out[i], whole[j], *look)
+			}
 		}
 	}
 	return out
+}
+
+// pool judges a share by all rounds of a system together, if they saw it.
+func pool(cell *result.ComparedByGate, row result.ComparedGate, runs []*result.Result, look gate.Look) {
+	var c scenario.Condition
+	var rounds []stat.Count
+	for _, res := range runs {
+		for _, g := range res.Gates {
+			if g.Gate != row.Gate || g.System != row.System || g.Drill > 0 || g.Value == nil {
+				continue
+			}
+			metric, _ := scenario.Lookup(g.Metric)
+			c = scenario.Condition{Metric: metric, Op: scenario.Op(g.Op), Threshold: g.Threshold}
+			n := float64(g.Samples)
+			rounds = append(rounds, stat.Count{K: math.Round(*g.Value * n), N: n})
+		}
+	}
+	if len(rounds) == 0 || c.Metric.Estimator != scenario.ByShare {
+		return
+	}
+	v, reason := gate.JudgeRounds(c, rounds, look)
+	cell.Verdict, cell.Reason, cell.Pooled = result.Verdict(v), reason, true
+	if cell.Verdict == result.Pass {
+		cell.Reason = ""
+	}
 }

@@ -87,10 +87,14 @@ func answer(name string, before, after []float64, tolerance, level float64) resu
 	}
 	e, ok := stat.Pseudomedian(ratios, level)
 	m.Bounds = exponential(bounds(len(ratios), e, ok))
+	same := !slices.ContainsFunc(ratios, func(r float64) bool { return r != ratios[0] })
+	if !e.Bounded && !same {
+		m.Note = fmt.Sprintf("no interval from %d rounds at %.3g %%", len(ratios), 100*level)
+	}
 	limit := math.Log(1 + tolerance)
 	switch {
-	case !e.Bounded && len(ratios) >= stat.MinRounds && e.Value == 0:
-		m.State = within // the same to the last digit in every round
+	case same && len(ratios) >= stat.MinRounds && e.Value == 0:
+		m.State = within // to the last digit
 	case !e.Bounded:
 	case e.Low > limit:
 		m.State = worse

@@ -92,6 +92,23 @@ func TestRegressionCalibration(t *testing.T) {
 	}
 }
 
+// Few rounds that lie alike on both sides are not the same in every round.
+func TestAnswerFromFewRounds(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		after       []float64
+		state, note string
+	}{
+		{[]float64{0.5, 1, 2, 1}, open, "no interval from 4 rounds at 99.6 %"},
+		{[]float64{1, 1, 1, 1}, within, "the same in every round"},
+	} {
+		m := answer("memory", []float64{1, 1, 1, 1}, c.after, 0.05, 0.996)
+		if m.State != c.state || m.Note != c.note || *m.Value != 1 {
+			t.Errorf("%v: %s, %q; want %s, %q", c.after, m.State, m.Note, c.state, c.note)
+		}
+	}
+}
+
 func TestLooks(t *testing.T) {
 	t.Parallel()
 	for rounds, want := range map[int][]int{1: {1}, 3: {3}, 5: {5}, 10: {7, 10}, 12: {8, 12}, 20: {7, 14, 20}} {
@@ -128,5 +145,45 @@ func TestRegressionWithoutFigures(t *testing.T) {
 	c.Tolerance = 0.05
 	if out, err := Run(t.Context(), c); err != nil || out.Verdict != result.Inconclusive {
 		t.Errorf("verdict %s, %v", out.Verdict, err)
+	}
+}
+
+// No round of two seconds decides a share; all of them do, for both revisions,
+// and of what isn't a share each round stands for itself.
+func TestRevisionsPoolTheirRounds(t *testing.T) {
+	t.Parallel()
+	f := &fake{answer: func(system string, _ int) (*result.Result, error) {
+		res := measured(map[string]float64{"cpu": 0.3})
+		errors := 0.0
+		if system == "new" {
+			errors = 0.05
+		}
+		res.Gates = []result.Gate{
+			{Gate: "error_rate < 1%", Metric: "error_rate", Op: "<", Threshold: 0.01, System: "new", Value: &errors, Samples: 6000, Verdict: result.Inconclusive, Reason: "too short"},
+			{Gate: "p95_latency < 10ms", Metric: "p95_latency", Op: "<", Threshold: 0.01, System: "new", Value: &errors, Samples: 6000, Verdict: result.Inconclusive, Reason: "too short"},
+			{Gate: "dashboard_uptime > 99.9%", Metric: "dashboard_uptime", Op: ">", Threshold: 0.999, System: "new", Verdict: result.Inconclusive, Reason: "no dashboards"},
+		}
+		return res, nil
+	}}
+	c := config(t, f, "old", "new")
+	c.Rounds, c.Tolerance = 24, 0.05
+	out, err := Run(t.Context(), c)
+	if err != nil || out.Verdict != result.Fail {
+		t.Fatalf("verdict %s, %v", out.Verdict, err)
+	}
+	for i, want := range []result.Verdict{result.Pass, result.Fail} {
+		if cell := out.Gates[0].Cells[i]; cell.Verdict != want || !cell.Pooled {
+			t.Errorf("%s: %+v, want %s by all rounds", out.Systems[i].Name, cell, want)
+		}
+		if cell := out.Gates[1].Cells[i]; cell.Verdict != result.Inconclusive || cell.Pooled || cell.Reason != "too short" {
+			t.Errorf("%s: %+v, want what the rounds say", out.Systems[i].Name, cell)
+		}
+		if cell := out.Gates[2].Cells[i]; cell.Pooled || cell.Reason != "no dashboards" {
+			t.Errorf("%s: %+v, want nothing made of no value", out.Systems[i].Name, cell)
+		}
+	}
+	c.Rounds, c.Tolerance, c.Out = 3, 0, t.TempDir()
+	if out, err = Run(t.Context(), c); err != nil || out.Gates[0].Cells[0].Verdict != result.Inconclusive {
+		t.Errorf("systems side by side: %+v, %v; want each round to stand for itself", out.Gates, err)
 	}
 }

@@ -100,17 +100,27 @@ func (e *Environment) takeAuthority(ctx context.Context, c *contained) error {
 
 // containOptimizer runs our reference proxy in a container.
 func (e *Environment) containOptimizer(ctx context.Context, s *scenario.System) (*System, error) {
-	upstream, text, err := e.optimizerConfig(s, e.inside[s.Name], insideCA)
+	spec := container.Spec{Files: map[string][]byte{}}
+	certificate, err := e.optimizerCertificate(s)
 	if err != nil {
 		return nil, err
 	}
-	image, err := e.image(ctx, s.Name, "optimizer", e.binary)
+	if certificate != "" {
+		pem, err := os.ReadFile(certificate)
+		if err != nil {
+			return nil, &Error{Op: "write its configuration", System: s.Name, Err: err}
+		}
+		certificate, spec.Files[insideCertificate] = insideCertificate, pem
+	}
+	upstream, text, err := e.optimizerConfig(s, e.inside[s.Name], insideCA, certificate)
 	if err != nil {
 		return nil, err
 	}
-	spec := container.Spec{Image: image, Command: []string{
-		"--upstream", upstream, "--listen", everywhere(insidePort), "--admin", everywhere(insideAdmin), "--config", insideConfig,
-	}, Files: map[string][]byte{insideConfig: text}}
+	if spec.Image, err = e.image(ctx, s.Name, "optimizer", e.binary); err != nil {
+		return nil, err
+	}
+	spec.Command = []string{"--upstream", upstream, "--listen", everywhere(insidePort), "--admin", everywhere(insideAdmin), "--config", insideConfig}
+	spec.Files[insideConfig] = text
 	c, err := e.containSystem(ctx, s, spec, insidePort)
 	if err != nil {
 		return nil, err
@@ -119,11 +129,12 @@ func (e *Environment) containOptimizer(ctx context.Context, s *scenario.System) 
 	if err != nil {
 		return nil, c.failed(s.Name, "wait until it listens", err, "Its configuration was:\n"+strings.TrimSpace(string(text)))
 	}
-	if _, _, err := parseListening(line); err != nil {
+	listen, _, err := parseListening(line)
+	if err != nil {
 		c.drained()
 		return nil, c.failed(s.Name, "wait until it listens", err, "Check that "+e.binary+" is the optimizer.")
 	}
-	system, err := e.reachContained(ctx, s, c, insidePort)
+	system, err := e.reachContained(ctx, s, c, listen.Scheme, insidePort)
 	if err == nil {
 		system.Admin = &url.URL{Scheme: "http", Host: c.address(insideAdmin)}
 		system.Metrics = system.Admin.JoinPath("metrics")
@@ -162,7 +173,7 @@ func (e *Environment) containImage(ctx context.Context, s *scenario.System) (*Sy
 	if err != nil {
 		return nil, err
 	}
-	system, err := e.reachContained(ctx, s, c, port)
+	system, err := e.reachContained(ctx, s, c, "http", port)
 	if err == nil {
 		system.Metrics, err = metricsURL(s.Metrics, c.address(port), c.address(insideAdmin))
 	}
@@ -185,7 +196,7 @@ func (e *Environment) containSystem(ctx context.Context, s *scenario.System, spe
 
 // reachContained finds a contained system's address and waits until it answers
 // through to the upstream.
-func (e *Environment) reachContained(ctx context.Context, s *scenario.System, c *contained, port uint16) (*System, error) {
+func (e *Environment) reachContained(ctx context.Context, s *scenario.System, c *contained, scheme string, port uint16) (*System, error) {
 	hint := fmt.Sprintf("It must listen on port %d of all interfaces (systems.%s.port names another one), and stay in the foreground.", port, s.Name)
 	p, err := e.prober()
 	if err == nil {
@@ -194,7 +205,7 @@ func (e *Environment) reachContained(ctx context.Context, s *scenario.System, c 
 	if err != nil {
 		return nil, c.failed(s.Name, "wait until it answers", err, hint)
 	}
-	system := e.system(s, c.process, &url.URL{Scheme: "http", Host: c.address(port)})
+	system := e.system(s, c.process, &url.URL{Scheme: scheme, Host: c.address(port)})
 	system.PID, system.Supervisor, system.Container = 0, 0, c.Container
 	return system, e.waitHealthy(ctx, system, hint)
 }

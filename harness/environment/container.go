@@ -35,6 +35,8 @@ const (
 	insideConfig   = "/phasegate-config"
 	insideCA       = "/phasegate-ca.pem"
 	maxCertificate = 1 << 20 // bytes
+
+	insideCertificate = "/phasegate-certificate.pem" // for clients, with its key
 )
 
 // Keep is the program of the hidden command `phasegate contain FILE`, which

@@ -13,6 +13,7 @@ import (
 
 	"phasegate/fixtures/upstream/wire"
 	"phasegate/harness/environment/container"
+	"phasegate/harness/environment/network"
 	"phasegate/harness/scenario"
 )
 
@@ -43,6 +44,10 @@ type Config struct {
 	Contain bool
 	Static  string
 
+	// CPU is the one processor that the systems run on, which a container can't be
+	// told; nil for any. The mock upstream runs on all.
+	CPU *int
+
 	Health time.Duration // how long a process may take to answer; default 15 s
 	Grace  time.Duration // how long a process may take to end after SIGTERM; default 5 s
 }
@@ -64,6 +69,9 @@ func (c Config) Validate() error {
 	if c.Contain && (c.Run == "" || c.Static == "") {
 		errs = append(errs, errors.New("containers without a name for the run and a static binary of this program"))
 	}
+	if c.Contain && c.CPU != nil {
+		errs = append(errs, fmt.Errorf("processor %d for systems in containers; allowed: none", *c.CPU))
+	}
 	if c.Health < 0 || c.Grace < 0 {
 		errs = append(errs, fmt.Errorf("times to answer %v and to end %v; negative ones are not allowed", c.Health, c.Grace))
 	}
@@ -75,6 +83,7 @@ type Environment struct {
 	plan     *scenario.Plan
 	run      string
 	spawner  spawner
+	cpu      *int // the systems'
 	health   time.Duration
 	binary   string // the optimizer's
 	systems  map[string]*System
@@ -82,7 +91,8 @@ type Environment struct {
 	ready    wire.Ready // of the upstream
 	control  *wire.Control
 
-	certificates []byte // PEM, of systems that speak TLS to clients
+	networks     map[string][]*network.Proxy // by leg of the new system
+	certificates []byte                      // PEM, of systems that speak TLS to clients
 
 	contained bool   // upstream and optimizers run in containers
 	static    string // binary of this program for them
@@ -115,9 +125,11 @@ func Start(ctx context.Context, c Config) (*Environment, error) {
 		health:    c.Health,
 		binary:    c.Optimizer,
 		spawner:   spawner{self: c.Self, logDir: c.LogDir, grace: c.Grace},
+		cpu:       c.CPU,
 		contained: c.Contain,
 		static:    c.Static,
 		systems:   make(map[string]*System),
+		networks:  make(map[string][]*network.Proxy),
 	}
 	if e.health == 0 {
 		e.health = defaultHealth
@@ -157,10 +169,21 @@ func (e *Environment) start(ctx context.Context) error {
 			return err
 		}
 	}
+	client, upstream := e.plan.Legs()
+	if upstream && e.noProxy(scenario.UpstreamLeg) == nil {
+		if err := e.proxyUpstream(); err != nil {
+			return err
+		}
+	}
 	for i := range e.plan.Systems {
 		system, err := e.startSystem(ctx, &e.plan.Systems[i])
 		if err != nil {
 			return err
+		}
+		if client && system.Name == scenario.New && e.noProxy(scenario.ClientLeg) == nil {
+			if system.URL, err = e.through(scenario.ClientLeg, system.URL.String()); err != nil {
+				return err
+			}
 		}
 		e.systems[system.Name] = system
 	}
@@ -202,7 +225,11 @@ func tempDir() (string, error) {
 
 // spawn starts a process that Stop will stop.
 func (e *Environment) spawn(ctx context.Context, name string, command []string) (*process, error) {
-	p, err := e.spawner.spawn(ctx, name, command)
+	s := e.spawner
+	if name != upstreamName {
+		s.cpu = e.cpu
+	}
+	p, err := s.spawn(ctx, name, command)
 	if err != nil {
 		return nil, err
 	}
@@ -267,6 +294,7 @@ func (e *Environment) Stop(ctx context.Context) error {
 		}
 	}
 	systems.Wait()
+	e.closeNetworks()
 	if e.control != nil {
 		e.control.Close()
 	}

@@ -2,6 +2,7 @@ package environment
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,14 +17,50 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"phasegate/fixtures/upstream/wire"
+	"phasegate/harness/probe"
 	"phasegate/harness/scenario"
 )
+
+// What is compared is kept to a processor; what serves it isn't.
+func TestSystemsOnOneProcessor(t *testing.T) {
+	t.Parallel()
+	cpus := probe.CPUs()
+	c := config(t, plan(optimizer(nil)))
+	c.CPU = &cpus[len(cpus)-1]
+	e := startWith(t, c)
+	for pid, want := range map[int][]int{e.Systems()[scenario.New].PID: {*c.CPU}, e.Upstream().PID: cpus} {
+		var set unix.CPUSet
+		if err := unix.SchedGetaffinity(pid, &set); err != nil {
+			t.Fatal(err)
+		}
+		if set.Count() != len(want) || !set.IsSet(want[0]) {
+			t.Errorf("process %d may run on %d processors, want %v", pid, set.Count(), want)
+		}
+	}
+
+	none := 1023
+	c.CPU = &none
+	if _, err := Start(t.Context(), c); err == nil || !strings.Contains(err.Error(), "processor 1023") {
+		t.Errorf("on a processor that there isn't: %v", err)
+	}
+	c.CPU, c.Contain = &none, true
+	if err := c.Validate(); err == nil || !strings.Contains(err.Error(), "processor 1023 for systems in containers") {
+		t.Errorf("in a container: %v", err)
+	}
+}
 
 // startPlan starts an environment that is stopped with the test.
 func startPlan(t *testing.T, p *scenario.Plan) *Environment {
 	t.Helper()
-	e, err := Start(t.Context(), config(t, p))
+	return startWith(t, config(t, p))
+}
+
+func startWith(t *testing.T, c Config) *Environment {
+	t.Helper()
+	e, err := Start(t.Context(), c)
 	if err != nil {
 		var failed *Error
 		if errors.As(err, &failed) {
@@ -127,6 +164,51 @@ func TestCommand(t *testing.T) {
 	}
 }
 
+// A load that comes over h2, alone or among others, finds the optimizer at a TLS
+// port, with a certificate that it trusts; any other at a clear-text one.
+func TestOptimizerSpeaksTLSToClients(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		why       string
+		protocols []scenario.ProtocolShare
+		config    map[string]any
+		scheme    string
+	}{
+		{"nothing said", nil, nil, "http"},
+		{"h2", []scenario.ProtocolShare{{Protocol: scenario.H2, Share: 1}}, nil, "https"},
+		{"a mix, and a section of the scenario's own", []scenario.ProtocolShare{{Protocol: scenario.HTTP1, Share: 0.5}, {Protocol: scenario.H2, Share: 0.5}},
+			map[string]any{"tls": map[string]any{"min_version": "1.3"}}, "https"},
+	} {
+		t.Run(tt.why, func(t *testing.T) {
+			t.Parallel()
+			p := plan(optimizer(tt.config))
+			p.Load.Protocols = tt.protocols
+			e := startPlan(t, p)
+			system := e.Systems()[scenario.New]
+			if system.URL.Scheme != tt.scheme {
+				t.Fatalf("load goes to %v, want %s", system.URL, tt.scheme)
+			}
+			roots, err := e.Authorities()
+			if err != nil {
+				t.Fatal(err)
+			}
+			transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}
+			defer transport.CloseIdleConnections()
+			resp, err := (&http.Client{Transport: transport}).Get(system.URL.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if h2 := resp.ProtoMajor == 2; h2 != (tt.scheme == "https") {
+				t.Errorf("answered over %s", resp.Proto)
+			}
+			if section, _ := tt.config["tls"].(map[string]any); section != nil && len(section) != 1 {
+				t.Errorf("the plan was changed: %v", section)
+			}
+		})
+	}
+}
+
 func TestOptimizerOverTLS(t *testing.T) {
 	t.Parallel()
 	given := map[string]any{"upstream": map[string]any{"protocol": "auto"}}
@@ -148,11 +230,11 @@ func TestOptimizerOverTLS(t *testing.T) {
 		config map[string]any
 		want   string
 	}{
-		{"no configuration at all", nil, "ours"},
 		{"none of the upstream", map[string]any{"cache": 1}, "ours"},
 		{"the scenario's own authority stays", map[string]any{"upstream": map[string]any{"ca_file": "mine"}}, "mine"},
 	} {
-		if got := withCA(tt.config, "ours")["upstream"].(map[string]any)["ca_file"]; got != tt.want {
+		fillIn(tt.config, "upstream", "ca_file", "ours")
+		if got := tt.config["upstream"].(map[string]any)["ca_file"]; got != tt.want {
 			t.Errorf("%s: ca_file %v; want %s", tt.why, got, tt.want)
 		}
 	}

@@ -31,7 +31,8 @@ import (
 //
 //	supervise …                  a supervisor
 //	upstream --config FILE       a mock upstream in small
-//	--upstream URL …             an optimizer in small; its configuration's key "mode" spoils it
+//	--upstream URL …             an optimizer in small; its configuration's key "mode" spoils it,
+//	                             "tls" has it speak that
 //	broken supervise|upstream …  the same, but the upstream is spoilt
 //	proxy LISTEN UPSTREAM        a system under test
 //	harness SCRIPT DIR           a harness whose system runs a shell script, or is of a "kind KIND"
@@ -181,6 +182,10 @@ func serveOptimizer(upstream, file string) error {
 	fmt.Fprintf(os.Stderr, "upstream %s, configuration %q\n", upstream, text)
 	var config struct {
 		Mode string `yaml:"mode"`
+		TLS  struct {
+			CertFile string `yaml:"cert_file"`
+			KeyFile  string `yaml:"key_file"`
+		} `yaml:"tls"`
 	}
 	if err := yaml.Unmarshal(text, &config); err != nil {
 		return err
@@ -215,8 +220,14 @@ func serveOptimizer(upstream, file string) error {
 			}
 		})
 	}
+	if config.TLS.CertFile != "" {
+		line = strings.Replace(line, "http:", "https:", 1)
+	}
 	if line != "" {
 		fmt.Println(line)
+	}
+	if config.TLS.CertFile != "" {
+		return http.ServeTLS(l, handler, config.TLS.CertFile, config.TLS.KeyFile)
 	}
 	return http.Serve(l, handler)
 }

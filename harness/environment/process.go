@@ -51,6 +51,7 @@ type spawner struct {
 	logDir string
 	temp   string
 	grace  time.Duration
+	cpu    *int // that what is started is kept to; nil for any
 
 	explain func(how string) string // of the process; nil adds nothing
 }
@@ -80,7 +81,7 @@ func (s spawner) spawn(ctx context.Context, name string, command []string) (*pro
 		command: command, log: log, logFile: file, grace: s.grace, explain: s.explain, begun: time.Now(),
 		first: make(chan string, 1), died: make(chan struct{}), ended: make(chan struct{}),
 	}
-	supervision := supervision{remove: s.temp, grace: s.grace, status: 3, args: append([]string{path}, command[1:]...)}
+	supervision := supervision{remove: s.temp, grace: s.grace, status: 3, cpu: s.cpu, args: append([]string{path}, command[1:]...)}
 	p.cmd = exec.Command(s.self[0], append(append([]string(nil), s.self[1:]...), supervision.command()...)...)
 	// The supervisor's standard input ends when this process does. No
 	// parent-death signal: that is sent when the starting thread ends, and

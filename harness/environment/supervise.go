@@ -23,14 +23,17 @@ type supervision struct {
 	remove string        // folder to remove if the caller is gone
 	grace  time.Duration // between asking and killing
 	status int           // descriptor to report on, 0 for none
+	cpu    *int          // the one processor that the command runs on; nil for any
 	args   []string      // the command
 }
 
 // command returns the argument vector after the program's own name.
 func (s supervision) command() []string {
-	return append([]string{
-		superviseArg, "--remove", s.remove, "--grace", s.grace.String(), "--status", strconv.Itoa(s.status), "--",
-	}, s.args...)
+	words := []string{superviseArg, "--remove", s.remove, "--grace", s.grace.String(), "--status", strconv.Itoa(s.status)}
+	if s.cpu != nil {
+		words = append(words, "--cpu", strconv.Itoa(*s.cpu))
+	}
+	return append(append(words, "--"), s.args...)
 }
 
 // parseSupervision reads the arguments after superviseArg.
@@ -40,6 +43,11 @@ func parseSupervision(args []string) (s supervision, err error) {
 	flags.StringVar(&s.remove, "remove", "", "")
 	flags.DurationVar(&s.grace, "grace", defaultGrace, "")
 	flags.IntVar(&s.status, "status", 0, "")
+	flags.Func("cpu", "", func(text string) error {
+		cpu, err := strconv.Atoi(text)
+		s.cpu = &cpu
+		return err
+	})
 	if err := flags.Parse(args); err != nil {
 		return s, err
 	}
@@ -52,6 +60,9 @@ func parseSupervision(args []string) (s supervision, err error) {
 	}
 	if s.grace < 0 {
 		err = errors.Join(err, fmt.Errorf("--grace %v: negative", s.grace))
+	}
+	if s.cpu != nil && *s.cpu < 0 {
+		err = errors.Join(err, fmt.Errorf("--cpu %d: negative", *s.cpu))
 	}
 	return s, err
 }

@@ -22,7 +22,7 @@ const lastResort = 5 * time.Second
 
 // Supervise is the program of the hidden command
 //
-//	phasegate supervise [--grace DURATION] [--remove DIR] [--status FD] -- COMMAND ARG…
+//	phasegate supervise [--grace DURATION] [--remove DIR] [--status FD] [--cpu N] -- COMMAND ARG…
 //
 // args is what follows "supervise". It runs the command, in a process group of
 // its own, until the first of: the command ends; standard input ends, because
@@ -82,6 +82,15 @@ func Supervise(args []string) int {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		report(statusError, fmt.Sprintf("become the adopter of orphans: %v", err))
 		return 127
+	}
+	if s.cpu != nil {
+		// Of this thread, from which the command has it.
+		var only unix.CPUSet
+		only.Set(*s.cpu)
+		if err := unix.SchedSetaffinity(0, &only); err != nil {
+			report(statusError, fmt.Sprintf("keep it to processor %d: %v", *s.cpu, err))
+			return 127
+		}
 	}
 	pid, err := start(s.args)
 	if err != nil {

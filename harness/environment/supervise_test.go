@@ -89,9 +89,10 @@ func TestSuperviseExitCode(t *testing.T) {
 
 func TestParseSupervision(t *testing.T) {
 	t.Parallel()
-	want := supervision{remove: "/tmp/phasegate-1", grace: time.Second, status: 3, args: []string{"a", "--grace", "--"}}
+	cpu := 1
+	want := supervision{remove: "/tmp/phasegate-1", grace: time.Second, status: 3, cpu: &cpu, args: []string{"a", "--grace", "--"}}
 	got, err := parseSupervision(want.command()[1:])
-	if err != nil || got.remove != want.remove || got.grace != want.grace || got.status != want.status || !slices.Equal(got.args, want.args) {
+	if err != nil || got.remove != want.remove || got.grace != want.grace || got.status != want.status || got.cpu == nil || *got.cpu != 1 || !slices.Equal(got.args, want.args) {
 		t.Errorf("%+v, %v; want %+v", got, err, want)
 	}
 	for _, tt := range []struct {
@@ -104,6 +105,8 @@ func TestParseSupervision(t *testing.T) {
 		{"only folders that are ours are removed", []string{"--remove", "/home", "--", "a"}, "not one of the private folders"},
 		{"nor one relative to wherever we are", []string{"--remove", "phasegate-1", "--", "a"}, "not one of the private folders"},
 		{"negative time", []string{"--grace", "-1s", "--", "a"}, "negative"},
+		{"negative processor", []string{"--cpu", "-1", "--", "a"}, "negative"},
+		{"no processor", []string{"--cpu", "all", "--", "a"}, "invalid value"},
 	} {
 		if _, err := parseSupervision(tt.args); err == nil || !strings.Contains(err.Error(), tt.err) {
 			t.Errorf("%s: %v; want %q", tt.why, err, tt.err)

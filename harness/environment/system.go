@@ -198,7 +198,11 @@ func (e *Environment) startOptimizer(ctx context.Context, s *scenario.System) (*
 	if e.contained {
 		return e.containOptimizer(ctx, s)
 	}
-	upstream, text, err := e.optimizerConfig(s, e.ready.Arms[s.Name], e.ready.CAFile)
+	certificate, err := e.optimizerCertificate(s)
+	if err != nil {
+		return nil, err
+	}
+	upstream, text, err := e.optimizerConfig(s, e.ready.Arms[s.Name], e.ready.CAFile, certificate)
 	if err != nil {
 		return nil, err
 	}
@@ -228,15 +232,32 @@ func (e *Environment) startOptimizer(ctx context.Context, s *scenario.System) (*
 	return system, e.waitHealthy(ctx, system, "")
 }
 
-// optimizerConfig returns the address of its upstream and the text of its
-// configuration.
-func (e *Environment) optimizerConfig(s *scenario.System, arm wire.ArmAddress, ca string) (upstream string, text []byte, err error) {
-	upstream, config := arm.URL, s.Config
-	if s.UpstreamTLS {
-		upstream, config = arm.TLSURL, withCA(config, ca)
+// optimizerCertificate makes the certificate for its clients, who choose h2 in
+// the handshake; "" where they come in clear text.
+func (e *Environment) optimizerCertificate(s *scenario.System) (file string, err error) {
+	if !e.speaks(scenario.H2) {
+		return "", nil
 	}
+	if file, err = e.certificate(s.Name); err != nil {
+		return "", &Error{Op: "write its configuration", System: s.Name, Err: err}
+	}
+	return file, nil
+}
+
+// optimizerConfig returns the address of its upstream and the text of its
+// configuration, with the files as it finds them.
+func (e *Environment) optimizerConfig(s *scenario.System, arm wire.ArmAddress, ca, certificate string) (upstream string, text []byte, err error) {
+	upstream, config := arm.URL, maps.Clone(s.Config)
 	if config == nil {
 		config = map[string]any{}
+	}
+	if s.UpstreamTLS {
+		upstream = arm.TLSURL
+		fillIn(config, "upstream", "ca_file", ca)
+	}
+	if certificate != "" {
+		fillIn(config, "tls", "cert_file", certificate)
+		fillIn(config, "tls", "key_file", certificate)
 	}
 	text, err = yaml.Marshal(config)
 	if err != nil {
@@ -245,20 +266,16 @@ func (e *Environment) optimizerConfig(s *scenario.System, arm wire.ArmAddress, c
 	return upstream, text, nil
 }
 
-// withCA adds upstream.ca_file, unless it is set, to a copy of the configuration.
-func withCA(config map[string]any, file string) map[string]any {
-	upstream, _ := config["upstream"].(map[string]any)
-	if upstream = maps.Clone(upstream); upstream == nil {
-		upstream = make(map[string]any)
+// fillIn sets a key of a section, unless it is set, in a copy of the section.
+func fillIn(config map[string]any, section, key, value string) {
+	all, _ := config[section].(map[string]any)
+	if all = maps.Clone(all); all == nil {
+		all = make(map[string]any)
 	}
-	if _, ok := upstream["ca_file"]; !ok {
-		upstream["ca_file"] = file
+	if _, ok := all[key]; !ok {
+		all[key] = value
 	}
-	if config = maps.Clone(config); config == nil {
-		config = make(map[string]any)
-	}
-	config["upstream"] = upstream
-	return config
+	config[section] = all
 }
 
 // listening is the optimizer's first line of output.

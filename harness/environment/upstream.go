@@ -71,6 +71,9 @@ func upstreamConfig(plan *scenario.Plan, run, temp string) wire.Config {
 		CacheControl: u.CacheControl,
 		Vary:         u.Vary,
 		CAFile:       filepath.Join(temp, "ca.pem"),
+		TLS:          u.TLS,
+		MaxStreams:   u.MaxStreams,
+		GoAway:       u.GoAway,
 	}
 	for _, p := range u.Paths {
 		c.Paths = append(c.Paths, wire.PathConfig(p))

@@ -42,7 +42,6 @@ type Forecast struct {
 	Gates    []Gate    `json:"gates"`
 	Joint    []string  `json:"joint"` // what gates, upstream and sequence say together, a sentence each
 	Triggers []Trigger `json:"triggers"`
-	Drills   []Gate    `json:"drills,omitempty"`
 	Duration []Part    `json:"duration"`
 	Notices  []string  `json:"notices,omitempty"`
 }
@@ -98,8 +97,9 @@ type Gate struct {
 	Bad     *int64   `json:"tolerated"` // bad ones that the expected sample tolerates
 	Why     []string `json:"why"`
 
-	short string // what the outlook rests on
-	told  bool   // the run itself says so in its result
+	short  string  // what the outlook rests on
+	effect float64 // of bad ones that come together; 0 where they needn't
+	told   bool    // the run itself says so in its result
 }
 
 // Trigger is the outlook on one trigger: Given if it can't fire,
@@ -128,11 +128,11 @@ func (f *Forecast) Total() float64 {
 	return sum
 }
 
-// Worst is the worst outlook of all gates, drills and triggers.
+// Worst is the worst outlook of all gates and triggers.
 func (f *Forecast) Worst() Outlook {
 	order := []Outlook{Open, Given, Undecided, Impossible}
 	worst := 0
-	for _, g := range slices.Concat(f.Gates, f.Drills) {
+	for _, g := range f.Gates {
 		worst = max(worst, slices.Index(order, g.Outlook))
 	}
 	for _, t := range f.Triggers {
@@ -177,7 +177,7 @@ func (f *Forecast) overloads() (lines []string) {
 // wouldn't have without them.
 func (f *Forecast) warnings(outlook Outlook, news bool) (lines []string) {
 	word := map[Outlook]string{Impossible: "can't pass", Undecided: "can't be decided", Given: "can hardly fail"}[outlook]
-	for _, g := range slices.Concat(f.Gates, f.Drills) {
+	for _, g := range f.Gates {
 		if g.Outlook == outlook && !(news && g.told) {
 			lines = append(lines, fmt.Sprintf("gate %s %s: %s", g.Gate, word, g.short))
 		}
@@ -224,13 +224,6 @@ func (h *rehearsal) forecast(others []*scenario.Plan) *Forecast {
 		f.Joint = append(f.Joint, o.joint()...)
 	}
 	f.Triggers = o.triggers()
-	for _, d := range plan.Drills {
-		if d.Fault.Kind != "" {
-			continue // what it meets depends on the system
-		}
-		const why = "this version doesn't inject this fault"
-		f.Drills = append(f.Drills, Gate{Gate: d.Text, System: scenario.New, Outlook: Undecided, Why: []string{why}, short: why})
-	}
 	f.Duration = h.duration()
 	return f
 }
@@ -310,6 +303,15 @@ func (h *rehearsal) duration() []Part {
 		direct := min(waits*mean, SequentialTime.Seconds())
 		parts = append(parts, Part{"sequential", direct + min(hits*mean, SequentialTime.Seconds()),
 			fmt.Sprintf("%s requests × %s, each half at most %s", unit.Count(int64(waits+hits)), unit.Exact(mean, "s"), unit.Duration(SequentialTime.Seconds()))})
+	}
+	var drills int64
+	var took time.Duration
+	for _, d := range plan.Drills {
+		drills++
+		took += DrillLength(plan, d, s.Offered(scenario.New))
+	}
+	if drills > 0 {
+		parts = append(parts, Part{"drills", took.Seconds(), fmt.Sprintf("%s, each with time before and after its fault", unit.Count(drills))})
 	}
 	return parts
 }

@@ -3,6 +3,8 @@ package forecast
 import (
 	"fmt"
 	"math"
+	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -31,12 +33,8 @@ func (o *oracle) gate(g scenario.Gate) Gate {
 		return f
 	}
 	f.Of, f.Clean, f.OneBad, f.Power, f.Truth, f.Allowed = need.Of, need.Clean, need.OneBad, need.Power, decimal(need.Truth), decimal(need.Allowed)
-	if o.h.schedule.Plan.Load.Max && g.Metric.Source != scenario.FromSequential {
-		f.say(Open, "load.rate is max: how many requests there will be is what the run finds out")
-		f.short = f.Why[0]
-		return f
-	}
-	if need.Of != "" {
+	closed := o.h.schedule.Plan.Load.Max && g.Metric.Source != scenario.FromSequential
+	if need.Of != "" && !closed {
 		f.Sample = o.sample(g.Metric, g.System)
 	}
 	length := o.h.schedule.End(o.f.Looks) - o.h.schedule.Warmup
@@ -46,11 +44,23 @@ func (o *oracle) gate(g scenario.Gate) Gate {
 	case g.Metric.Name == "client_http2_adoption" && !g.Holds(o.overHTTP2()) && (g.Op == scenario.Greater || g.Op == scenario.GreaterEqual):
 		f.say(Impossible, "load.protocol asks for HTTP/2 in %s of the requests", unit.Exact(o.overHTTP2(), "share"))
 	case need.Length > length:
-		f.say(Undecided, "such a slope can be told from none from %s on, and the steady state lasts %s%s", unit.Duration(need.Length.Seconds()),
+		f.say(Undecided, "such a slope can be told from none from %s on at the earliest, where memory has no noise, and the steady state lasts %s%s", unit.Duration(need.Length.Seconds()),
 			unit.Duration(length.Seconds()), o.remedy(g.System, func(p *scenario.Plan) bool { return judged(p) >= need.Length }))
-	case time.Duration(need.Intervals)*Interval > length:
-		f.say(Undecided, "a mean is bounded from %d intervals of %s on, and the steady state lasts %s%s", need.Intervals, Interval,
-			unit.Duration(length.Seconds()), o.remedy(g.System, func(p *scenario.Plan) bool { return judged(p) >= time.Duration(need.Intervals)*Interval }))
+	case need.Length > 0:
+		f.say(Open, "such a slope can be told from none from %s on at the earliest, where memory has no noise, and the steady state lasts %s", unit.Duration(need.Length.Seconds()), unit.Duration(length.Seconds()))
+	case need.Intervals > intervals(length):
+		f.say(Undecided, "a bound needs at least %d intervals of %s, to see how much they depend on each other, and the steady state lasts %s%s", need.Intervals, Interval,
+			unit.Duration(length.Seconds()), o.remedy(g.System, func(p *scenario.Plan) bool {
+				return intervals(judged(p)) >= need.Intervals && (f.Sample == nil || o.enoughIn(p, g, *f.Sample))
+			}))
+		if s := o.system(g.System); !closed && o.rehearsed(g, s) {
+			if last := gate.Judge(g, o.best, o.h.schedule.look(o.f.Looks)); last.Value != nil && !g.Holds(*last.Value) {
+				f.say(Impossible, "%s", o.arithmetic(g, s, last))
+			}
+		}
+	case closed:
+		f.say(Open, "load.rate is max: how many requests there will be is what the run finds out")
+		f.short = f.Why[0]
 	case need.Allowed > 0:
 		if o.enough(&f, g, need) {
 			if o.feasible(&f, g); f.Outlook != Impossible {
@@ -111,8 +121,16 @@ func (o *oracle) notOffered(m scenario.Metric, system string) string {
 		return "the old system gets no traffic to compare with"
 	case m.Name == "negotiation_success" && clearText(*s):
 		return "the system is given the upstream's clear-text port, so there is no TLS handshake"
+	case m.Name == "client_negotiation_success" && !secured(plan, *s):
+		return "load comes to the system in clear text, so there is no TLS handshake"
 	}
 	return ""
+}
+
+// secured reports whether load comes to a system over TLS.
+func secured(plan *scenario.Plan, s scenario.System) bool {
+	h2 := slices.ContainsFunc(plan.Load.Protocols, func(p scenario.ProtocolShare) bool { return p.Protocol == scenario.H2 })
+	return h2 || s.URL != nil && s.URL.Scheme == "https"
 }
 
 // clearText reports whether a system has no way to the upstream's TLS port.
@@ -136,7 +154,7 @@ func (o *oracle) sample(m scenario.Metric, system string) *int64 {
 		n = s.Reads
 	case "http2_adoption", "connection_reuse":
 		n = s.Writes + int64(math.Round((1-s.OrdinaryHit)*float64(s.Reads)))
-	case "negotiation_success", "claimed_hit_ratio", "false_hit_ratio", "duplicate_fetches":
+	case "negotiation_success", "client_negotiation_success", "claimed_hit_ratio", "false_hit_ratio", "duplicate_fetches":
 		return nil
 	default:
 		n = s.Requests
@@ -147,7 +165,7 @@ func (o *oracle) sample(m scenario.Metric, system string) *int64 {
 // enough compares the sample with what a share needs; false if it is too small.
 func (o *oracle) enough(f *Gate, g scenario.Gate, need gate.Need) bool {
 	if f.Sample == nil {
-		f.short = fmt.Sprintf("how many %s there are in the steady state is the system's choice, and there may be none; %s without a bad one decide", need.Of, unit.Count(need.Clean))
+		f.short = fmt.Sprintf("how many %s there are in the steady state is the system's choice, and there may be none; %s without a bad one decide, in %d intervals of %s or more", need.Of, unit.Count(need.Clean), need.Intervals, Interval)
 		f.say(Open, "%s", f.short)
 		return false
 	}
@@ -155,10 +173,6 @@ func (o *oracle) enough(f *Gate, g scenario.Gate, need gate.Need) bool {
 	bad := stat.Tolerated(n, need.Allowed, need.Confidence)
 	if bad >= 0 {
 		f.Bad = &bad
-	}
-	enoughIn := func(p *scenario.Plan) bool {
-		other := gate.NeedOf(g, gate.Look{Planned: 1 + p.Extensions, Confidence: p.Confidence})
-		return float64(n)*judged(p).Seconds()/o.length().Seconds() >= float64(other.Clean)
 	}
 	switch {
 	case need.Clean == 0:
@@ -169,7 +183,7 @@ func (o *oracle) enough(f *Gate, g scenario.Gate, need gate.Need) bool {
 		if rate := float64(n) / o.length().Seconds(); rate > 0 {
 			text += fmt.Sprintf(" (%s at %s)", unit.Duration(math.Ceil(float64(need.Clean)/rate)), unit.Exact(math.Round(rate*10)/10, "1/s"))
 		}
-		f.say(Undecided, "%s%s", text, o.remedy(g.System, enoughIn))
+		f.say(Undecided, "%s%s", text, o.remedy(g.System, func(p *scenario.Plan) bool { return o.enoughIn(p, g, n) }))
 		return false
 	}
 	return true
@@ -186,12 +200,16 @@ func about(need gate.Need) string {
 // odds says how easily a sample that is large enough leaves a gate undecided.
 func (o *oracle) odds(f *Gate, need gate.Need) {
 	n, about := *f.Sample, about(need)
-	if *f.Bad == 0 {
+	if f.Bad != nil && *f.Bad == 0 {
 		f.say(Open, "a single bad one of %s%s leaves it undecided: %s would be needed then", about, unit.Count(n), unit.Count(need.OneBad))
 	}
-	if need.Power > n {
-		f.say(Open, "if %s are truly bad, half of what is allowed, %s%s decide it in %s of runs", unit.Exact(need.Truth, "share"),
-			about, unit.Count(n), unit.Format(stat.Power(n, need.Truth, need.Allowed, need.Confidence), "share"))
+	worth, as := f.independent(), ""
+	if worth < n {
+		as = fmt.Sprintf(", which count as %s independent ones,", unit.Count(worth))
+	}
+	if need.Power > worth && f.Outlook != Undecided {
+		f.say(Open, "if %s are truly bad, half of what is allowed, %s%s%s decide it in %s of runs", unit.Exact(need.Truth, "share"),
+			about, unit.Count(n), as, unit.Format(stat.Power(worth, need.Truth, need.Allowed, need.Confidence), "share"))
 	}
 }
 
@@ -203,10 +221,20 @@ func (o *oracle) length() time.Duration {
 // judged is the steady state of a plan, all looks taken.
 func judged(p *scenario.Plan) time.Duration { return time.Duration(1+p.Extensions) * p.Steady }
 
+// intervals is how many a window of a length has: the last may be a part of one.
+func intervals(length time.Duration) int { return int((length + Interval - 1) / Interval) }
+
+// enoughIn reports whether another plan brings a gate's clean sample, if this one
+// brings n.
+func (o *oracle) enoughIn(p *scenario.Plan, g scenario.Gate, n int64) bool {
+	other := gate.NeedOf(g, gate.Look{Planned: 1 + p.Extensions, Confidence: p.Confidence})
+	return float64(n)*judged(p).Seconds()/o.length().Seconds() >= float64(other.Clean)
+}
+
 // remedy names the profiles of the scenario that would do.
 func (o *oracle) remedy(system string, would func(*scenario.Plan) bool) string {
 	if o.h.schedule.Recorded != nil && !o.h.schedule.Plan.Load.Keys.Repeat {
-		return "; the log has no more"
+		return "; " + gate.NoMore(0)
 	}
 	var names []string
 	for _, p := range o.others {
@@ -244,21 +272,25 @@ func asksForGood(c scenario.Condition) bool {
 	return atMost && better(c.Metric) < 0 || !atMost && better(c.Metric) > 0
 }
 
+// rehearsed reports whether the sequence shows the best case of a gate: the whole
+// of it does, and a part of it that of a cache that can't fill, which would go on
+// getting better.
+func (o *oracle) rehearsed(g scenario.Gate, s *System) bool {
+	return asksForGood(g.Condition) && (o.h.complete || g.Metric.Name != "throughput" && !(s.MaxHit > 0))
+}
+
 // feasible has the gate judged in the best case, by the rules of a run.
 func (o *oracle) feasible(f *Gate, g scenario.Gate) {
 	s := o.system(g.System)
-	if !asksForGood(g.Condition) {
+	if !o.rehearsed(g, s) {
+		if asksForGood(g.Condition) && g.Metric.Name == "throughput" {
+			o.share(f, g, s.Rate)
+		}
 		return
 	}
-	switch {
-	case o.h.complete:
-	case g.Metric.Name == "throughput":
-		o.share(f, g, s.Rate)
-		return
-	case s.MaxHit > 0:
-		return // a cache that fills goes on getting better
-	}
-	last := gate.Judge(g, o.best, o.h.schedule.look(o.f.Looks))
+	look := o.h.schedule.look(o.f.Looks)
+	last := gate.Judge(g, o.best, look)
+	o.together(f, gate.Effect(g, o.best, look), look)
 	passes := last.Verdict == gate.Pass || o.f.Looks > 1 && gate.Judge(g, o.early, o.h.schedule.look(1)).Verdict == gate.Pass
 	switch {
 	case last.Value == nil:
@@ -268,9 +300,33 @@ func (o *oracle) feasible(f *Gate, g scenario.Gate) {
 	case last.Verdict == gate.Fail || !g.Holds(*last.Value):
 		f.say(Impossible, "%s", o.arithmetic(g, s, last))
 	default:
-		f.say(Undecided, "even in the best case: %s", o.arithmetic(g, s, last))
+		text := "even in the best case: " + o.arithmetic(g, s, last)
+		if f.effect > 1 {
+			text += fmt.Sprintf("; they come together, so %s count as %s independent ones, which are too few to show it", unit.Count(*f.Sample), unit.Count(f.independent()))
+		}
+		f.say(Undecided, "%s", text)
 	}
 }
+
+// together takes into account that the bad ones which the sequence itself brings
+// don't come one by one: what a sample tolerates is counted as a run will.
+func (o *oracle) together(f *Gate, effect float64, look gate.Look) {
+	if f.Bad == nil || !(effect > 1) {
+		return
+	}
+	f.effect = effect
+	n, confidence := float64(*f.Sample), gate.NeedOf(scenario.Gate{}, look).Confidence
+	fewer := sort.Search(int(*f.Bad)+1, func(k int) bool {
+		return !(stat.ClusteredUpper(float64(k), n, effect, confidence) < f.Allowed)
+	}) - 1
+	if f.Bad = nil; fewer >= 0 {
+		bad := int64(fewer)
+		f.Bad = &bad
+	}
+}
+
+// independent is how many independent ones the expected sample counts as.
+func (f *Gate) independent() int64 { return int64(float64(*f.Sample) / max(f.effect, 1)) }
 
 // given says of a gate that can pass how much it asks.
 func (o *oracle) given(f *Gate, g scenario.Gate, s *System, value float64) {
@@ -299,6 +355,10 @@ func (o *oracle) share(f *Gate, g scenario.Gate, offered float64) {
 	}
 }
 
+// easyHit is a time that hardly any hit takes: over loopback it is 0.1 ms, and
+// 0.2 ms through a container's published port (README, measured).
+const easyHit = time.Millisecond
+
 // improvement is the outlook on a gate of the sequential stage.
 func (o *oracle) improvement(f *Gate, g scenario.Gate) {
 	plan, mean := o.h.schedule.Plan, o.h.thinking.mean.Seconds()
@@ -316,8 +376,12 @@ func (o *oracle) improvement(f *Gate, g scenario.Gate) {
 		}
 	default:
 		f.told = true
-		f.say(Given, "it is the upstream's delay over a loopback round trip: %s ÷ %s asks that a hit take less than %s, whatever the cache",
-			unit.Exact(mean, "s"), unit.Exact(g.Threshold, "ratio"), unit.Format(mean/g.Threshold, "s"))
+		outlook, rest := Given, ""
+		if mean/g.Threshold < easyHit.Seconds() {
+			outlook, rest = Open, "; so short a time is as much the machine's and the network's as the system's"
+		}
+		f.say(outlook, "it is the upstream's delay over a loopback round trip: %s ÷ %s asks that a hit take less than %s, whatever the cache%s",
+			unit.Exact(mean, "s"), unit.Exact(g.Threshold, "ratio"), unit.Format(mean/g.Threshold, "s"), rest)
 	}
 }
 

@@ -95,8 +95,12 @@ func (o *oracle) waitingLimit(g scenario.Gate, f Gate) string {
 		reads := limit*float64(s.Requests) - float64(s.Writes)
 		hits := 1 - max(reads, 0)/float64(s.Reads)
 		if other.Holds(hits) && hits <= 1 {
-			text += fmt.Sprintf("; that leaves %s of the reads, so %s beside it is implied (refreshes in the background aside): more than %s must be hits",
-				unit.Format(max(reads, 0)/float64(s.Reads), "share"), other.Text, unit.Format(hits, "share"))
+			so := "so"
+			if s.Writes > 0 {
+				so = "writes wait in any case, so"
+			}
+			text += fmt.Sprintf("; %s of the reads at most %s may, and %s beside it is implied (refreshes in the background aside): more than %s must be hits",
+				so, unit.Format(max(reads, 0)/float64(s.Reads), "share"), other.Text, unit.Format(hits, "share"))
 		}
 	}
 	return text
@@ -208,8 +212,12 @@ func (o *oracle) cannotFire(t scenario.Trigger, held time.Duration) string {
 		// Fewer are no data.
 		first = max(first, time.Duration(math.Ceil(gate.MinRequests/rate))*time.Second)
 	}
-	if earliest := first + held; earliest > o.length() {
+	switch earliest := first + held; {
+	case earliest <= o.length():
+		return ""
+	case held == 0:
+		return fmt.Sprintf("it is evaluated from the first %s on, and the steady state lasts %s", unit.Duration(first.Seconds()), unit.Duration(o.length().Seconds()))
+	default:
 		return fmt.Sprintf("its condition must hold for %s after the first %s, and the steady state lasts %s", unit.Duration(held.Seconds()), unit.Duration(first.Seconds()), unit.Duration(o.length().Seconds()))
 	}
-	return ""
 }

@@ -36,7 +36,10 @@ type Schedule struct {
 
 	Warmup, Steady time.Duration // lengths; Steady is one look's worth
 	Looks          int           // planned: 1 + extensions
+	Ends           time.Duration // of a recording that isn't started over, on the clock of the stages; else 0
 	Notices        []string      // what a reader of the figures must know of the recording
+
+	pace, busiest float64 // of a recording at its own pace: requests per second on average, and in its busiest second
 }
 
 // NewSchedule reads what is to be replayed and fits the stages to it: a
@@ -54,11 +57,15 @@ func NewSchedule(plan *scenario.Plan) (*Schedule, error) {
 		return s, nil
 	}
 	s.Recorded, s.Notices = recorded, recorded.Notices()
+	length := load.Length(recorded, plan.Load, plan.Seed)
+	if keys.PaceLog {
+		s.pace, s.busiest = float64(recorded.Requests())/length.Seconds(), load.Peak(recorded, keys)
+	}
 	if keys.Repeat {
 		return s, nil
 	}
 	say := func(format string, args ...any) { s.Notices = append(s.Notices, fmt.Sprintf(format, args...)) }
-	length := load.Length(recorded, plan.Load, plan.Seed)
+	s.Ends = length
 	ends := length.Round(10 * time.Millisecond)
 	switch {
 	case length < s.End(1):
@@ -112,7 +119,7 @@ func (s *Schedule) Offered(name string) float64 {
 		total = sine.Mean
 	}
 	if s.Plan.Load.Keys.PaceLog {
-		total = float64(s.Recorded.Requests()) / load.Length(s.Recorded, s.Plan.Load, s.Plan.Seed).Seconds()
+		total = s.pace
 	}
 	return total * s.Plan.System(name).Share
 }
@@ -120,7 +127,7 @@ func (s *Schedule) Offered(name string) float64 {
 // Peak is the highest rate of all arms together, in requests per second.
 func (s *Schedule) Peak() float64 {
 	if s.Plan.Load.Keys.PaceLog {
-		return load.Peak(s.Recorded, s.Plan.Load.Keys)
+		return s.busiest
 	}
 	return s.Plan.Load.Peak()
 }
@@ -132,4 +139,21 @@ const ClosedLoop = "load.rate is max, a closed loop: no request is due at a time
 // schedule to measure it from; see [ClosedLoop].
 func Unscheduled(plan *scenario.Plan, m scenario.Metric) bool {
 	return plan.Load.Max && m.Source == scenario.FromGenerator && (m.Unit == scenario.Seconds || m.Name == "latency_improvement")
+}
+
+// LeadTime is how long a drill's load goes on as in the steady state before its
+// fault.
+const LeadTime = 5 * time.Second
+
+// FaultLength is how long a drill's fault is there.
+func FaultLength(plan *scenario.Plan, d scenario.Drill) time.Duration {
+	return time.Duration(float64(d.Fault.For) / plan.TimeScale)
+}
+
+// DrillLength is how long a drill's load lasts, with rate requests per second to
+// the new system: until triggers have had a window after the fault, and requests
+// the time to end.
+func DrillLength(plan *scenario.Plan, d scenario.Drill, rate float64) time.Duration {
+	after := max(gate.WindowLength(rate, plan.TimeScale), plan.Load.Timeout)
+	return (LeadTime + FaultLength(plan, d) + after + Interval).Round(Interval)
 }

@@ -1,6 +1,7 @@
 package forecast
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,9 +24,9 @@ func TestRecordingFitsTheStages(t *testing.T) {
 		repeat bool
 		want   Schedule
 	}{
-		{"a log that ends early is judged whole", 10, false, Schedule{Steady: 10 * time.Second, Looks: 1}},
-		{"one that ends between two looks is long enough for one", 1, false, Schedule{Warmup: 5 * time.Second, Steady: time.Minute, Looks: 1}},
-		{"a longer one fills the stages", 0.5, false, Schedule{Warmup: 5 * time.Second, Steady: time.Minute, Looks: 2}},
+		{"a log that ends early is judged whole", 10, false, Schedule{Steady: 10 * time.Second, Looks: 1, Ends: 10 * time.Second}},
+		{"one that ends between two looks is long enough for one", 1, false, Schedule{Warmup: 5 * time.Second, Steady: time.Minute, Looks: 1, Ends: 100 * time.Second}},
+		{"a longer one fills the stages", 0.5, false, Schedule{Warmup: 5 * time.Second, Steady: time.Minute, Looks: 2, Ends: 200 * time.Second}},
 		{"one that is repeated never ends", 10, true, Schedule{Warmup: 5 * time.Second, Steady: time.Minute, Looks: 2}},
 	} {
 		plan := &scenario.Plan{
@@ -36,8 +37,33 @@ func TestRecordingFitsTheStages(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if s.Warmup != tt.want.Warmup || s.Steady != tt.want.Steady || s.Looks != tt.want.Looks {
+		if s.Warmup != tt.want.Warmup || s.Steady != tt.want.Steady || s.Looks != tt.want.Looks || s.Ends != tt.want.Ends {
 			t.Errorf("%s: %+v, want %+v", tt.why, s, tt.want)
 		}
+	}
+}
+
+// A forecast asks for every second of the run.
+func TestRatesOfARecordingAreComputedOnce(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "access.log")
+	var log strings.Builder
+	for _, second := range []int{3, 3, 3, 4, 7} {
+		fmt.Fprintf(&log, "192.0.2.1 - - [17/May/2015:10:05:%02d +0000] \"GET /a HTTP/1.1\" 200 100\n", second)
+	}
+	if err := os.WriteFile(path, []byte(log.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s, err := NewSchedule(&scenario.Plan{
+		Steady:  time.Minute,
+		Systems: []scenario.System{{Name: scenario.New, Share: 1}},
+		Load:    scenario.Load{Keys: scenario.Keys{AccessLog: path, PaceLog: true, Repeat: true}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Recorded = nil // nobody reads it again
+	if offered, peak := s.Offered(scenario.New), s.Peak(); offered != 1 || peak != 3 {
+		t.Errorf("offered %g/s, at most %g/s; want 1/s and 3/s", offered, peak)
 	}
 }

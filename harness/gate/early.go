@@ -13,9 +13,11 @@ import (
 // Early is a look at a run before the planned one, to find out whether a gate
 // has failed already.
 type Early struct {
-	After     time.Duration      // how much of the steady state there is to see
+	After     time.Duration      // how much of the steady state there is to see …
+	Left      time.Duration      // … and how much is still to come until the planned look
 	Intervals int                // that the steady state has at the planned look
 	Remaining map[string]float64 // requests that may still fall due until then, by system
+	Watch     bool               // only whether it has failed is asked: the reason of a gate that hasn't is of no use
 }
 
 // JudgeEarly judges a gate before its planned look, and may be asked every
@@ -40,9 +42,10 @@ type Early struct {
 // nothing: of slow requests only so many count as surely were slow, see
 // [Judge].
 func JudgeEarly(g scenario.Gate, d Data, look Look, e Early) (j Judgement, certain bool) {
-	j = Judge(g, d, look)
+	c := newClaim(g, d, look)
+	c.hasty = e.Watch
+	j = c.verdict(look)
 	if _, measured := d.Values[g.System][g.Metric.Name]; j.Value != nil && !measured {
-		c := newClaim(g, d, look)
 		switch g.Metric.Estimator {
 		case scenario.ByCount, scenario.ByPeak:
 			certain = j.Verdict == Fail
@@ -50,12 +53,19 @@ func JudgeEarly(g scenario.Gate, d Data, look Look, e Early) (j Judgement, certa
 			certain = c.refuted(&j, e, e.Remaining[g.System])
 		}
 	}
-	if certain || j.Value == nil {
+	if certain || j.Value == nil || e.Watch {
+		j.tell()
 		return j, certain
 	}
+	if j.Verdict != Inconclusive || j.need.requests > 0 && j.need.requests < e.Left.Seconds()*c.rate || j.need.text == "" {
+		// What was there is judged again at the planned look, with all that comes.
+		j.need = c.needLength("the rest of the steady state, ", e.Left, "")
+	}
 	j.Verdict, j.Confidence = Inconclusive, look.level()
+	j.need.text += ", without abort: on_failure"
 	j.Reason = fmt.Sprintf("the run was stopped after %s of the steady state, when another gate had failed for certain; %s was %s until then",
 		formatSeconds(e.After.Seconds()), g.Metric.Name, formatUnit(g.Metric.Unit, *j.Value))
+	j.tell()
 	return j, false
 }
 
@@ -88,6 +98,9 @@ func (c claim) refuted(j *Judgement, e Early, remaining float64) bool {
 	}
 	total := max(bad.n+bad.unknown, float64(c.window.Offered)) + remaining
 	if !stat.AnytimeBeyond(seen, e.Intervals, limit*total, c.failing) {
+		if part < 1 && stat.AnytimeBeyond(bad.bySecond(), e.Intervals, limit*total, c.failing) {
+			j.Withheld = excuse(c.lag(), c.lagOf(), c.data.Stolen, c.Threshold)
+		}
 		return false
 	}
 	bound := stat.AnytimeLower(seen, e.Intervals, c.failing) / total

@@ -20,13 +20,14 @@ func watched(g scenario.Gate, d Data, look, looks, step int) (v Verdict, stopped
 		early := Early{
 			After: time.Duration(at) * time.Second, Intervals: number * look,
 			Remaining: map[string]float64{scenario.New: float64(number*look-at) * perSecond},
+			Watch:     true,
 		}
 		l := Look{Number: number, Planned: looks, Confidence: 0.95, Watched: true}
 		if _, certain := JudgeEarly(g, part, l, early); certain {
 			return Fail, at
 		}
 		if at%look == 0 {
-			if v := Judge(g, part, l).Verdict; v != Inconclusive {
+			if v := verdictOf(g, part, l); v != Inconclusive {
 				return v, 0
 			}
 		}
@@ -70,15 +71,15 @@ func TestEarlyRemembers(t *testing.T) {
 // no more than all of it.
 func TestEarlyCalibration(t *testing.T) {
 	t.Parallel()
-	const look = 65
 	runs := runsPerRow(t, 40)
 	for _, row := range calibrated[:5] {
 		g := gateOn(t, row.gate)
 		for _, f := range families {
-			for _, looks := range []int{1, 3} {
-				t.Run(fmt.Sprintf("%s, %s, %d looks", row.gate, f.name, looks), func(t *testing.T) {
+			for _, l := range []struct{ look, looks int }{{65, 1}, {65, 3}, {9, 1}} {
+				look, looks := l.look, l.looks
+				t.Run(fmt.Sprintf("%s, %s, %d looks of %d", row.gate, f.name, looks, look), func(t *testing.T) {
 					t.Parallel()
-					rng := seeded("early", row.gate, f.name, looks)
+					rng := seeded("early", row.gate, f.name, looks, look)
 					var passes, failures, stops int
 					for range runs {
 						d := simulated(rng, f.series(rng, looks*look, look), 1, row.bad, f.bimodal)
@@ -93,12 +94,12 @@ func TestEarlyCalibration(t *testing.T) {
 						}
 					}
 					share := func(n int) float64 { return float64(n) / float64(runs) }
-					t.Logf("%-26s %-12s %d looks: false stops %5.2f %%, false failures with them %5.2f %%, false passes %5.2f %%",
-						row.gate, f.name, looks, 100*share(stops), 100*share(failures), 100*share(passes))
+					t.Logf("%-26s %-12s %d looks of %2d s: false stops %5.2f %%, false failures with them %5.2f %%, false passes %5.2f %%",
+						row.gate, f.name, looks, look, 100*share(stops), 100*share(failures), 100*share(passes))
 					own := 0.025 + 3*math.Sqrt(0.025*0.975/float64(runs))
 					if share(stops) > own || share(failures) > tolerated(runs) || share(passes) > tolerated(runs) {
-						t.Errorf("%s, %s, %d looks: false stops %.4f, failures %.4f, passes %.4f of %d runs, want at most %.4f, %.4f, %.4f",
-							row.gate, f.name, looks, share(stops), share(failures), share(passes), runs, own, tolerated(runs), tolerated(runs))
+						t.Errorf("%s, %s, %d looks of %2d s: false stops %.4f, failures %.4f, passes %.4f of %d runs, want at most %.4f, %.4f, %.4f",
+							row.gate, f.name, looks, look, share(stops), share(failures), share(passes), runs, own, tolerated(runs), tolerated(runs))
 					}
 				})
 			}

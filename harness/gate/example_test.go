@@ -25,7 +25,7 @@ func ExampleJudge() {
 		return
 	}
 	for i := range 500 { // every fifth waits for the upstream
-		o := timeline.Outcome{Due: time.Duration(i) * 10 * time.Millisecond, Latency: 2 * time.Millisecond, Cacheable: true, Proven: true}
+		o := timeline.Outcome{Due: time.Duration(i) * 20 * time.Millisecond, Latency: 2 * time.Millisecond, Cacheable: true, Proven: true}
 		if i%5 == 0 {
 			o.Latency, o.Blocking = 464*time.Millisecond, true
 		}
@@ -33,7 +33,7 @@ func ExampleJudge() {
 		recorder.Record(0, o)
 	}
 	j := gate.Judge(g, gate.Data{Windows: map[string]timeline.Window{
-		scenario.New: recorder.Window(0, 0, 5*time.Second),
+		scenario.New: recorder.Window(0, 0, 10*time.Second),
 	}}, gate.Look{})
 	fmt.Println(j.Verdict)
 	fmt.Println(j.Reason)

@@ -61,6 +61,33 @@ func TestFetches(t *testing.T) {
 	}
 }
 
+// The most breakers that were open at once, as far as the system told of any.
+func TestOpenBreakersAsClaimed(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		why, gate string
+		usage     []timeline.Usage
+		verdict   Verdict
+		value     float64
+	}{
+		{"one opened in between", "claimed_open_breakers >= 1", []timeline.Usage{{Breakers: 1}, {Breakers: 1, OpenBreakers: 1}, {Breakers: 1}}, Pass, 1},
+		{"one opened and mustn't", "claimed_open_breakers <= 0", []timeline.Usage{{Breakers: 1}, {Breakers: 1, OpenBreakers: 1}, {Breakers: 1}}, Fail, 1},
+		{"none opened and one must", "claimed_open_breakers >= 1", []timeline.Usage{{Breakers: 1}, {}}, Fail, 0},
+		{"none opened", "claimed_open_breakers <= 0", []timeline.Usage{{Breakers: 2}}, Pass, 0},
+		{"silence says nothing", "claimed_open_breakers <= 0", []timeline.Usage{{Resident: 1}}, Inconclusive, 0},
+		{"nor does what wasn't sampled", "claimed_open_breakers <= 0", nil, Inconclusive, 0},
+	} {
+		var w timeline.Window
+		for _, u := range tt.usage {
+			w.Resources = append(w.Resources, timeline.Sample{Usage: u})
+		}
+		j := Judge(gateOn(t, tt.gate), Data{Windows: map[string]timeline.Window{scenario.New: w}}, Look{})
+		if j.Verdict != tt.verdict || j.Verdict != Inconclusive && *j.Value != tt.value {
+			t.Errorf("%s: %s, %v, %s", tt.why, j.Verdict, j.Value, j.Reason)
+		}
+	}
+}
+
 // One answer with a wrong age is enough, and none says nothing without proof.
 func TestWrongAgeCounts(t *testing.T) {
 	t.Parallel()

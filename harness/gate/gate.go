@@ -36,13 +36,16 @@ type Data struct {
 	// Rate is the requests per second that each system gets, for "need n more
 	// requests (about t s at r/s)". Without it the window's own rate is used.
 	Rate map[string]float64
+	// Left is how many more requests there are for each system in a recording that
+	// ends; systems whose requests have no end aren't in it.
+	Left map[string]float64
 	// Cold holds, for systems that were replayed a recorded log from an empty
 	// cache, how many requests no cold cache could hit.
 	Cold map[string]Cold
 	// LagP99 is the 99th percentile of the schedule lag; nil where it is unknown.
 	LagP99 *time.Duration
-	// LagAtMost says that LagP99 is the longest lag instead: while a run goes on,
-	// and where every request found its connections busy, no other is known.
+	// LagAtMost says that LagP99 is the longest lag instead: where every request
+	// found its connections busy, no other is known.
 	LagAtMost bool
 	// Stolen is the share of the machine's CPU time that went to other machines
 	// on its host while this was measured, 0 to 1.
@@ -54,6 +57,8 @@ type Measured struct {
 	Value, Low, High *float64
 	Samples          int64
 	Took             time.Duration // all of them together, for what more would take; 0 where that isn't known
+	Lacking          int64         // of those, how many more there must be for bounds; 0 where it isn't for want of them …
+	LackingTime      time.Duration // … and how long these take; 0 where that isn't known
 	Stolen           float64       // as [Data].Stolen, while this was measured
 }
 
@@ -69,6 +74,13 @@ type Look struct {
 	// Watched says that the run is stopped as soon as [JudgeEarly] is certain of
 	// a failure, which takes half of the error budget for failing.
 	Watched bool
+	// Whole says that shares and quantiles are claimed of the window's own time
+	// and no other, as of a drill's fault, and not of what goes on. All of that
+	// time was seen, so how good each second was is given, and chance is only in
+	// which requests came in it. Then their number of bad ones varies no more than
+	// that of independent ones with the same mean (Hoeffding 1956), however alike
+	// neighbouring seconds are: the independent bound holds, from one second on.
+	Whole bool
 }
 
 // level is the confidence of this look's bounds: the error budget is divided
@@ -96,17 +108,64 @@ type Judgement struct {
 	Confidence       float64 // of the bound that the verdict rests on
 	Samples          int64
 	Verdict          Verdict
-	Reason           string // one sentence; empty only for a pass
+	Reason           string // one sentence; empty only for a pass. Of an inconclusive one it ends with what is needed
 	Looks            int    // looks taken so far, this one included
+
+	// Withheld says why a failure that an early look was certain of proves nothing
+	// against the system, and stops no run; empty where there is none.
+	Withheld string
+
+	need need // of an inconclusive one, until it has been added to Reason
+}
+
+// need is what would decide what is inconclusive.
+type need struct {
+	text     string
+	requests float64 // more of them, where that helps; else 0
+	ends     bool    // that those under way end
 }
 
 // Judge judges one gate by the rule for its metric's estimator.
 func Judge(g scenario.Gate, d Data, look Look) Judgement {
-	c := newClaim(g, d, look)
-	j := c.judge(g.System)
+	j := newClaim(g, d, look).verdict(look)
+	j.tell()
+	return j
+}
+
+// MayDecide reports whether going on for a time may decide a gate: whether it is
+// inconclusive at a look, and neither for want of something that no time brings,
+// nor of more requests than that time does.
+func MayDecide(g scenario.Gate, d Data, look Look, left time.Duration) bool {
+	if g.Metric.Source == scenario.FromNowhere || d.Missing[g.System][g.Metric.Name] != "" {
+		return false
+	}
+	j, rate := newClaim(g, d, look).verdict(look), d.rate(g.System)
+	switch {
+	case j.Verdict != Inconclusive:
+		return false
+	case j.Value == nil && j.need.text == "", rate == 0:
+		return true // what hasn't been seen yet may still come
+	}
+	return j.need.ends || j.need.requests > 0 && j.need.requests <= math.Ceil(left.Seconds()*rate)
+}
+
+// tell ends the reason of an inconclusive judgement with what is needed.
+func (j *Judgement) tell() {
+	if j.Verdict == Inconclusive && j.need.text != "" {
+		j.Reason += "; " + j.need.text
+	}
+	j.need = need{}
+}
+
+// verdict is [Judge] before it is told what is needed.
+func (c claim) verdict(look Look) Judgement {
+	j := c.judge()
+	if left, ends := c.data.Left[c.system]; ends && j.need.requests > left {
+		j.need.text += ", and " + NoMore(left)
+	}
 	c.blameMachine(&j)
 	j.Confidence, j.Looks = look.level(), max(look.Number, 1)
-	if e := g.Metric.Estimator; j.Verdict == Fail && (e == scenario.ByShare || e == scenario.ByQuantile) {
+	if e := c.Metric.Estimator; j.Verdict == Fail && (e == scenario.ByShare || e == scenario.ByQuantile) {
 		j.Confidence = look.failing()
 	}
 	for _, p := range []**float64{&j.Value, &j.Low, &j.High} {
@@ -122,17 +181,18 @@ func Judge(g scenario.Gate, d Data, look Look) Judgement {
 
 func newClaim(g scenario.Gate, d Data, look Look) claim {
 	return claim{
-		Condition: g.Condition, data: d, window: d.Windows[g.System], level: look.level(), failing: look.failing(),
+		Condition: g.Condition, system: g.System, data: d, window: d.Windows[g.System], level: look.level(), failing: look.failing(),
+		whole: look.Whole, minimum: leastIntervals(g.Condition, look),
 		rate: d.rate(g.System), cold: d.Cold[g.System],
 	}
 }
 
-func (c claim) judge(system string) Judgement {
+func (c claim) judge() Judgement {
 	m := c.Metric
-	if why := c.data.missing(m, system); why != "" {
+	if why := c.data.missing(m, c.system); why != "" {
 		return inconclusive(why)
 	}
-	if v, ok := c.data.Values[system][m.Name]; ok {
+	if v, ok := c.data.Values[c.system][m.Name]; ok {
 		return judgeMeasured(c.Condition, v, c.level)
 	}
 	switch m.Estimator {
@@ -244,32 +304,62 @@ func limit(c scenario.Condition) time.Duration {
 // generator, by sending late, or by a starved machine. Both can only make
 // latency look longer: a limit that was kept was kept, and one that is broken
 // by requests that were slow for sure was broken by the system.
+//
+// An improvement is a ratio of latencies: what is added to both makes it smaller,
+// and holds a fast system up by more of what it takes.
 func (c claim) blameMachine(j *Judgement) {
-	if c.Metric.Unit != scenario.Seconds || c.Metric.Source != scenario.FromGenerator {
+	latency, improvement := c.Metric.Unit == scenario.Seconds, c.Metric.Name == "latency_improvement"
+	if !latency && !improvement || c.Metric.Source != scenario.FromGenerator {
 		return
 	}
 	suspect := Fail
-	if !atMost(c.Op) {
+	if atMost(c.Op) == improvement {
 		suspect = Pass
 	}
+	threshold := c.Threshold
+	if old := c.data.Windows[scenario.Old]; improvement {
+		threshold = old.LatencySum / float64(max(old.Requests, 1)) / c.Threshold
+	}
 	lag := c.lag()
-	why := excuse(lag, c.lagOf(), c.data.Stolen, c.Threshold)
+	why := excuse(lag, c.lagOf(), c.data.Stolen, threshold)
+	if j.Verdict == Inconclusive && why != "" && j.need.requests > 0 {
+		// It would be taken back if these decided it that way.
+		j.Reason += "; " + why
+		j.need.text += fmt.Sprintf(", and %s, for a %s to count", cure(lag, c.lagOf(), c.data.Stolen, threshold), suspect)
+	}
 	if j.Verdict != suspect || why == "" {
 		return
 	}
 	if c.Metric.Estimator == scenario.ByQuantile && atMost(c.Op) {
-		k, n := float64(c.surelySlow()), float64(c.window.Requests)
-		effect, _ := stat.RunDesignEffect(c.overs().counts, c.failing)
-		if low := stat.ClusteredLower(k, n, effect, c.failing); low > 1-c.Metric.Quantile {
+		if k, n := float64(c.surelySlow()), float64(c.window.Requests); c.failsBy(k) {
 			j.Reason += fmt.Sprintf("; %s, but %s surely took longer than %s, whenever they were sent", why, formatShare(k/n), formatSeconds(c.Threshold))
 			return
 		}
+	}
+	if c.Metric.Estimator == scenario.ByPeak {
+		j.Withheld = why
 	}
 	reason := why
 	if j.Reason != "" {
 		reason += "; otherwise: " + j.Reason
 	}
-	j.Verdict, j.Reason = Inconclusive, reason
+	j.Verdict, j.Reason, j.need = Inconclusive, reason, remedy(lag, c.lagOf(), c.data.Stolen, threshold)
+}
+
+// failsBy reports whether a quantile fails by k too slow requests alone, by either
+// of the rules of [claim.judgeShare].
+func (c claim) failsBy(k float64) bool {
+	t, allowed := c.overs(), 1-c.Metric.Quantile
+	if stat.Filled(t.counts) >= c.minimum {
+		if effect, _ := c.runEffect(t); stat.ClusteredLower(k, t.n, effect, c.failing) > allowed {
+			return true
+		}
+	}
+	spent := t.bySecond()
+	for i := range spent {
+		spent[i] *= min(1, k/t.k)
+	}
+	return stat.AnytimeBeyond(spent, len(spent), allowed*(t.n+t.unknown), c.failing)
 }
 
 // lag is by how much requests may have been sent late, 0 if that isn't known.
@@ -340,6 +430,19 @@ func excuse(lag time.Duration, of string, stolen, threshold float64) string {
 			formatSeconds(lag.Seconds()), of, formatSeconds(threshold))
 	}
 	return ""
+}
+
+// remedy says what takes an excuse away: no number of requests does.
+func remedy(lag time.Duration, of string, stolen, threshold float64) need {
+	return need{text: "more requests don't help: need " + cure(lag, of, stolen, threshold)}
+}
+
+func cure(lag time.Duration, of string, stolen, threshold float64) string {
+	if stolen > MaxStolen {
+		return fmt.Sprintf("a machine of which others take at most %s", formatShare(MaxStolen))
+	}
+	return fmt.Sprintf("a lag (%s) of at most %s instead of %s, from a quieter machine or a lower load.rate",
+		of, formatSeconds(threshold/10), formatSeconds(lag.Seconds()))
 }
 
 // surelySlow counts requests that were too slow even if the load generator was

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"time"
 
 	"phasegate/harness/scenario"
 	"phasegate/harness/stat"
@@ -13,12 +14,16 @@ import (
 // claim is a condition with what is needed to judge it.
 type claim struct {
 	scenario.Condition
+	system  string
 	data    Data
 	window  timeline.Window
 	level   float64 // of the one-sided bounds …
 	failing float64 // … but of the one by which a share or a quantile fails
+	whole   bool    // see [Look.Whole]
+	minimum int     // intervals with a sample, see [leastIntervals]
 	rate    float64 // requests per second, 0 if unknown
 	cold    Cold
+	hasty   bool // nobody asks what an undecided one needs, which may take a while to find
 }
 
 // atMost reports whether the claim limits the metric from above.
@@ -45,27 +50,66 @@ type bounds struct {
 	low, high, effect float64
 	verdict           Verdict
 	changes           []int // intervals with which the run changed its level, if it failed in spite of that
+	few               bool  // intervals with a sample for a bound to be made from them
 	more              int64 // of n, until it is decided …
 	decidable         bool  // … if that many are known
+}
+
+// shown are the bounds that are beside an estimate: nil for those that say nothing.
+func (b bounds) shown() (low, high *float64) {
+	if !b.few || b.low > 0 {
+		low = &b.low
+	}
+	if !b.few || b.high < 1 {
+		high = &b.high
+	}
+	return low, high
+}
+
+// effect is the design effect by which a claim passes.
+func (c claim) effect(t tally) float64 {
+	if c.whole {
+		return 1
+	}
+	return stat.DesignEffect(t.counts, c.level)
+}
+
+// runEffect is the design effect by which it fails, and where the run changed its
+// level.
+func (c claim) runEffect(t tally) (effect float64, changes []int) {
+	if c.whole {
+		return 1, nil
+	}
+	return stat.RunDesignEffect(t.counts, c.failing)
 }
 
 // judgeShare judges that the share of t keeps to a limit. It always reasons
 // about the bad ones, which are few: for a lower limit, about the rest of n.
 // Requests whose end isn't known are bad for a pass and don't count for a
 // failure.
+//
+// From fewer intervals than it takes, how much they depend on each other can't be
+// known, and a bound that takes their requests for independent is wrong in every
+// fourth run. So nothing passes then, and only that fails which the watch's test
+// finds too much (see [JudgeEarly]): it asks nothing of the requests within an
+// interval, and so much of their number that the calibration holds.
 func (c claim) judgeShare(t tally, limit float64) bounds {
 	op, bad := c.Op, t
 	if !atMost(op) {
 		bad, limit = t.complement(), 1-limit
 	}
-	effect := stat.DesignEffect(bad.counts, c.level)
+	effect := c.effect(bad)
 	effectFailing, changes := effect, []int(nil)
 	if bad.k > limit*bad.n || c.failing != c.level {
-		effectFailing, changes = stat.RunDesignEffect(bad.counts, c.failing)
+		effectFailing, changes = c.runEffect(bad)
 	}
-	low := stat.ClusteredLower(bad.k, bad.n, effectFailing, c.failing)
-	high := stat.ClusteredUpper(bad.k+bad.unknown, bad.n+bad.unknown, effect, c.level)
-	b := bounds{low: low, high: high, effect: effect}
+	low, high := 0.0, 1.0
+	few := stat.Filled(bad.counts) < c.minimum
+	if !few {
+		low = stat.ClusteredLower(bad.k, bad.n, effectFailing, c.failing)
+		high = stat.ClusteredUpper(bad.k+bad.unknown, bad.n+bad.unknown, effect, c.level)
+	}
+	b := bounds{low: low, high: high, effect: effect, few: few}
 	strict := scenario.Less
 	if op == scenario.LessEqual || op == scenario.GreaterEqual {
 		strict = scenario.LessEqual
@@ -83,12 +127,8 @@ func (c claim) judgeShare(t tally, limit float64) bounds {
 	} else if b.verdict == Fail {
 		b.effect, b.changes = effectFailing, changes
 	}
-	if b.verdict == Inconclusive && bad.unknown == 0 {
-		if k := min(bad.k, bad.n); k < limit*bad.n {
-			b.more, b.decidable = stat.More(k, bad.n, effect, limit, c.level)
-		} else {
-			b.more, b.decidable = stat.More(k, bad.n, effectFailing, limit, c.failing)
-		}
+	if b.verdict == Inconclusive && bad.unknown == 0 && !c.hasty {
+		b.more, b.decidable = c.more(bad, limit)
 	}
 	if !atMost(op) {
 		b.low, b.high = 1-high, 1-low
@@ -103,7 +143,8 @@ func (c claim) share() Judgement {
 	}
 	b := c.judgeShare(t, c.Threshold)
 	value := t.share()
-	j := Judgement{Value: &value, Low: &b.low, High: &b.high, Samples: int64(t.n), Verdict: b.verdict}
+	j := Judgement{Value: &value, Samples: int64(t.n), Verdict: b.verdict}
+	j.Low, j.High = b.shown()
 	seen := fmt.Sprintf("%s (%s of %s %s%s)", formatShare(value), formatCount(t.k), formatCount(t.n), t.of, clustered(t.n, b.effect))
 	switch {
 	case b.verdict == Pass:
@@ -116,9 +157,12 @@ func (c claim) share() Judgement {
 		if first := c.cold.share(); c.Metric.Name == "cache_hit_ratio" && !c.Holds(1-first) {
 			j.Reason += fmt.Sprintf("; %s of the requests were the first for their target, so a cold cache can't hit more than %s", formatShare(first), formatShare(1-first))
 		}
+	case b.few:
+		j.Reason = fmt.Sprintf("%s is %s; %s; %s", c.Metric.Name, seen, c.tooFew(stat.Filled(t.counts)), c.asks())
+		j.need = c.undecided(t, b)
 	default:
-		j.Reason = fmt.Sprintf("%s is %s, between %s and %s; %s; %s",
-			c.Metric.Name, seen, formatShare(b.low), formatShare(b.high), c.asks(), c.undecided(t, b))
+		j.Reason = fmt.Sprintf("%s is %s, between %s and %s; %s", c.Metric.Name, seen, formatShare(b.low), formatShare(b.high), c.asks())
+		j.need = c.undecided(t, b)
 	}
 	return j
 }
@@ -156,8 +200,12 @@ func (c claim) quantile() Judgement {
 		confidence = c.failing
 	}
 	var r strings.Builder
-	fmt.Fprintf(&r, "p%s is %s: %s of %s requests took %s (%s to %s at %s confidence%s)%s", c.percentile(), formatSeconds(v),
-		formatShare(t.share()), formatCount(t.n), c.tooLong(), formatShare(b.low), formatShare(b.high), formatShare(confidence), clustered(t.n, b.effect), c.changed(t, b))
+	fmt.Fprintf(&r, "p%s is %s: %s of %s requests took %s", c.percentile(), formatSeconds(v), formatShare(t.share()), formatCount(t.n), c.tooLong())
+	if b.few && b.verdict == Inconclusive {
+		fmt.Fprintf(&r, "; %s", c.tooFew(stat.Filled(t.counts)))
+	} else {
+		fmt.Fprintf(&r, " (%s to %s at %s confidence%s)%s", formatShare(b.low), formatShare(b.high), formatShare(confidence), clustered(t.n, b.effect), c.changed(t, b))
+	}
 	if w.Proven > 0 && w.Blocking > 0 {
 		fmt.Fprintf(&r, "; %s of %s requests waited for the upstream (%s on average)",
 			formatShare(float64(w.Blocking)/float64(w.Requests)), formatCount(t.n), formatSeconds(w.BlockingSum/float64(w.Blocking)))
@@ -168,7 +216,7 @@ func (c claim) quantile() Judgement {
 		fmt.Fprintf(&r, "; %s needs more than %s", c.text(), formatShare(allowed))
 	}
 	if b.verdict == Inconclusive {
-		r.WriteString("; " + c.undecided(t, b))
+		j.need = c.undecided(t, b)
 	}
 	if first := c.cold.share(); first > allowed && atMost(c.Op) {
 		fmt.Fprintf(&r, "; %s of the requests were the first for their target, and a cold cache can't hit those, so p%s is a miss", formatShare(first), c.percentile())
@@ -192,6 +240,9 @@ func (c claim) overs() tally {
 func (c claim) orderStatistics(j *Judgement, b bounds) {
 	w, allowed, value := &c.window, 1-c.Metric.Quantile, *j.Value
 	n := math.Floor(float64(w.Requests) / b.effect)
+	if b.few {
+		n = 0
+	}
 	lowRank, highRank := stat.QuantileRanks(int64(n), c.Metric.Quantile, c.level)
 	at := func(rank int64) float64 {
 		q, _ := timeline.Quantile(w.Latency, float64(rank)/n)
@@ -242,26 +293,27 @@ func (c claim) mean() Judgement {
 	case e.Bounded:
 		j.Low, j.High = &e.Low, &e.High
 		j.Verdict = decide(c.Condition, e.Low, e.High)
-	case have < stat.MinIntervals:
-		j.Reason = fmt.Sprintf("%s is %s; a bound needs at least %d intervals with a sample, and there are %d",
-			c.Metric.Name, c.format(e.Value), stat.MinIntervals, have)
-		if each := c.window.Seconds / float64(len(c.window.Intervals)); c.rate > 0 && each > 0 {
-			j.Reason += "; " + c.needMore(math.Ceil(c.rate*each*float64(stat.MinIntervals-have)))
+	case have < c.minimum:
+		j.Reason = fmt.Sprintf("%s is %s; %s", c.Metric.Name, c.format(e.Value), c.tooFew(have))
+		if !c.hasty {
+			j.need = c.continued(s)
 		}
 		return j
 	default:
-		j.Reason = fmt.Sprintf("%s is %s, and its intervals vary too much to bound it; twice as many bound it better: %s",
-			c.Metric.Name, c.format(e.Value), c.needMore(float64(c.window.Requests)))
+		j.Reason = fmt.Sprintf("%s is %s, and its intervals vary too much to bound it; twice as many bound it better", c.Metric.Name, c.format(e.Value))
+		j.need = c.needMore(float64(c.window.Requests))
 		return j
 	}
 	if j.Verdict == Pass && s.unknown > 0 {
-		j.Verdict = Inconclusive
-		j.Reason = needEnds(float64(s.unknown))
+		j.Verdict, j.need = Inconclusive, needEnds(float64(s.unknown))
+		j.Reason = fmt.Sprintf("%s is %s of what has finished", c.Metric.Name, c.format(e.Value))
 		return j
 	}
-	c.explainBounds(&j, func(factor float64) string {
-		// The width of the bounds falls with the root of the sample.
-		return c.needMore(math.Ceil(float64(c.window.Requests) * (factor*factor - 1)))
+	c.explainBounds(&j, func(float64) need {
+		if c.hasty {
+			return need{}
+		}
+		return c.continued(s)
 	})
 	return j
 }
@@ -287,20 +339,20 @@ func (c claim) count() Judgement {
 	if missing != "" {
 		return inconclusive(missing)
 	}
-	v, total := float64(n), float64(c.window.Requests)
-	j := Judgement{Value: &v, Samples: c.window.Requests, Verdict: Fail}
+	checked := checkable(&c.window)
+	v, total := float64(n), float64(checked)
+	j := Judgement{Value: &v, Samples: checked, Verdict: Fail}
 	if c.Holds(v) {
 		j.Verdict = Pass
 	}
 	share := stat.Upper(v, total, c.level)
 	if n == 0 {
-		j.Reason = fmt.Sprintf("none in %s requests, so at %s confidence fewer than %s of all", formatCount(total), formatShare(c.level), formatShare(share))
+		j.Reason = fmt.Sprintf("none in %s answers, so at %s confidence fewer than %s of all", formatCount(total), formatShare(c.level), formatShare(share))
 	} else {
-		j.Reason = fmt.Sprintf("%s of %s requests, so at %s confidence up to %s of all; %s", formatCount(v), formatCount(total), formatShare(c.level), formatShare(share), c.asks())
+		j.Reason = fmt.Sprintf("%s of %s answers, so at %s confidence up to %s of all; %s", formatCount(v), formatCount(total), formatShare(c.level), formatShare(share), c.asks())
 	}
 	if unknown := c.window.Pending(); j.Verdict == Pass && unknown > 0 {
-		j.Verdict = Inconclusive
-		j.Reason += "; " + needEnds(float64(unknown))
+		j.Verdict, j.need = Inconclusive, needEnds(float64(unknown))
 	}
 	return j
 }
@@ -316,8 +368,7 @@ func (c claim) peak() Judgement {
 	case !c.Holds(v):
 		j.Reason += "; " + c.asks()
 	case c.Metric.Source == scenario.FromGenerator && unknown > 0:
-		j.Verdict = Inconclusive
-		j.Reason += "; " + needEnds(float64(unknown))
+		j.Verdict, j.need = Inconclusive, needEnds(float64(unknown))
 	default:
 		j.Verdict = Pass
 	}
@@ -337,7 +388,12 @@ func judgeMeasured(c scenario.Condition, v Measured, level float64) Judgement {
 	}
 	cl := claim{Condition: c, level: level, failing: level}
 	if low == nil || high == nil || math.IsNaN(*low) || math.IsNaN(*high) {
-		j.Reason = fmt.Sprintf("%s is %s, from %s samples, too few to bound it; need %d on either side", c.Metric.Name, cl.format(*v.Value), formatCount(float64(v.Samples)), stat.MinIntervals)
+		j.Reason = fmt.Sprintf("%s is %s, from %s samples, which vary too much to bound it; twice as many bound it better", c.Metric.Name, cl.format(*v.Value), formatCount(float64(v.Samples)))
+		j.need = v.needMore(v.Samples, v.Took)
+		if v.Lacking > 0 {
+			j.Reason = fmt.Sprintf("%s is %s, from %s samples, too few to bound it: that takes %d on either side", c.Metric.Name, cl.format(*v.Value), formatCount(float64(v.Samples)), stat.MinIntervals)
+			j.need = v.needMore(v.Lacking, v.LackingTime)
+		}
 		return j
 	}
 	j.Verdict = decide(c, *low, *high)
@@ -351,17 +407,24 @@ func judgeMeasured(c scenario.Condition, v Measured, level float64) Judgement {
 		// Hits are short, and whatever holds them up makes the ratio smaller.
 		j.Low, j.High = nil, nil
 		j.Verdict, j.Reason = Inconclusive, fmt.Sprintf("%s; otherwise: %s is %s", excuse(0, "", v.Stolen, 1), c.Metric.Name, cl.format(*v.Value))
+		j.need = remedy(0, "", v.Stolen, 1)
 		return j
 	}
-	cl.explainBounds(&j, func(factor float64) string {
+	cl.explainBounds(&j, func(factor float64) need {
 		more := factor*factor - 1
-		text := fmt.Sprintf("need %s more samples", formatCount(max(math.Ceil(float64(v.Samples)*more), 1)))
-		if v.Took > 0 {
-			text += fmt.Sprintf(" (about %s more of both)", formatLong(v.Took.Seconds()*more))
-		}
-		return text
+		return v.needMore(int64(math.Ceil(float64(v.Samples)*more)), time.Duration(float64(v.Took)*more))
 	})
 	return j
+}
+
+// needMore says how many more samples of either side decide a claim, and how
+// long they take.
+func (v Measured) needMore(samples int64, took time.Duration) need {
+	text := fmt.Sprintf("need %s more samples", formatCount(float64(max(samples, 1))))
+	if took > 0 {
+		text += fmt.Sprintf(" (about %s)", formatLong(took.Seconds()))
+	}
+	return need{text: text + ", by sequential.direct and sequential.hits"}
 }
 
 func indexOf[T comparable](values []T, v T) int {

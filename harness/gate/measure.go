@@ -85,12 +85,20 @@ func tallyOf(m scenario.Metric, w *timeline.Window) (t tally, missing string) {
 	case "availability":
 		t = of(ofRequests, func(c *counts, _ *ledger) (k, n int64) { return c.Usable(), c.Requests })
 		t.unknown = float64(w.Pending())
+	case "timeout_rate":
+		t = of(ofRequests, func(c *counts, _ *ledger) (k, n int64) { return c.Class[timeline.Timeout], c.Requests })
+		t.unknown = float64(w.Pending())
 	case "client_http2_adoption":
 		t = of(ofRequests, func(c *counts, _ *ledger) (k, n int64) { return c.ClientHTTP2, c.Requests })
 		t.unknown = float64(w.Pending())
 	case "client_connection_reuse":
 		t = of(ofRequests, func(c *counts, _ *ledger) (k, n int64) { return c.ClientReused, c.Requests })
 		t.unknown = float64(w.Pending())
+	case "client_negotiation_success":
+		t = of("TLS handshakes", func(c *counts, _ *ledger) (k, n int64) {
+			return c.ClientHandshakes - c.ClientHandshakeFailures, c.ClientHandshakes
+		})
+		empty = "there was no TLS handshake with the system"
 	case "cache_hit_ratio":
 		// Every upstream read is a miss, and so is every request whose answer
 		// doesn't prove where it came from: a system that answers nothing
@@ -263,6 +271,11 @@ func countOf(m scenario.Metric, w *timeline.Window) (n int64, missing string) {
 	return n, ""
 }
 
+// checkable counts the requests whose answers were held against what they should be.
+func checkable(w *timeline.Window) int64 {
+	return w.Class[timeline.OK] + w.Class[timeline.Status] + w.Class[timeline.Wrong] + w.Truncated
+}
+
 // peakOf is the highest value observed and the number of observations.
 func peakOf(m scenario.Metric, w *timeline.Window) (v float64, samples int64, missing string) {
 	switch m.Name {
@@ -274,6 +287,17 @@ func peakOf(m scenario.Metric, w *timeline.Window) (v float64, samples int64, mi
 			return 0, 0, "the system's memory was not sampled"
 		}
 		return v, int64(len(w.Resources)), ""
+	case "claimed_open_breakers":
+		for _, r := range w.Resources {
+			if r.Breakers > 0 {
+				v = max(v, float64(r.OpenBreakers))
+				samples++
+			}
+		}
+		if samples == 0 {
+			return 0, 0, "the system told nothing of circuit breakers"
+		}
+		return v, samples, ""
 	case "max_latency":
 		if w.Requests == 0 {
 			return 0, 0, noRequests(w)

@@ -1,7 +1,6 @@
 package gate
 
 import (
-	"math"
 	"time"
 
 	"phasegate/harness/scenario"
@@ -33,13 +32,13 @@ type Need struct {
 	Power int64
 	Truth float64
 
-	Intervals int           // with a sample, for a bound on a mean; 0 for other rules
+	Intervals int           // with a sample, for a bound; 0 for rules without one
 	Length    time.Duration // of the steady state, for a bound on a slope; 0 for other rules
 }
 
 // NeedOf returns what a gate needs at a look.
 func NeedOf(g scenario.Gate, look Look) Need {
-	n := Need{Of: counted(g.Metric), Confidence: look.level()}
+	n := Need{Of: counted(g.Metric), Confidence: look.level(), Intervals: leastIntervals(g.Condition, look)}
 	switch g.Metric.Estimator {
 	case scenario.ByShare, scenario.ByQuantile:
 		n.Allowed = allowed(g.Condition)
@@ -53,16 +52,26 @@ func NeedOf(g scenario.Gate, look Look) Need {
 		n.Power, _ = stat.SampleForPower(n.Truth, n.Allowed, Power, n.Confidence)
 	case scenario.ByCount:
 		n.Clean = 1
-	case scenario.ByMean:
-		n.Intervals = stat.MinIntervals
 	case scenario.BySlope:
-		n.Length = SlopeWindow
-		if limit := math.Abs(g.Threshold); limit > 0 {
-			// Without any noise the bound still lies a piece of memory further out.
-			n.Length = max(n.Length, time.Duration(math.Ceil(memoryStep/limit*3600))*time.Second)
-		}
+		n.Length, _ = leastLength(g.Threshold)
 	}
 	return n
+}
+
+// leastIntervals is how many intervals with a sample a claim's bound is made
+// from, so that how much they depend on each other can be seen. It is 0 for claims
+// that need none: one about its window itself, or that nothing be bad at all.
+func leastIntervals(c scenario.Condition, look Look) int {
+	switch c.Metric.Estimator {
+	case scenario.ByShare, scenario.ByQuantile:
+		if a := allowed(c); look.Whole || !(a > 0 && a < 1) {
+			return 0
+		}
+	case scenario.ByMean:
+	default:
+		return 0
+	}
+	return stat.MinIntervals
 }
 
 // allowed is the share of bad ones that a claim about a share allows. Of
@@ -91,7 +100,7 @@ func counted(m scenario.Metric) string {
 		return ofCacheable
 	case "http2_adoption", "connection_reuse":
 		return ofUpstream
-	case "negotiation_success":
+	case "negotiation_success", "client_negotiation_success":
 		return "TLS handshakes"
 	case "duplicate_fetches":
 		return "upstream reads"
@@ -99,4 +108,21 @@ func counted(m scenario.Metric) string {
 		return "answers that claim to be a hit or a miss"
 	}
 	return ofRequests
+}
+
+// Effect is the design effect of a gate's sample: so many times fewer independent
+// requests it counts as, since its bad ones come together. 1 for what is no share.
+func Effect(g scenario.Gate, d Data, look Look) float64 {
+	c := newClaim(g, d, look)
+	var t tally
+	switch g.Metric.Estimator {
+	case scenario.ByQuantile:
+		t = c.overs()
+	case scenario.ByShare:
+		t, _ = tallyOf(c.Metric, &c.window)
+	}
+	if !atMost(c.Op) {
+		t = t.complement()
+	}
+	return stat.DesignEffect(t.counts, c.level)
 }

@@ -63,43 +63,9 @@ func (c claim) changed(t tally, b bounds) string {
 	return "; it changed from " + strings.Join(shares, " to ") + ", and is judged around these levels"
 }
 
-// undecided says what would decide a share.
-func (c claim) undecided(t tally, b bounds) string {
-	switch {
-	case t.unknown > 0:
-		return needEnds(t.unknown)
-	case b.decidable:
-		// n may be only part of the requests that are sent.
-		return c.needMore(math.Ceil(float64(b.more) * max(float64(c.window.Requests), t.n) / t.n))
-	case c.Metric.Estimator == scenario.ByShare && (c.Threshold <= 0 || c.Threshold >= 1):
-		return "no sample can show a share of exactly " + formatShare(c.Threshold)
-	default:
-		return "so close to the threshold, no sample of a sensible size decides it"
-	}
-}
-
-// needMore says how many more requests decide a claim if nothing changes, and
-// how long they take.
-func (c claim) needMore(requests float64) string {
-	if !(requests < 1e15) {
-		return "so close to the threshold, no sample of a sensible size decides it"
-	}
-	text := fmt.Sprintf("need %s more requests", formatCount(max(requests, 1)))
-	if c.rate > 0 {
-		text += fmt.Sprintf(" (about %s at %s)", formatLong(requests/c.rate), formatUnit(scenario.PerSecond, c.rate))
-	}
-	return text
-}
-
-// needEnds says what decides a claim that rests on requests which have no outcome
-// yet.
-func needEnds(n float64) string {
-	return "need the outcome of " + formatCount(n) + " requests that have not finished"
-}
-
-// explainBounds gives a reason for a verdict that rests on Low and High. need
+// explainBounds gives a reason for a verdict that rests on Low and High. needed
 // says what would decide it if the interval had to shrink by a factor.
-func (c claim) explainBounds(j *Judgement, need func(factor float64) string) {
+func (c claim) explainBounds(j *Judgement, needed func(factor float64) need) {
 	value, low, high := *j.Value, *j.Low, *j.High
 	switch {
 	case j.Verdict == Pass:
@@ -113,11 +79,11 @@ func (c claim) explainBounds(j *Judgement, need func(factor float64) string) {
 		if value > c.Threshold {
 			width, distance = value-low, value-c.Threshold
 		}
-		advice := "so close to the threshold, no sample of a sensible size decides it"
+		j.need = beyondReach
 		if factor := width / distance; distance > 0 && factor < 1e4 {
-			advice = need(max(factor, 1))
+			j.need = needed(max(factor, 1))
 		}
-		j.Reason = fmt.Sprintf("%s is %s, between %s and %s; %s; %s", c.Metric.Name, c.format(value), c.format(low), c.format(high), c.asks(), advice)
+		j.Reason = fmt.Sprintf("%s is %s, between %s and %s; %s", c.Metric.Name, c.format(value), c.format(low), c.format(high), c.asks())
 	}
 }
 

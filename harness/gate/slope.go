@@ -3,6 +3,8 @@ package gate
 import (
 	"fmt"
 	"math"
+	"sort"
+	"strings"
 	"time"
 
 	"phasegate/harness/scenario"
@@ -96,44 +98,54 @@ func (f memoryFit) distance(d time.Duration) float64 {
 	return noise*math.Pow(f.span.Seconds()/d.Seconds(), 1.5) + memoryStep/d.Hours()
 }
 
-// until is the shortest time, from leastSpan on, after which a reach that falls
-// with time is below the limit; ok is false if that takes more than ten years.
-func (f memoryFit) until(reach func(time.Duration) float64, limit float64) (d time.Duration, ok bool) {
-	low, high := max(leastSpan, f.span), 10*365*24*time.Hour
-	if !(reach(high) < limit) {
-		return 0, false
-	}
-	for high-low > time.Second {
-		if middle := low + (high-low)/2; reach(middle) < limit {
-			high = middle
-		} else {
-			low = middle
-		}
-	}
-	return high, true
+// quiet is how far a bound lies from the slope after d where memory has no noise
+// at all. So it is the least that a bound needs, and all that is known before
+// anything was measured.
+func quiet(d time.Duration) float64 { return memoryStep / d.Hours() }
+
+// until is the shortest time in whole seconds, from leastSpan on, after which a
+// reach that falls with time is below the limit; ok is false if that takes more
+// than ten years. Plans and runs go by it.
+func until(reach func(time.Duration) float64, limit float64) (d time.Duration, ok bool) {
+	least, most := int(leastSpan/time.Second), int(10*365*24*time.Hour/time.Second)
+	i := sort.Search(most-least, func(i int) bool { return reach(time.Duration(least+i)*time.Second) < limit })
+	return time.Duration(least+i) * time.Second, i < most-least
 }
 
 func (c claim) slope() Judgement {
 	f, missing := slopeOf(c.Metric, &c.window, c.level)
 	if missing != "" {
-		return inconclusive(missing)
+		j := inconclusive(missing)
+		if len(c.window.Resources) > 0 {
+			j.need = c.least(f)
+		}
+		return j
 	}
 	j := Judgement{Value: &f.Slope.Value, Samples: int64(len(f.troughs)), Verdict: Inconclusive}
 	if !f.Slope.Bounded || f.span < leastSpan {
-		j.Reason = c.tooShort(f)
+		j.Reason, j.need = c.tooShort(f)
 		return j
 	}
 	j.Low, j.High = &f.Slope.Low, &f.Slope.High
 	j.Verdict = decide(c.Condition, f.Slope.Low, f.Slope.High)
 	if j.Verdict == Inconclusive && f.detectable(f.span) > math.Abs(c.Threshold) && c.Threshold != 0 {
-		j.Reason = fmt.Sprintf("%s is %s, between %s and %s; %s; %s", c.Metric.Name, c.format(f.Slope.Value), c.format(f.Slope.Low), c.format(f.Slope.High), c.asks(), c.tooShort(f))
+		var short string
+		short, j.need = c.tooShort(f)
+		if d, ok := until(f.distance, math.Abs(c.Threshold-f.Slope.Value)); !ok {
+			j.need.text += " if there is no growth; a slope as close to the threshold as the present one isn't told from it by any sensible length"
+		} else if quickest, _ := until(f.detectable, math.Abs(c.Threshold)); d > quickest {
+			j.need.text += " if there is no growth"
+			slower := c.needLength("", d-f.span, " at the present slope and noise")
+			j.need = need{text: j.need.text + ", " + strings.TrimPrefix(slower.text, "need "), requests: slower.requests}
+		}
+		j.Reason = fmt.Sprintf("%s is %s, between %s and %s; %s; %s", c.Metric.Name, c.format(f.Slope.Value), c.format(f.Slope.Low), c.format(f.Slope.High), c.asks(), short)
 	} else {
-		c.explainBounds(&j, func(float64) string {
-			d, ok := f.until(f.distance, math.Abs(c.Threshold-f.Slope.Value))
+		c.explainBounds(&j, func(float64) need {
+			d, ok := until(f.distance, math.Abs(c.Threshold-f.Slope.Value))
 			if !ok {
-				return "so close to the threshold, no run of a sensible length decides it"
+				return need{text: "so close to the threshold, no run of a sensible length decides it"}
 			}
-			return "need " + c.needTime(d-f.span) + " more at the present slope and noise"
+			return c.needLength("", d-f.span, " at the present slope and noise")
 		})
 	}
 	if j.Verdict != Pass {
@@ -142,33 +154,74 @@ func (c claim) slope() Judgement {
 	return j
 }
 
-// tooShort says how long memory would have to be sampled for the threshold to
-// be told from no growth.
-func (c claim) tooShort(f memoryFit) string {
-	sampled := formatCount(f.span.Seconds()) + " s"
-	if f.span > 2*leastSpan {
-		sampled = formatLong(f.span.Seconds())
-	}
-	text := "memory was sampled for " + sampled
+// tooShort says from which length on growth of the threshold is told from none,
+// and what is lacking.
+func (c claim) tooShort(f memoryFit) (reason string, lacking need) {
+	sampled := "memory was sampled for " + formatLength(f.span)
 	limit := math.Abs(c.Threshold)
 	if limit == 0 || !f.Slope.Bounded {
-		return fmt.Sprintf("%s, and a slope can be bounded from %s on; need %s more", text, formatLong(leastSpan.Seconds()), c.needTime(leastSpan-f.span))
+		return sampled + ", too short to bound a slope", c.least(f)
 	}
-	d, ok := f.until(f.detectable, limit)
+	d, ok := until(f.detectable, limit)
 	if !ok {
-		return fmt.Sprintf("%s; a slope of %s is lost in the present noise whatever the length", text, c.format(limit))
+		return sampled, need{text: fmt.Sprintf("a slope of %s is lost in the present noise whatever the length", c.format(limit))}
 	}
-	return fmt.Sprintf("%s; a slope of %s can be told from none after about %s at the present noise; need about %s more",
-		text, c.format(limit), formatLong(d.Seconds()), c.needTime(d-f.span))
+	return fmt.Sprintf("%s; a slope of %s can be told from none after about %s at the present noise", sampled, c.format(limit), formatLength(d)),
+		c.needLength("about ", d-f.span, "")
 }
 
-// needTime is a time, and the requests that fall due in it.
-func (c claim) needTime(d time.Duration) string {
-	text := formatLong(d.Seconds())
-	if c.rate > 0 {
-		text += fmt.Sprintf(" (%s requests at %s)", formatCount(math.Ceil(d.Seconds()*c.rate)), formatUnit(scenario.PerSecond, c.rate))
+// least is what a slope needs of which no noise is known yet: what a plan says.
+func (c claim) least(f memoryFit) need {
+	d, ok := leastLength(c.Threshold)
+	if !ok {
+		return need{text: "so small a slope is lost in the pieces in which memory becomes resident, whatever the length"}
 	}
-	return text
+	return c.needLength("at least ", d-f.span, "")
+}
+
+// leastLength is the steady state from which growth of a threshold can be told
+// from none, where memory has no noise.
+func leastLength(threshold float64) (d time.Duration, ok bool) {
+	if threshold == 0 {
+		return leastSpan, true
+	}
+	return until(quiet, math.Abs(threshold))
+}
+
+// needLength is so much more of the steady state, and the requests that fall due
+// in it.
+func (c claim) needLength(about string, d time.Duration, given string) need {
+	d = max(d, time.Second)
+	n := need{text: fmt.Sprintf("need %s%s more", about, formatLength(d))}
+	if c.rate > 0 {
+		n.requests = math.Ceil(d.Seconds() * c.rate)
+		n.text += fmt.Sprintf(" (%s requests at %s)", formatCount(n.requests), formatUnit(scenario.PerSecond, c.rate))
+	}
+	n.text += given
+	return n
+}
+
+// formatLength writes a length of the steady state as plans do, in whole seconds,
+// or in minutes from two hours on; rounded up.
+func formatLength(d time.Duration) string {
+	seconds := int64(math.Ceil(d.Seconds()))
+	if seconds < 120 {
+		return fmt.Sprintf("%d s", seconds)
+	}
+	if seconds >= 2*3600 {
+		seconds = (seconds + 59) / 60 * 60
+	}
+	var parts []string
+	for _, u := range []struct {
+		length int64
+		name   string
+	}{{3600, "h"}, {60, "m"}, {1, "s"}} {
+		if n := seconds / u.length; n > 0 {
+			parts = append(parts, formatCount(float64(n))+" "+u.name)
+			seconds -= n * u.length
+		}
+	}
+	return strings.Join(parts, " ")
 }
 
 // slowing points out growth that is coming to its end: it counts as what it is,

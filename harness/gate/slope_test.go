@@ -195,7 +195,7 @@ func TestGrowthNeedIsRight(t *testing.T) {
 		for range runs {
 			w := growthWindow(tt.memory(rng, tt.now))
 			f, _ := fitMemory(&w, 0.95)
-			d, ok := f.until(f.detectable, 10e6)
+			d, ok := until(f.detectable, 10e6)
 			if !ok {
 				t.Fatalf("%s: no time at all", tt.why)
 			}
@@ -245,14 +245,15 @@ func TestGrowthReasons(t *testing.T) {
 	}{
 		{"30 s decide nothing", "memory_growth_rate < 10MB/hour", noise(rng, 30), Inconclusive,
 			[]string{"memory was sampled for 30 s; a slope of 10 MB/hour can be told from none after about ", " at the present noise; need about "}},
-		{"not even a blatant leak: a collection may be due", "memory_growth_rate < 10MB/hour", leak(rng, noise(rng, 120), 1e9, 0), Inconclusive, []string{"sampled for 120 s;", "need about"}},
+		{"not even a blatant leak: a collection may be due", "memory_growth_rate < 10MB/hour", leak(rng, noise(rng, 120), 1e9, 0), Inconclusive, []string{"sampled for 2 m;", "need about"}},
 		{"in ten minutes, 10 MB/hour are less than a huge page", "memory_growth_rate < 10MB/hour", make([]float64, 600), Inconclusive,
-			[]string{"between -12.6 MB/hour and 12.6 MB/hour", "told from none after about 13 min"}},
-		{"a limit of 0 has no slope to be told from none", "memory_growth_rate <= 0MB/hour", make([]float64, 60), Inconclusive, []string{"can be bounded from 5 min on", "need 4 min"}},
+			[]string{"between -12.6 MB/hour and 12.6 MB/hour", "told from none after about 12 m 35 s"}},
+		{"a single sample", "memory_growth_rate < 10MB/hour", make([]float64, 1), Inconclusive, []string{"need at least 12 m 35 s more"}},
+		{"a limit of 0 has no slope to be told from none", "memory_growth_rate <= 0MB/hour", make([]float64, 60), Inconclusive, []string{"too short to bound a slope", "need at least 4 m more"}},
 		{"a cache that fills up is growth, and named", "memory_growth_rate < 10MB/hour", filling(400), Fail, []string{"in the first half", "a cache that fills up does so", "prewarm"}},
 		{"one that filled up at once is no line, and no pass", "memory_growth_rate < 10MB/hour", filling(100), Inconclusive, []string{"in the first half", "prewarm"}},
 		{"growth that goes on isn't excused", "memory_growth_rate < 10MB/hour", leak(rng, noise(rng, 1200), 100e6, 0), Fail, []string{"memory_growth_rate is ", "at least"}},
-		{"near the limit", "memory_growth_rate < 10MB/hour", leak(rng, make([]float64, 3600), 9e6, 0), Inconclusive, []string{" requests at 120/s) more at the present slope and noise"}},
+		{"near the limit", "memory_growth_rate < 10MB/hour", leak(rng, make([]float64, 3600), 9e6, 0), Inconclusive, []string{" requests at 120/s) at the present slope and noise"}},
 	} {
 		j := judgeMemory(t, tt.gate, tt.bytes)
 		if j.Verdict != tt.verdict {

@@ -104,17 +104,17 @@ type part struct {
 	size        int64 // of the whole; −1 where it isn't told
 }
 
-// readPart reads the Content-Range (RFC 9110, section 14.4) of an answer that
-// should have one.
-func readPart(s int, h fields) part {
+// part reads the Content-Range (RFC 9110, section 14.4) of an answer that
+// should have one, by its status.
+func (f *fields) part(s int) part {
 	if s != http.StatusPartialContent && s != http.StatusRequestedRangeNotSatisfiable {
 		return part{}
 	}
-	if s == http.StatusPartialContent && bytes.HasPrefix(first(h, "Content-Type"), []byte("multipart/byteranges")) {
+	if s == http.StatusPartialContent && bytes.HasPrefix(f.contentType, []byte("multipart/byteranges")) {
 		return part{several: true}
 	}
 	p := part{first: -1, last: -1, size: -1}
-	value := string(first(h, "Content-Range"))
+	value := string(f.contentRange)
 	spec, ok := strings.CutPrefix(value, "bytes ")
 	at, size, ok2 := strings.Cut(spec, "/")
 	var err error

@@ -68,7 +68,7 @@ func TestJudgeWhatWasAskedFor(t *testing.T) {
 		h := &fasthttp.ResponseHeader{}
 		h.SetStatusCode(tt.status)
 		h.Set("Content-Range", tt.content)
-		a.part = readPart(h.StatusCode(), h)
+		a.part = noted(h).part(h.StatusCode())
 		x := newExtra(tt.asked, nil, nil)
 		f := judge(expectation{method: "GET", target: []byte("/a"), sent: sent, verify: true, asks: request{extra: &x}.asked()}, a)
 		if f.class != tt.class || tt.says != "" && !strings.Contains(f.why.Error(), tt.says) {
@@ -85,7 +85,7 @@ func FuzzReadPart(f *testing.F) {
 		h := &fasthttp.ResponseHeader{}
 		h.SetStatusCode(status)
 		h.Set("Content-Range", value)
-		p := readPart(h.StatusCode(), h)
+		p := noted(h).part(h.StatusCode())
 		a := &answer{status: 206, part: p, length: 10}
 		// Whatever it says, ten bytes are a part only where they fit.
 		if status == 206 && p.compare(a, &wire.Description{Size: 20}) == nil && !p.several && (p.first < 0 || p.last != p.first+9 || p.last >= 20) {

@@ -157,7 +157,7 @@ func BenchmarkJudge(b *testing.B) {
 	e := expectation{method: "GET", target: []byte("/items/k1"), sent: time.Now(), verify: true}
 	b.ReportAllocs()
 	for b.Loop() {
-		a := answer{status: 200, length: 1024, proof: readProof(h)}
+		a := answer{status: 200, length: 1024, proof: noted(h).proof()}
 		_, _ = a.proof.digest.Write(body)
 		if f := judge(e, &a); f.class != timeline.OK {
 			b.Fatal(f.why)

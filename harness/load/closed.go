@@ -191,7 +191,7 @@ type performer interface {
 }
 
 func (g *Generator) newClient(ctx context.Context, a *arm, from source) *client {
-	s := side{g: g, arm: a, engine: newGoroutines(), source: from, base: time.Now(), open: &sockets{}}
+	s := side{g: g, arm: a, engine: newGoroutines(), source: from, base: time.Now(), open: &sockets{}, sink: discard{}}
 	c := &client{base: s.base, stop: context.AfterFunc(ctx, s.open.cut)}
 	c.performer = g.newPerformer(s, g.protocols[0])
 	return c

@@ -57,7 +57,7 @@ type conn struct {
 }
 
 // send writes a request. The caller holds mu.
-func (c *conn) send(j job) {
+func (c *conn) send(j job, now time.Time) {
 	c.busy, c.job, c.broken = true, j, nil
 	b := append(c.out[:0], j.method...)
 	b = append(b, ' ')
@@ -77,7 +77,7 @@ func (c *conn) send(j job) {
 	}
 	c.out = append(append(b, "\r\n"...), body...)
 	c.known = c.arm.written.version(c.out[c.target[0]:c.target[1]])
-	c.sent = time.Now()
+	c.sent = now
 	err := c.socket.expect(c.deadline(j), c.sent)
 	if err == nil {
 		_, err = c.nc.Write(c.out)
@@ -126,16 +126,18 @@ func (c *conn) perform(ctx context.Context, j job, sent bool) exchange {
 
 // begin dials if need be and writes the request.
 func (c *conn) begin(ctx context.Context, j job) error {
-	if c.expired(j) {
+	now := time.Now()
+	if c.expired(j, now) {
 		return errExpired
 	}
 	if c.nc == nil {
 		if err := c.connect(ctx, c.deadline(j)); err != nil {
 			return err
 		}
+		now = time.Now()
 	}
 	c.mu.Lock()
-	c.send(j)
+	c.send(j, now)
 	c.mu.Unlock()
 	return nil
 }
@@ -146,7 +148,7 @@ func (c *conn) connect(ctx context.Context, deadline time.Time) error {
 	var nc net.Conn
 	var socket *socket
 	var err error
-	c.engine.await(func() { nc, socket, err = c.g.dialTo(ctx, c.arm, c.open, string(scenario.HTTP1)) })
+	c.engine.await(func() { nc, socket, err = c.dialTo(ctx, scenario.HTTP1) })
 	if err == nil {
 		err = socket.adopt(c.engine)
 	}
@@ -191,7 +193,7 @@ func (c *conn) fail(x *exchange, j job, err error) {
 
 // finish judges a complete answer.
 func (c *conn) finish(x *exchange, j job, a *answer) {
-	c.answerTo(x, j, a, c.out[c.target[0]:c.target[1]], c.sent, c.known, &c.header)
+	c.answerTo(x, j, a, c.out[c.target[0]:c.target[1]], c.sent, c.known)
 	// Bytes beyond the answer are of no request.
 	if c.header.ConnectionClose() || a.status == http.StatusSwitchingProtocols || c.br.Buffered() > 0 {
 		c.hangUp()
@@ -232,16 +234,23 @@ func (c *conn) receive(method string) (*answer, error) {
 	}
 	h := &c.header
 	a := &c.answer
-	*a = answer{status: h.StatusCode(), declared: -1, protocol: wireHTTP11, reused: c.answered > 0}
+	a.fields.reset()
+	*a = answer{fields: a.fields, status: h.StatusCode(), declared: -1, protocol: wireHTTP11, reused: c.answered > 0}
+	for name, value := range h.All() {
+		a.fields.note(string(name), value)
+	}
 	if string(h.Protocol()) == "HTTP/1.0" {
 		a.protocol = wireHTTP10
 	}
 	if c.arm.verify {
-		a.proof = readProof(h)
-		a.part = readPart(a.status, h)
+		a.proof = a.fields.proof()
+		a.part = a.fields.part(a.status)
 	}
 	if err := c.readBody(method, a); err != nil {
 		return nil, err
+	}
+	if left := c.socket.left(); left.After(c.sent) {
+		c.sent = left
 	}
 	a.end = c.socket.arrived()
 	if a.end.Before(c.sent) {
@@ -293,6 +302,15 @@ func (c *conn) readBody(method string, a *answer) error {
 		return nil
 	case length > maxBody:
 		return fmt.Errorf("a body of %d bytes; allowed are %d", length, int64(maxBody))
+	}
+	if length > 0 {
+		// What has come with the header needn't be copied.
+		begin, _ := c.br.Peek(int(min(length, int64(c.br.Buffered()))))
+		a.add(begin)
+		_, _ = c.br.Discard(len(begin))
+		if a.length == length {
+			return nil
+		}
 	}
 	piece := pieces.Get().(*[bodyPiece]byte)
 	defer pieces.Put(piece)

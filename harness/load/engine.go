@@ -12,8 +12,9 @@ import (
 // by one goroutine, from open to close, and by what it runs for it.
 type engine interface {
 	// open begins. alone says that the rest of the program has no part in sending
-	// and reading.
-	open(alone bool) error
+	// and reading; gather, that requests may leave together, when all answers that
+	// came have been read.
+	open(alone, gather bool) error
 	close()
 
 	// spawn has f run beside everything else. f may wait by await, and for
@@ -50,7 +51,7 @@ type goroutines struct {
 
 func newGoroutines() engine { return &goroutines{stopped: make(chan struct{})} }
 
-func (e *goroutines) open(bool) error                     { return nil }
+func (e *goroutines) open(bool, bool) error               { return nil }
 func (e *goroutines) close()                              {}
 func (e *goroutines) spawn(f func())                      { e.spawned.Go(f) }
 func (e *goroutines) await(f func())                      { f() }

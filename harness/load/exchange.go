@@ -56,6 +56,7 @@ type side struct {
 	engine engine    // of HTTP/1.1
 	base   time.Time // due times count from here
 	open   *sockets
+	sink   Sink // told of handshakes
 	source
 }
 
@@ -70,7 +71,7 @@ type truncatedError struct{ err error }
 func (e *truncatedError) Error() string { return e.err.Error() }
 func (e *truncatedError) Unwrap() error { return e.err }
 
-func (s *side) expired(j job) bool { return time.Since(s.base) >= j.due+s.g.timeout }
+func (s *side) expired(j job, now time.Time) bool { return now.Sub(s.base) >= j.due+s.g.timeout }
 
 // unanswered makes the outcome of a request without a complete answer. Where it
 // wasn't sent, when doesn't matter.
@@ -96,7 +97,7 @@ func (s *side) unanswered(x *exchange, j job, err error, when time.Time) {
 
 // answerTo judges a complete answer to a request for target that was sent at
 // when; known is the version that a write of ours had made until then.
-func (s *side) answerTo(x *exchange, j job, a *answer, target []byte, when time.Time, known uint64, h fields) {
+func (s *side) answerTo(x *exchange, j job, a *answer, target []byte, when time.Time, known uint64) {
 	end, sent := a.end.Sub(s.base), when.Sub(s.base)
 	x.complete, x.status, x.received, x.protocol = true, a.status, a.length, a.protocol
 	x.Latency, x.Wait, x.Service = end-j.due, sent-j.due, end-sent
@@ -108,9 +109,9 @@ func (s *side) answerTo(x *exchange, j job, a *answer, target []byte, when time.
 	x.Stale, x.Blocking, x.Proven = f.stale, f.blocking, f.proven
 	x.HTTP2, x.Reused = a.protocol == wireH2 || a.protocol == wireH2C, a.reused
 	if x.Cacheable {
-		x.Claim = claimOf(h)
+		x.Claim = a.fields.claim()
 		if f.proven && !f.blocking && f.class == timeline.OK {
-			x.WrongAge = wrongAge(first(h, "Age"), when.Sub(a.proof.d.Birth), a.end.Sub(a.proof.d.Birth))
+			x.WrongAge = wrongAge(a.fields.age, when.Sub(a.proof.d.Birth), a.end.Sub(a.proof.d.Birth))
 		}
 	}
 	if end > j.due+s.g.timeout { // the deadline's timer was late

@@ -37,6 +37,8 @@ type Arm struct {
 type Sink interface {
 	Offer(arm int, due time.Duration) // a request is due
 	Record(arm int, o timeline.Outcome)
+	Cut(arm int, due, sent time.Duration)         // the run's end cut off a request that was sent then
+	Handshake(arm int, at time.Duration, ok bool) // over TLS, begun at that time of the schedule, has ended
 }
 
 // Config describes a Generator's work.
@@ -78,6 +80,7 @@ type Generator struct {
 	timeout   time.Duration
 	length    time.Duration
 	warmup    time.Duration
+	lag       *lagClock // of the schedule
 
 	dial      func(ctx context.Context, network, address string) (net.Conn, error)
 	newEngine func() engine
@@ -117,6 +120,7 @@ func New(config Config) (*Generator, error) {
 		timeout: config.Load.Timeout,
 		length:  config.Length,
 		warmup:  config.Warmup,
+		lag:     newLagClock(),
 
 		dial:      new(net.Dialer).DialContext,
 		newEngine: newEngine,
@@ -237,7 +241,6 @@ func (g *Generator) prepareArms(config Config) error {
 		if config.Run != "" {
 			a.from = wire.Mark(config.Run, a.Name)
 		}
-		a.methods = map[string]uint64{}
 		if err := a.prepare(config.TLS, g.protocols); err != nil {
 			faults = append(faults, fmt.Errorf("arm %s: %w", described.Name, err))
 		}
@@ -389,5 +392,8 @@ func (g *Generator) Close() {
 
 type discard struct{}
 
-func (discard) Offer(int, time.Duration)     {}
-func (discard) Record(int, timeline.Outcome) {}
+func (discard) Offer(int, time.Duration)              {}
+func (discard) Record(int, timeline.Outcome)          {}
+func (discard) Cut(int, time.Duration, time.Duration) {}
+
+func (discard) Handshake(int, time.Duration, bool) {}

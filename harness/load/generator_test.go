@@ -92,6 +92,9 @@ func TestRun(t *testing.T) {
 	if report.Lag.Requests == 0 || report.SteadyLag.Requests >= report.Lag.Requests || report.Lag.Max < report.Lag.P50 {
 		t.Errorf("lag %+v, steady %+v", report.Lag, report.SteadyLag)
 	}
+	if soFar := g.SteadyLag(); soFar != report.SteadyLag {
+		t.Errorf("lag so far %+v, at the end %+v", soFar, report.SteadyLag)
+	}
 	if _, err := g.Run(t.Context()); !errors.Is(err, errRan) {
 		t.Errorf("a second run: %v", err)
 	}

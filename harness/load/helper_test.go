@@ -14,6 +14,7 @@ import (
 	"phasegate/harness/scenario"
 	"phasegate/harness/timeline"
 
+	"github.com/valyala/fasthttp"
 	"go.uber.org/goleak"
 )
 
@@ -39,7 +40,25 @@ type memory struct {
 	mu       sync.Mutex
 	offered  []time.Duration
 	outcomes []timeline.Outcome
+	cut      []time.Duration // when they had been sent
 	arms     []int
+	shook    [2]int // handshakes that failed, and that didn't
+}
+
+func (m *memory) Handshake(_ int, _ time.Duration, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if ok {
+		m.shook[1]++
+	} else {
+		m.shook[0]++
+	}
+}
+
+func (m *memory) Cut(_ int, _, sent time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.cut = append(m.cut, sent)
 }
 
 func (m *memory) Offer(_ int, due time.Duration) {
@@ -114,4 +133,13 @@ func generator(t testing.TB, config Config) *Generator {
 	}
 	t.Cleanup(g.Close)
 	return g
+}
+
+// noted is what is looked at of a header.
+func noted(h *fasthttp.ResponseHeader) *fields {
+	f := new(fields)
+	for name, value := range h.All() {
+		f.note(string(name), value)
+	}
+	return f
 }

@@ -3,7 +3,6 @@ package load
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -46,15 +45,11 @@ func newHTTP2Dialer(s side) *http2Dialer {
 		// A peer that vanished without a word is given up after two timeouts.
 		HTTP2: &http.HTTP2Config{SendPingTimeout: s.g.timeout, PingTimeout: s.g.timeout},
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			nc, _, err := s.g.dialTo(ctx, s.arm, s.open, string(scenario.H2C))
+			nc, _, err := s.dialTo(ctx, scenario.H2C)
 			return nc, err
 		},
 		DialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			nc, _, err := s.g.dialTo(ctx, s.arm, s.open, string(scenario.H2))
-			if secured, ok := nc.(*tls.Conn); ok && secured.ConnectionState().NegotiatedProtocol != string(scenario.H2) {
-				nc.Close()
-				return nil, fmt.Errorf("%s doesn't offer h2 by ALPN", s.arm.address)
-			}
+			nc, _, err := s.dialTo(ctx, scenario.H2)
 			return nc, err
 		},
 	}
@@ -97,7 +92,7 @@ func (c *http2Conn) usable() bool {
 func (c *http2Conn) perform(ctx context.Context, j job) (x exchange, again bool) {
 	x = j.exchange()
 	x.retried = j.resent
-	if c.expired(j) {
+	if c.expired(j, time.Now()) {
 		c.cc.Release()
 		c.unanswered(&x, j, errExpired, time.Time{})
 		return x, false
@@ -120,18 +115,22 @@ func (c *http2Conn) perform(ctx context.Context, j job) (x exchange, again bool)
 		return x, !isTimeout(err) && ctx.Err() == nil && c.untouched(j, x.sent, err)
 	}
 	x.sent = true
-	h := answerFields(response.Header)
 	a := &answer{status: response.StatusCode, declared: -1, protocol: c.protocol, reused: c.served.Swap(true)}
+	for name, values := range response.Header {
+		for _, v := range values {
+			a.fields.note(name, []byte(v))
+		}
+	}
 	if c.arm.verify {
-		a.proof = readProof(h)
-		a.part = readPart(a.status, h)
+		a.proof = a.fields.proof()
+		a.part = a.fields.part(a.status)
 	}
 	if err := readStream(response, j.method, a); err != nil {
 		c.unanswered(&x, j, err, sent)
 		return x, false
 	}
 	a.end = time.Now()
-	c.answerTo(&x, j, a, target, sent, known, h)
+	c.answerTo(&x, j, a, target, sent, known)
 	return x, false
 }
 
@@ -192,22 +191,6 @@ func readStream(response *http.Response, method string, a *answer) error {
 			return fmt.Errorf("a body of more than %d bytes", int64(maxBody))
 		}
 	}
-}
-
-// answerFields are the header fields of an HTTP/2 answer.
-type answerFields http.Header
-
-// PeekAll returns all values of a field.
-func (h answerFields) PeekAll(name string) [][]byte {
-	values := http.Header(h).Values(name)
-	if len(values) == 0 {
-		return nil
-	}
-	all := make([][]byte, len(values))
-	for i, v := range values {
-		all[i] = []byte(v)
-	}
-	return all
 }
 
 // http2Client is one client in a closed loop, on an HTTP/2 connection of its

@@ -101,6 +101,10 @@ func TestProtocolMixOverTLS(t *testing.T) {
 	if http2 != want[scenario.H2] || reused != 200-int(a.Connections) {
 		t.Errorf("%d answers over HTTP/2 and %d on a connection that was used before; %d were due, on %d connections", http2, reused, want[scenario.H2], a.Connections)
 	}
+	// The handshakes of prewarming and of the sequence are no part of the schedule.
+	if sink.shook != [2]int{0, int(a.Connections)} {
+		t.Errorf("handshakes failed and not: %d; there were %d connections", sink.shook, a.Connections)
+	}
 }
 
 // A server that doesn't offer h2 gets none, and isn't spoken to in something
@@ -110,7 +114,8 @@ func TestNoH2ByALPN(t *testing.T) {
 	raw, trust := secure(t, &origin{}, "http/1.1")
 	load := smallLoad()
 	load.Protocols = over(scenario.H2)
-	g := generator(t, Config{Arms: []Arm{oneArm(t, raw)}, Load: load, Length: 20 * ms, TLS: trust})
+	sink := &memory{}
+	g := generator(t, Config{Arms: []Arm{oneArm(t, raw)}, Load: load, Length: 20 * ms, TLS: trust, Sink: sink})
 	report, err := g.Run(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -118,6 +123,9 @@ func TestNoH2ByALPN(t *testing.T) {
 	a := report.Arms[0]
 	if a.Completed != 0 || a.Sent != 0 || a.Connections != 0 || len(a.Failures) != 1 || a.Failures[0].Kind != "transport" {
 		t.Errorf("%+v", a)
+	}
+	if sink.shook[0] == 0 || sink.shook[1] > 0 {
+		t.Errorf("handshakes failed and not: %d", sink.shook)
 	}
 	if told := fmt.Sprint(a.Failures); !strings.Contains(told, "no application protocol") && !strings.Contains(told, "doesn't offer h2") {
 		t.Errorf("the report says %s", told)

@@ -53,7 +53,7 @@ func (l *loop) run() error {
 	for n, e := range engines {
 		busy.Go(func() {
 			e.stop() // when all clients have ended
-			if faults[n] = e.open(l.g.onlyHTTP1()); faults[n] == nil {
+			if faults[n] = e.open(l.g.onlyHTTP1(), true); faults[n] == nil {
 				e.serve()
 				e.close()
 			}
@@ -69,7 +69,7 @@ func (l *loop) client(protocol scenario.Protocol, e engine) {
 	g := l.g
 	connections := make([]performer, len(g.arms))
 	for i, a := range g.arms {
-		connections[i] = g.newPerformer(side{g: g, arm: a, engine: e, source: g.source, base: l.base, open: &l.sockets}, protocol)
+		connections[i] = g.newPerformer(side{g: g, arm: a, engine: e, source: g.source, base: l.base, open: &l.sockets, sink: g.sink}, protocol)
 		defer connections[i].hangUp()
 	}
 	var x exchange
@@ -89,7 +89,7 @@ func (l *loop) client(protocol scenario.Protocol, e engine) {
 		l.pending.Add(1)
 		x = connections[at].perform(l.ctx, j, false)
 		if l.ctx.Err() != nil && !x.complete {
-			l.lose(x.sent)
+			l.lose(a, &x)
 			return
 		}
 		l.record(a, j, &x)

@@ -46,7 +46,7 @@ func TestMaximumIsAClosedLoop(t *testing.T) {
 				t.Fatalf("%s: %v", tt.why, err)
 			}
 			a := report.Arms[0]
-			if a.Offered != 800 || a.Proven != 800 || a.All.Cacheable != 800 || a.Steady.Cacheable != 400 || report.CompletedRate != 800 || report.Lag.Requests != 0 {
+			if a.Offered != 800 || a.Proven != 800 || a.All.Cacheable != 800 || a.Steady.Cacheable != 400 || report.Completed != 800 || report.Lag.Requests != 0 {
 				t.Errorf("%s: %+v", tt.why, report)
 			}
 			for _, spoken := range a.Protocols {

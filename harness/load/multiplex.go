@@ -20,7 +20,7 @@ type multiplex struct {
 	limit   int
 	streams int // per connection
 	record  func(*arm, job, *exchange)
-	lost    func(sent bool) // told of every request that was cut off
+	lost    func(*arm, *exchange) // told of every request that was cut off; nil for one that wasn't sent
 
 	sockets sockets
 	workers sync.WaitGroup
@@ -38,7 +38,7 @@ type multiplex struct {
 
 func newMultiplex(g *Generator, a *arm, base time.Time) *multiplex {
 	p := &multiplex{wake: make(chan struct{}, 1), done: make(chan struct{})}
-	p.http2Dialer = newHTTP2Dialer(side{g: g, arm: a, source: g.source, base: base, open: &p.sockets})
+	p.http2Dialer = newHTTP2Dialer(side{g: g, arm: a, source: g.source, base: base, open: &p.sockets, sink: g.sink})
 	p.workers.Go(p.keep)
 	return p
 }
@@ -79,7 +79,7 @@ func (p *multiplex) dispatch(j job) (at time.Time, free bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
-		p.lost(false)
+		p.lost(p.arm, nil)
 		return time.Time{}, false
 	}
 	p.line.push(j)
@@ -163,7 +163,7 @@ func (p *multiplex) connect(j job) {
 	}
 	var c *http2Conn
 	err := errExpired
-	if !p.expired(j) {
+	if !p.expired(j, time.Now()) {
 		c, err = p.dial(p.ctx, p.deadline(j))
 	}
 	p.mu.Lock()
@@ -209,7 +209,7 @@ func (p *multiplex) serve(c *http2Conn, j job) {
 
 func (p *multiplex) finish(j job, x *exchange) {
 	if p.ctx.Err() != nil && !x.complete {
-		p.lost(x.sent)
+		p.lost(p.arm, x)
 		return
 	}
 	p.record(p.arm, j, x)
@@ -231,7 +231,7 @@ func (p *multiplex) close() {
 	p.conns = nil
 	p.mu.Unlock()
 	for range dropped {
-		p.lost(false)
+		p.lost(p.arm, nil)
 	}
 	p.sockets.cut()
 	p.workers.Wait()

@@ -24,7 +24,9 @@ type pollConn struct {
 	reader   *fiber // waits for either
 	deadline time.Time
 	closed   atomic.Bool
-	unsent   []byte // what the kernel didn't take
+	unsent   []byte    // what the kernel didn't take, or isn't given yet
+	gathered bool      // it isn't given yet: the engine does it, when the rest has been read
+	flushed  time.Time // when that left which was gathered last
 
 	arrival time.Time // of what was read last
 	message unix.Msghdr
@@ -37,7 +39,7 @@ func (c *pollConn) tell(events uint32) {
 	if events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 		c.ended = true
 	}
-	if events&unix.EPOLLOUT != 0 && len(c.unsent) > 0 {
+	if events&unix.EPOLLOUT != 0 && len(c.unsent) > 0 && !c.gathered {
 		n, err := c.push(c.unsent)
 		if c.unsent = c.unsent[n:]; err != nil || len(c.unsent) == 0 {
 			c.unsent = nil // of an error, the reader learns too
@@ -83,11 +85,13 @@ func (c *pollConn) Read(b []byte) (int, error) {
 				return n, nil
 			}
 		}
-		c.reader = c.l.current
-		c.l.park()
-		if !c.readable && !c.deadline.IsZero() && !time.Now().Before(c.deadline) {
+		// Also if it was told before, and asks again: nobody wakes it for this one
+		// a second time.
+		if !c.deadline.IsZero() && !time.Now().Before(c.deadline) {
 			return 0, c.failure("read", os.ErrDeadlineExceeded)
 		}
+		c.reader = c.l.current
+		c.l.park()
 	}
 }
 
@@ -128,7 +132,12 @@ func (c *pollConn) Write(b []byte) (int, error) {
 	}
 	c.l.wrote = true
 	n := 0
-	if len(c.unsent) == 0 {
+	switch {
+	case len(c.unsent) > 0:
+	case c.l.gathers:
+		c.gathered = true
+		c.l.gathered = append(c.l.gathered, c)
+	default:
 		var err error
 		if n, err = c.push(b); err != nil {
 			return n, err
@@ -137,6 +146,21 @@ func (c *pollConn) Write(b []byte) (int, error) {
 	c.unsent = append(c.unsent, b[n:]...)
 	return len(b), nil
 }
+
+// flush sends what was gathered.
+func (c *pollConn) flush() {
+	if !c.gathered {
+		return
+	}
+	c.gathered, c.flushed = false, time.Now()
+	n, err := c.push(c.unsent)
+	if c.unsent = c.unsent[:copy(c.unsent, c.unsent[n:])]; err != nil {
+		c.unsent = nil // the reader learns of it too
+	}
+}
+
+// left is when the last request left, if it was gathered.
+func (c *pollConn) left() time.Time { return c.flushed }
 
 // push writes what the kernel takes.
 func (c *pollConn) push(b []byte) (sent int, _ error) {

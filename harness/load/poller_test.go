@@ -5,12 +5,14 @@ package load
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -145,13 +147,69 @@ func TestArrivalIsTheKernels(t *testing.T) {
 		}
 	})
 	l.stop()
-	if err := l.open(true); err != nil {
+	if err := l.open(true, false); err != nil {
 		t.Fatal(err)
 	}
 	l.serve()
 	l.close()
 	if late < unread/2 {
 		t.Errorf("read %s after it came, though it lay for %s", late, unread)
+	}
+}
+
+// Requests that are gathered leave when the code of every connection has run, and
+// are known to have left then.
+func TestGatheredRequestsLeaveTogether(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	came := map[string]time.Time{} // by the client's address
+	url := answers(t, func(_ int, c net.Conn, r *bufio.Reader) {
+		if _, err := r.Peek(1); err == nil {
+			mu.Lock()
+			came[c.RemoteAddr().String()] = time.Now()
+			mu.Unlock()
+		}
+		_, _ = io.Copy(c, r)
+	})
+	l := newEngine()
+	var written []time.Time
+	left := map[string]time.Time{}
+	for range 3 {
+		nc, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.spawn(func() {
+			c, err := l.adopt(nc)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer c.Close()
+			_, _ = c.Write([]byte("hel"))
+			_, _ = c.Write([]byte("lo"))
+			written = append(written, time.Now())
+			got := make([]byte, 5)
+			if _, err := io.ReadFull(c, got); string(got) != "hello" || err != nil {
+				t.Errorf("read %q, %v", got, err)
+			}
+			left[c.LocalAddr().String()] = c.(*pollConn).left()
+		})
+	}
+	l.stop()
+	if err := l.open(true, true); err != nil {
+		t.Fatal(err)
+	}
+	l.serve()
+	l.close()
+	last := slices.MaxFunc(written, time.Time.Compare)
+	if len(left) != 3 {
+		t.Errorf("%d of 3 were answered", len(left))
+	}
+	for from, at := range left {
+		if at.Before(last) || at.After(came[from]) {
+			t.Errorf("left at %v; the last was written at %v, and it came at %v", at, last, came[from])
+		}
 	}
 }
 
@@ -212,5 +270,36 @@ func TestPollerDeadlines(t *testing.T) {
 		if o.Class == timeline.Timeout && (o.Latency < 60*ms || o.Latency > 300*ms) {
 			t.Errorf("a timeout of 60 ms was noticed after %s", o.Latency)
 		}
+	}
+}
+
+// The last request of all ends by its timeout too, on a connection that was idle,
+// where nothing later reminds of it.
+func TestTheLastTimeoutOfAnIdleConnection(t *testing.T) {
+	t.Parallel()
+	url := answers(t, func(_ int, c net.Conn, requests *bufio.Reader) {
+		for served := 0; ; served++ {
+			r, err := http.ReadRequest(requests)
+			if err != nil {
+				return
+			}
+			if served == 0 {
+				_, _ = c.Write(item(r.RequestURI, 100, false))
+			}
+		}
+	})
+	sink := &memory{}
+	load := smallLoad()
+	load.Rate, load.Timeout = flat(20), 60*ms
+	arm := oneArm(t, url)
+	arm.Connections = 1
+	g := generator(t, Config{Arms: []Arm{arm}, Load: load, Length: 100 * ms, Sink: sink})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if _, err := g.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if classes := sink.classes(); classes[timeline.OK] != 1 || classes[timeline.Timeout] != 1 {
+		t.Errorf("classes %v, want one answer and one timeout", classes)
 	}
 }

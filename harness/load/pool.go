@@ -19,7 +19,7 @@ type pool struct {
 	engine engine
 	limit  int
 	record func(*arm, job, *exchange)
-	lost   func(sent bool) // told of every request that was cut off
+	lost   func(*arm, *exchange) // told of every request that was cut off; nil for one that wasn't sent
 
 	sockets sockets
 
@@ -43,7 +43,7 @@ func (p *pool) dispatch(j job) (at time.Time, free bool) {
 	switch n := len(p.idle); {
 	case p.closed:
 		p.mu.Unlock()
-		p.lost(false)
+		p.lost(p.arm, nil)
 		return time.Time{}, false
 	case n > 0:
 		c := p.idle[n-1]
@@ -52,7 +52,7 @@ func (p *pool) dispatch(j job) (at time.Time, free bool) {
 		// its connection neither idle nor busy.
 		c.mu.Lock()
 		p.mu.Unlock()
-		c.send(j)
+		c.send(j, time.Now())
 		at = c.sent
 		c.mu.Unlock()
 		return at, true
@@ -70,7 +70,7 @@ func (p *pool) dispatch(j job) (at time.Time, free bool) {
 }
 
 func (p *pool) side() side {
-	return side{g: p.g, arm: p.arm, engine: p.engine, source: p.g.source, base: p.base, open: &p.sockets}
+	return side{g: p.g, arm: p.arm, engine: p.engine, source: p.g.source, base: p.base, open: &p.sockets, sink: p.g.sink}
 }
 
 func (p *pool) newConn() *conn {
@@ -85,7 +85,7 @@ func (p *pool) read(c *conn, j job) {
 	for {
 		x = c.perform(p.ctx, j, sent)
 		if p.ctx.Err() != nil && !x.complete {
-			p.lost(x.sent)
+			p.lost(p.arm, &x)
 		} else {
 			p.record(p.arm, j, &x)
 		}
@@ -182,7 +182,7 @@ func (p *pool) close() {
 	p.engine.hurry(-dropped)
 	p.mu.Unlock()
 	for range dropped {
-		p.lost(false)
+		p.lost(p.arm, nil)
 	}
 	p.sockets.cut()
 }

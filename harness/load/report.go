@@ -3,7 +3,6 @@ package load
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -23,11 +22,7 @@ type Report struct {
 	Offered    uint64 // requests that were due
 	Sent       uint64 // of them, those that were written to a connection
 	Completed  uint64 // of them, those with a complete response, whatever it was
-	SentInTime uint64 // of those sent, before the schedule's end
 	Unfinished uint64 // cut off by the interruption; they are no outcome
-	CutOff     uint64 // of those unfinished, the ones that had been sent
-
-	OfferedRate, SentRate, CompletedRate float64 // per second of the time in which requests were due
 
 	Lag       Lag // of the whole schedule
 	SteadyLag Lag // of what was due after the warm-up
@@ -51,10 +46,9 @@ type Lag struct {
 type ArmReport struct {
 	Name                     string
 	Offered, Sent, Completed uint64
-	SentInTime               uint64 // before the schedule's end …
-	CompletedInTime          uint64 // … and completed before it
 	Queued                   uint64 // found every connection busy when due
 	Expired                  uint64 // of them, those whose timeout passed before one was free: never sent
+	Unopened                 uint64 // never sent, since a connection for them couldn't be opened, by an error and not by the timeout
 	Limit                    int    // of connections
 	Connections              uint64 // opened during the run
 	Retried                  uint64 // sent again since a reused connection had ended silently
@@ -172,7 +166,25 @@ type arm struct {
 type dispatched struct {
 	offered, queued uint64
 	all, steady     Repetition
-	methods         map[string]uint64
+	methods         methodCounts
+}
+
+// methodCounts are requests by method: there are so few that looking at each is
+// faster than a map.
+type methodCounts []methodCount
+
+type methodCount struct {
+	name string
+	n    uint64
+}
+
+// byName is what a report says of them.
+func (m methodCounts) byName() map[string]uint64 {
+	named := make(map[string]uint64, len(m))
+	for _, c := range m {
+		named[c.name] = c.n
+	}
+	return named
 }
 
 // armTally is counted where requests end.
@@ -182,26 +194,21 @@ type armTally struct {
 	prewarmed, prewarmFailed int
 
 	mu                                                  sync.Mutex
-	sentInTime, completedInTime                         uint64
 	sent, completed, retried, proven, unproven, earlier uint64
-	expired                                             uint64
+	expired, unopened                                   uint64
 	answers                                             [wireProtocols]uint64
 	failures                                            [timeline.Classes + 1]Failure
 }
 
-func (a *arm) tally(name string, j job, x *exchange, target func() []byte, length time.Duration) {
+func (a *arm) tally(name string, j job, x *exchange, target func() []byte) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if sent := x.Due + x.Wait; x.sent && sent <= length {
-		a.sentInTime++
-		if x.complete && sent+x.Service <= length {
-			a.completedInTime++
-		}
-	}
 	if x.sent {
 		a.sent++
 	} else if errors.Is(x.why, errExpired) {
 		a.expired++
+	} else if x.Class == timeline.Transport {
+		a.unopened++
 	}
 	if x.retried {
 		a.retried++
@@ -251,9 +258,8 @@ func (a *arm) report() ArmReport {
 	defer a.mu.Unlock()
 	r := ArmReport{
 		Name: a.Name, Offered: a.offered, Sent: a.sent, Completed: a.completed,
-		SentInTime: a.sentInTime, CompletedInTime: a.completedInTime,
-		Queued: a.queued, Expired: a.expired, Limit: a.Connections, Retried: a.retried,
-		Proven: a.proven, Unproven: a.unproven, Earlier: a.earlier, Methods: maps.Clone(a.methods),
+		Queued: a.queued, Expired: a.expired, Unopened: a.unopened, Limit: a.Connections, Retried: a.retried,
+		Proven: a.proven, Unproven: a.unproven, Earlier: a.earlier, Methods: a.methods.byName(),
 		All: a.all, Steady: a.steady,
 		Prewarmed: a.prewarmed, PrewarmFailed: a.prewarmFailed,
 	}
@@ -323,6 +329,13 @@ func (l *lagClock) record(lag time.Duration, steady bool) {
 	if steady {
 		_ = l.steady.RecordValue(v)
 	}
+}
+
+// SteadyLag is [Report.SteadyLag] so far: it may be asked while the schedule runs.
+func (g *Generator) SteadyLag() Lag {
+	g.lag.mu.Lock()
+	defer g.lag.mu.Unlock()
+	return LagOf(g.lag.steady)
 }
 
 // LagOf reads a Lag from a histogram of microseconds.

@@ -13,7 +13,9 @@ import (
 
 // Run keeps the whole schedule, once, and returns when the last request has
 // ended. With Load.Max there is no schedule: the clients are kept busy for its
-// length, a request is due when it is sent, and latency is service time. When ctx is cancelled it stops at once: requests under way are cut
+// length, a request is due when its client is free for it, and latency is
+// service time and, over HTTP/1.1, the moment for which it waits to leave with
+// others. When ctx is cancelled it stops at once: requests under way are cut
 // off and don't count as outcomes, the report is of what was done until then,
 // and the error is that of ctx.
 func (g *Generator) Run(ctx context.Context) (Report, error) {
@@ -32,7 +34,7 @@ func (g *Generator) Run(ctx context.Context) (Report, error) {
 		}
 	}
 
-	r := &running{g: g, lag: newLagClock(), base: time.Now(), engine: g.newEngine()}
+	r := &running{g: g, lag: g.lag, base: time.Now(), engine: g.newEngine()}
 	for _, a := range g.arms {
 		if g.pacer != nil {
 			r.lanes = append(r.lanes, g.lanes(ctx, a, r))
@@ -63,7 +65,6 @@ type running struct {
 	lag     *lagClock
 	stop    atomic.Bool
 	lost    atomic.Uint64
-	cut     atomic.Uint64  // of those, after having been sent
 	pending sync.WaitGroup // requests that are due and have not ended
 	ended   bool           // the dispatcher reached the schedule's end
 }
@@ -92,7 +93,7 @@ func (r *running) keep(ctx context.Context) error {
 // drive is the thread that dispatches, and has HTTP/1.1's connections go on until
 // they are closed.
 func (r *running) drive(drained chan<- struct{}) error {
-	if err := r.engine.open(r.g.onlyHTTP1()); err != nil {
+	if err := r.engine.open(r.g.onlyHTTP1(), false); err != nil {
 		return err
 	}
 	defer r.engine.close()
@@ -154,7 +155,7 @@ func (a *arm) offer(r request, steady, free bool) {
 	if !free {
 		a.queued++
 	}
-	a.methods[r.method]++
+	a.methods.count(r.method)
 	if r.cacheable() {
 		first := a.seen.add(r.target)
 		a.all.count(first)
@@ -162,6 +163,17 @@ func (a *arm) offer(r request, steady, free bool) {
 			a.steady.count(first)
 		}
 	}
+}
+
+// count counts one.
+func (m *methodCounts) count(name string) {
+	for i := range *m {
+		if (*m)[i].name == name {
+			(*m)[i].n++
+			return
+		}
+	}
+	*m = append(*m, methodCount{name, 1})
 }
 
 // record takes a request's outcome.
@@ -176,7 +188,7 @@ func (r *running) record(a *arm, j job, x *exchange) {
 		// system that refuses quickly must not look fast.
 		x.Latency = max(x.Latency, g.timeout)
 	}
-	a.tally(a.Name, j, x, target, g.length)
+	a.tally(a.Name, j, x, target)
 	if g.raw != nil {
 		g.raw.add(rawResult(a, r.base, j, x, target()))
 	}
@@ -194,11 +206,11 @@ func Writes(method string) bool {
 	return false
 }
 
-// lose takes a request that was cut off, on its way or before it was sent.
-func (r *running) lose(sent bool) {
+// lose takes a request that was cut off, on its way or (nil) before it was sent.
+func (r *running) lose(a *arm, x *exchange) {
 	r.lost.Add(1)
-	if sent {
-		r.cut.Add(1)
+	if x != nil && x.sent {
+		r.g.sink.Cut(a.index, x.Due, x.Due+x.Wait)
 	}
 	r.pending.Done()
 }
@@ -209,27 +221,18 @@ func (r *running) report() Report {
 		Started:     r.base,
 		Elapsed:     time.Since(r.base),
 		Unfinished:  r.lost.Load(),
-		CutOff:      r.cut.Load(),
 		Interrupted: !r.ended || r.lost.Load() > 0,
 		Lag:         LagOf(r.lag.all),
 		SteadyLag:   LagOf(r.lag.steady),
 		Lags:        r.lag.all,
 		SteadyLags:  r.lag.steady,
 	}
-	var completed uint64
 	for _, a := range r.g.arms {
 		part := a.report()
 		report.Offered += part.Offered
 		report.Sent += part.Sent
 		report.Completed += part.Completed
-		report.SentInTime += part.SentInTime
-		completed += part.CompletedInTime
 		report.Arms = append(report.Arms, part)
-	}
-	if span := min(report.Elapsed, r.g.length).Seconds(); span > 0 {
-		report.OfferedRate = float64(report.Offered) / span
-		report.SentRate = float64(report.SentInTime) / span
-		report.CompletedRate = float64(completed) / span
 	}
 	return report
 }

@@ -141,6 +141,35 @@ func TestLatencyIsMeasuredFromTheSchedule(t *testing.T) {
 	}
 }
 
+// A connection that couldn't be opened is told from one that came too late.
+func TestUnopened(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		why      string
+		dial     func(ctx context.Context) error
+		unopened uint64
+	}{
+		{"nobody listens", func(context.Context) error { return errors.New("connection refused") }, 10},
+		{"it is not answered in time", func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }, 0},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			load := smallLoad()
+			load.Rate, load.Timeout = flat(100), 50*ms
+			g := generator(t, Config{Arms: []Arm{oneArm(t, "http://h.example")}, Load: load, Length: 100 * ms, Sink: &memory{}})
+			g.newEngine = newGoroutines
+			g.dial = func(ctx context.Context, _, _ string) (net.Conn, error) { return nil, tt.dial(ctx) }
+			report, err := g.Run(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if a := report.Arms[0]; a.Offered != 10 || a.Sent != 0 || a.Unopened != tt.unopened || a.Expired != 0 {
+				t.Errorf("%s: %+v", tt.why, a)
+			}
+			g.Close()
+		})
+	}
+}
+
 // What the wire can do to an answer, and what becomes of it.
 func TestAnswersOnTheWire(t *testing.T) {
 	t.Parallel()
@@ -317,6 +346,9 @@ func TestCancelStopsAtOnce(t *testing.T) {
 		}
 		if got := sink.classes(); got != [timeline.Classes]int{timeline.OK: 2} {
 			t.Errorf("outcomes %v", got)
+		}
+		if n := len(sink.cut); n != 2 {
+			t.Errorf("%d had been sent when they were cut off (%v), want 2", n, sink.cut)
 		}
 		g.Close()
 		time.Sleep(time.Hour)

@@ -9,32 +9,52 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"phasegate/harness/scenario"
 )
 
-// dialTo opens a connection to an arm's server, known to open until it is
+// dialTo opens a connection to the arm's server, known to open until it is
 // closed. Over TLS the connection is a *tls.Conn around the socket, with
 // protocol negotiated by ALPN (RFC 7301).
-func (g *Generator) dialTo(ctx context.Context, a *arm, open *sockets, protocol string) (net.Conn, *socket, error) {
-	raw, err := g.dial(ctx, "tcp", a.address)
+func (s *side) dialTo(ctx context.Context, protocol scenario.Protocol) (net.Conn, *socket, error) {
+	raw, err := s.g.dial(ctx, "tcp", s.arm.address)
 	if err != nil {
 		return nil, nil, err
 	}
-	s := &socket{Conn: raw, open: open}
-	if !open.add(raw) {
+	socket := &socket{Conn: raw, open: s.open}
+	if !s.open.add(raw) {
 		raw.Close()
 		return nil, nil, net.ErrClosed
 	}
-	if a.tls == nil {
-		return s, s, nil
+	if s.arm.tls == nil {
+		return socket, socket, nil
 	}
-	config := a.tls.Clone()
-	config.NextProtos = []string{protocol}
-	secured := tls.Client(s, config)
+	began := time.Since(s.base)
+	secured, err := s.handshake(ctx, socket, protocol)
+	if !errors.Is(err, context.Canceled) && !errors.Is(err, net.ErrClosed) { // by ourselves, at the end
+		s.sink.Handshake(s.arm.index, began, err == nil)
+	}
+	if err != nil {
+		socket.Close()
+		return nil, nil, err
+	}
+	return secured, socket, nil
+}
+
+// handshake succeeds if it ends in the protocol. A server without ALPN speaks
+// HTTP/1.1.
+func (s *side) handshake(ctx context.Context, over net.Conn, protocol scenario.Protocol) (*tls.Conn, error) {
+	config := s.arm.tls.Clone()
+	config.NextProtos = []string{string(protocol)}
+	secured := tls.Client(over, config)
 	if err := secured.HandshakeContext(ctx); err != nil {
-		s.Close()
-		return nil, nil, fmt.Errorf("TLS handshake with %s: %w", a.address, err)
+		return nil, fmt.Errorf("TLS handshake with %s: %w", s.arm.address, err)
 	}
-	return secured, s, nil
+	agreed := scenario.Protocol(secured.ConnectionState().NegotiatedProtocol)
+	if agreed != protocol && !(agreed == "" && protocol == scenario.HTTP1) {
+		return nil, fmt.Errorf("%s doesn't offer %s by ALPN", s.arm.address, protocol)
+	}
+	return secured, nil
 }
 
 // socket is one open connection. Its deadline moves with every request, but
@@ -79,6 +99,14 @@ func (s *socket) arrived() time.Time {
 		return c.arrived()
 	}
 	return time.Now()
+}
+
+// left is when the last request left, where that was after it was written; else zero.
+func (s *socket) left() time.Time {
+	if c, ok := s.Conn.(interface{ left() time.Time }); ok {
+		return c.left()
+	}
+	return time.Time{}
 }
 
 // expect sets the deadline of a request.

@@ -7,12 +7,18 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"runtime"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"phasegate/harness/recording"
 	"phasegate/harness/scenario"
 	"phasegate/harness/timeline"
 )
@@ -170,4 +176,101 @@ func TestStall(t *testing.T) {
 			synctest.Wait()
 		})
 	}
+}
+
+// The same over sockets, by the engine that users have: on Linux the poller, where
+// HTTP/1.1 is all that is spoken. The server tells each request by its target, and
+// notes when it began to answer: a slow machine moves the truth, too. HTTP/2 is
+// read by Go's scheduler, which takes its time where a thousand answers come at once
+// and processors are few: its exact figures are those of [TestStall].
+func TestStallOverSockets(t *testing.T) {
+	t.Parallel()
+	const length = 8 * time.Second
+	if engine := fmt.Sprintf("%T", newEngine()); runtime.GOOS == "linux" && engine != "*load.poller" {
+		t.Errorf("the engine is %s", engine)
+	}
+	server := stall{service: 2 * ms, from: 3 * time.Second, to: 5 * time.Second}
+	for _, tt := range []struct {
+		why               string
+		protocol          scenario.Protocol
+		rate, connections int
+	}{
+		{"few connections", scenario.HTTP1, 100, 10},
+		{"many connections", scenario.HTTP1, 100, 1000},
+		{"HTTP/2 over TLS", scenario.H2, 50, 10},
+		{"HTTP/2 in clear text", scenario.H2C, 50, 10},
+	} {
+		t.Run(tt.why, func(t *testing.T) {
+			t.Parallel()
+			n := tt.rate * int(length/time.Second)
+			due := func(i int) time.Duration { return time.Duration(i) * time.Second / time.Duration(tt.rate) }
+			var base atomic.Pointer[time.Time]
+			truth := make([]time.Duration, n) // latencies, as the server sees them before it answers
+			handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				begun := time.Since(*base.Load())
+				i, err := strconv.Atoi(strings.TrimPrefix(r.URL.Path, "/"))
+				if err != nil || i >= n {
+					t.Errorf("asked for %s", r.URL)
+					return
+				}
+				time.Sleep(server.end(begun) - begun)
+				truth[i] = time.Since(*base.Load()) - due(i)
+				w.Header().Set("Content-Length", "2")
+				fmt.Fprint(w, "ok")
+			})
+			recorder, err := timeline.New(timeline.Config{Systems: []string{"new"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			config := Config{Sink: recorder}
+			var raw string
+			if tt.protocol == scenario.H2 {
+				raw, config.TLS = secure(t, handler, "h2")
+			} else {
+				raw = serveBoth(t, handler)
+			}
+			var targets strings.Builder
+			for i := range n {
+				fmt.Fprintf(&targets, "GET %s/%d\n", raw, i)
+			}
+			config.Recording = recorded(t, recording.ReadTargets, targets.String())
+			config.Load = scenario.Load{Rate: flat(float64(tt.rate)), Timeout: 20 * time.Second, Protocols: over(tt.protocol)}
+			config.Length = length
+			arm := oneArm(t, raw)
+			arm.Connections = tt.connections
+			config.Arms = []Arm{arm}
+			g := generator(t, config)
+			g.begin = func(now time.Time) { base.Store(&now) }
+			report, err := g.Run(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if a := report.Arms[0]; a.Completed != uint64(n) || len(a.Failures) > 0 || a.Connections > uint64(tt.connections) {
+				t.Fatalf("%+v", a)
+			}
+			slices.Sort(truth)
+			p99 := n*99/100 - 1
+			w := recorder.Window(0, 0, length)
+			got, _ := timeline.Quantile(w.Latency, 0.99)
+			service, _ := timeline.Quantile(w.Service, 0.99)
+			t.Logf("p99 %v, in truth %v; of service time %v, %d connections", got, truth[p99], service, report.Arms[0].Connections)
+			// A busy machine may be late to read an answer, and to have been early is the
+			// lie in question: TestStall holds the other side to 2 % as well, where time is simulated.
+			if float64(got) < 0.98*float64(truth[p99]) || float64(got) > 1.25*float64(truth[p99]) || truth[p99] < 1900*ms {
+				t.Errorf("p99 is %v, in truth %v", got, truth[p99])
+			}
+		})
+	}
+}
+
+// serveBoth serves HTTP/1.1 and HTTP/2 in clear text.
+func serveBoth(t testing.TB, h http.Handler) string {
+	t.Helper()
+	s := httptest.NewUnstartedServer(h)
+	s.Config.Protocols = new(http.Protocols)
+	s.Config.Protocols.SetHTTP1(true)
+	s.Config.Protocols.SetUnencryptedHTTP2(true)
+	s.Start()
+	t.Cleanup(s.Close)
+	return s.URL
 }

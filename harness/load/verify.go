@@ -21,6 +21,7 @@ type answer struct {
 	protocol wireProtocol
 	reused   bool // its connection had brought an answer before
 	status   int
+	fields   fields
 	length   int64 // of the body as received
 	declared int64 // what a HEAD's Content-Length says; −1 if nothing
 	part     part  // of a 206
@@ -44,31 +45,55 @@ type proof struct {
 	digest  wire.Digest // fed with the body
 }
 
-// fields are the header fields of an answer, whatever protocol brought them.
-type fields interface {
-	PeekAll(name string) [][]byte // all values of a field; name is in canonical form
+// fields are the header fields of an answer that are looked at, whatever protocol
+// brought them. Of those that are no list, the first counts.
+type fields struct {
+	descriptions, cacheStatus                            [][]byte
+	xCache, xCacheStatus, age, contentType, contentRange []byte
 }
 
-func first(h fields, name string) []byte {
-	if values := h.PeekAll(name); len(values) > 0 {
-		return values[0]
+// reset forgets all.
+func (f *fields) reset() {
+	*f = fields{descriptions: f.descriptions[:0], cacheStatus: f.cacheStatus[:0]}
+}
+
+// note takes a field, which is kept if it is one of them; name is in canonical form.
+func (f *fields) note(name string, value []byte) {
+	only := func(kept *[]byte) {
+		if *kept == nil {
+			*kept = value
+		}
 	}
-	return nil
+	switch name {
+	case wire.Header:
+		f.descriptions = append(f.descriptions, value)
+	case "Cache-Status":
+		f.cacheStatus = append(f.cacheStatus, value)
+	case "X-Cache":
+		only(&f.xCache)
+	case "X-Cache-Status":
+		only(&f.xCacheStatus)
+	case "Age":
+		only(&f.age)
+	case "Content-Type":
+		only(&f.contentType)
+	case "Content-Range":
+		only(&f.contentRange)
+	}
 }
 
-// readProof reads the self-description from a response header.
-func readProof(h fields) proof {
-	values := h.PeekAll(wire.Header)
-	if len(values) == 0 {
+// proof reads the self-description.
+func (f *fields) proof() proof {
+	if len(f.descriptions) == 0 {
 		return proof{}
 	}
 	p := proof{present: true}
-	if len(values) > 1 {
-		p.fault = fmt.Errorf("%d self-descriptions in one answer", len(values))
+	if n := len(f.descriptions); n > 1 {
+		p.fault = fmt.Errorf("%d self-descriptions in one answer", n)
 		return p
 	}
-	if p.d, p.fault = wire.Parse(values[0]); p.fault == nil {
-		p.digest = p.d.Digest(values[0])
+	if p.d, p.fault = wire.Parse(f.descriptions[0]); p.fault == nil {
+		p.digest = p.d.Digest(f.descriptions[0])
 	}
 	return p
 }
@@ -228,18 +253,21 @@ func wrongAge(field []byte, asked, complete time.Duration) bool {
 	if asked <= time.Second {
 		return false
 	}
+	if len(field) == 0 {
+		return true
+	}
 	seconds, err := strconv.ParseInt(string(field), 10, 32)
 	age := time.Duration(seconds) * time.Second
 	return err != nil || age < asked-2*ageResolution || age > complete+2*ageResolution
 }
 
-// claimOf reads what an answer's header says about the cache: Cache-Status
+// claim reads what an answer's header says about the cache: Cache-Status
 // (RFC 9211), else X-Cache or X-Cache-Status, as many caches send it, else an
 // Age above 0.
-func claimOf(h fields) timeline.Claim {
-	if values := h.PeekAll("Cache-Status"); len(values) > 0 {
+func (f *fields) claim() timeline.Claim {
+	if len(f.cacheStatus) > 0 {
 		claim := timeline.NoClaim
-		for _, v := range values {
+		for _, v := range f.cacheStatus {
 			claim = max(claim, cacheStatus(v))
 			if cacheStatus(v) == timeline.ClaimHit {
 				return timeline.ClaimHit
@@ -247,16 +275,16 @@ func claimOf(h fields) timeline.Claim {
 		}
 		return claim
 	}
-	for _, name := range []string{"X-Cache", "X-Cache-Status"} {
-		if v := first(h, name); len(v) > 0 {
+	for _, v := range [][]byte{f.xCache, f.xCacheStatus} {
+		if len(v) > 0 {
 			if containsFold(v, "hit") || containsFold(v, "stale") || containsFold(v, "updating") {
 				return timeline.ClaimHit
 			}
 			return timeline.ClaimMiss
 		}
 	}
-	if v := first(h, "Age"); len(v) > 0 {
-		if age, err := strconv.ParseUint(string(v), 10, 64); err == nil && age > 0 {
+	if len(f.age) > 0 {
+		if age, err := strconv.ParseUint(string(f.age), 10, 64); err == nil && age > 0 {
 			return timeline.ClaimHit
 		}
 	}

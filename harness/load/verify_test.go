@@ -21,7 +21,7 @@ func described(d wire.Description, body string, edit func(*fasthttp.ResponseHead
 	if edit != nil {
 		edit(h, &body)
 	}
-	a := &answer{status: h.StatusCode(), length: int64(len(body)), declared: -1, proof: readProof(h)}
+	a := &answer{status: h.StatusCode(), length: int64(len(body)), declared: -1, proof: noted(h).proof()}
 	if a.proof.present && a.proof.fault == nil {
 		_, _ = a.proof.digest.Write([]byte(body))
 	}
@@ -162,7 +162,7 @@ func TestClaims(t *testing.T) {
 	} {
 		h := &fasthttp.ResponseHeader{}
 		h.Set(tt.name, tt.value)
-		if got := claimOf(h); got != tt.want {
+		if got := noted(h).claim(); got != tt.want {
 			t.Errorf("%s: %s: %s claims %d, want %d", tt.why, tt.name, tt.value, got, tt.want)
 		}
 	}

@@ -17,6 +17,9 @@ func TestMachine(t *testing.T) {
 	if m.CPUs != runtime.NumCPU() || m.Available <= 0 || m.Available > float64(m.CPUs) {
 		t.Errorf("CPUs %d, available %v", m.CPUs, m.Available)
 	}
+	if got := len(CPUs()); runtime.GOOS == "linux" && got != m.CPUs {
+		t.Errorf("%d numbers of processors, want %d", got, m.CPUs)
+	}
 	if m.OS == "" {
 		t.Error("no name of the operating system")
 	}

@@ -20,11 +20,13 @@ const (
 	metricsSize = 1 << 20 // bytes; what is longer isn't read
 )
 
-// Claims are what a system says of its own memory, in bytes; 0 where it says
-// nothing. They explain what [Sampler] sees from outside, and prove nothing.
+// Claims are what a system says of itself; 0 where it says nothing. They explain
+// what is seen from outside, and prove nothing.
 type Claims struct {
-	LiveHeap     int64 // reachable at the last garbage collection of a Go program
-	CachePayload int64 // held by its cache, keys and bookkeeping included
+	LiveHeap     int64 // bytes reachable at the last garbage collection of a Go program
+	CachePayload int64 // bytes held by its cache, keys and bookkeeping included
+	Breakers     int64 // circuit breakers that it tells of
+	OpenBreakers int64 // of them, those that let no request pass
 }
 
 // The metrics that are looked for, the better one first. What is allocated on a
@@ -33,6 +35,13 @@ type Claims struct {
 var (
 	liveHeap     = []string{"go_gc_heap_live_bytes", "go_memstats_heap_alloc_bytes"}
 	cachePayload = []string{"optimizer_cache_bytes"}
+)
+
+// breakerState is the metric of each circuit breaker, which has this value while
+// it is open.
+const (
+	breakerState = "optimizer_breaker_state"
+	breakerOpen  = 2
 )
 
 // Metrics reads a system's metrics in the Prometheus text format.
@@ -89,7 +98,14 @@ func parseClaims(r io.Reader) (Claims, error) {
 	if err != nil {
 		return Claims{}, err
 	}
-	return Claims{LiveHeap: size(families, liveHeap), CachePayload: size(families, cachePayload)}, nil
+	c := Claims{LiveHeap: size(families, liveHeap), CachePayload: size(families, cachePayload)}
+	for _, m := range families[breakerState].GetMetric() {
+		c.Breakers++
+		if m.GetGauge().GetValue()+m.GetUntyped().GetValue() == breakerOpen {
+			c.OpenBreakers++
+		}
+	}
+	return c, nil
 }
 
 // size is the value of the first of the names that is there, summed over its

@@ -24,6 +24,7 @@ func TestParseClaims(t *testing.T) {
 		{"before the first collection nothing is live", "# TYPE go_gc_heap_live_bytes gauge\ngo_gc_heap_live_bytes 0\ngo_memstats_heap_alloc_bytes 2e6\n", Claims{LiveHeap: 2e6}},
 		{"a cache, in shards", "# TYPE optimizer_cache_bytes gauge\noptimizer_cache_bytes{shard=\"0\"} 10\noptimizer_cache_bytes{shard=\"1\"} 32\n", Claims{CachePayload: 42}},
 		{"no type given", "optimizer_cache_bytes 42\n", Claims{CachePayload: 42}},
+		{"breakers of three upstreams, of which one is open", "# TYPE optimizer_breaker_state gauge\noptimizer_breaker_state{upstream=\"a\"} 0\noptimizer_breaker_state{upstream=\"b\"} 2\noptimizer_breaker_state{upstream=\"c\"} 1\n", Claims{Breakers: 3, OpenBreakers: 1}},
 		{"no size", "optimizer_cache_bytes NaN\ngo_gc_heap_live_bytes -3\n", Claims{}},
 		{"no size either", "optimizer_cache_bytes +Inf\n", Claims{}},
 	} {

@@ -28,9 +28,9 @@ type Usage struct {
 // that was sampled. Where a process's Pss may not be read (it belongs to
 // somebody else) its resident set counts instead: too much, never too little.
 //
-// CPU time is that of every process of the tree (utime, stime) and of those
-// that ended and were waited for (cutime, cstime), in the kernel's ticks of
-// 10 ms.
+// CPU time is that of every process of the tree, by the clock that the kernel
+// keeps of it, and of those that ended and were waited for (cutime, cstime), in
+// ticks of 10 ms.
 type Sampler struct {
 	root      int
 	below     bool // the root itself isn't part of the system
@@ -72,7 +72,7 @@ func (s *Sampler) Sample() (Usage, error) {
 	for _, p := range procs {
 		total += waitedCPU(p.stat)
 		if !s.below || p.PID != s.root {
-			total += ownCPU(p.stat)
+			total += ownCPU(p)
 			if !dead(p.stat) {
 				alive = append(alive, p)
 			}
@@ -169,8 +169,13 @@ func dead(stat procfs.ProcStat) bool {
 // platform that Go runs on.
 const tick = 10 * time.Millisecond
 
-func ownCPU(stat procfs.ProcStat) time.Duration {
-	return time.Duration(stat.UTime+stat.STime) * tick
+// ownCPU is the process's time without its children's. The ticks of its stat are
+// too coarse for differences within a second: 3,000 requests of 30 µs are 9 of them.
+func ownCPU(p process) time.Duration {
+	if used, ok := cpuClock(p.PID); ok {
+		return used
+	}
+	return time.Duration(p.stat.UTime+p.stat.STime) * tick
 }
 
 func waitedCPU(stat procfs.ProcStat) time.Duration {

@@ -25,39 +25,48 @@ import (
 // The error says what keeps the line from being replayed.
 func parseLine(line []byte) (found, error) {
 	var l found
+	// at places an error at what is left of the line.
+	at := func(left int, err error) error { return &misplaced{1 + len(line) - left, err} }
 	open := bytes.Index(line, []byte(" ["))
 	if open < 0 {
 		return l, errors.New("no [time]")
 	}
 	rest := line[open+2:]
+	left := len(rest)
 	stamp, rest, ok := bytes.Cut(rest, []byte("]"))
 	if !ok {
-		return l, errors.New("the [time] has no end")
+		return l, at(left, errors.New("the [time] has no end"))
 	}
 	var err error
 	if l.at, err = time.Parse(localTime, string(stamp)); err != nil {
-		return l, fmt.Errorf("time %.40q isn't of the form %s", stamp, localTime)
+		return l, at(left, fmt.Errorf("time %.40q isn't of the form %s", stamp, localTime))
 	}
+	left = len(rest)
 	rest, ok = bytes.CutPrefix(rest, []byte(` "`))
 	if !ok {
-		return l, errors.New(`no "request" after the [time]`)
+		return l, at(left, errors.New(`no "request" after the [time]`))
 	}
+	request := len(rest)
 	requestLine, rest, ok := unquote(rest)
 	if !ok {
-		return l, errors.New(`the "request" has no end`)
+		return l, at(request, errors.New(`the "request" has no end`))
 	}
 	fields := bytes.Fields(rest)
 	if len(fields) < 2 || len(rest) == 0 || rest[0] != ' ' {
-		return l, errors.New(`no status and size after the "request"`)
+		return l, at(len(rest), errors.New(`no status and size after the "request"`))
 	}
+	left = len(bytes.TrimLeft(rest, " \t"))
 	if l.status, err = parseStatus(string(fields[0])); err != nil {
-		return l, err
+		return l, at(left, err)
 	}
+	left = len(bytes.TrimLeft(rest[len(rest)-left+len(fields[0]):], " \t"))
 	if l.size, err = parseSize(string(fields[1])); err != nil {
-		return l, err
+		return l, at(left, err)
 	}
-	l.method, l.target, err = splitRequestLine(requestLine)
-	return l, err
+	if l.method, l.target, err = splitRequestLine(requestLine); err != nil {
+		return l, at(request, err)
+	}
+	return l, nil
 }
 
 // localTime is the form of Apache's and nginx's own times.
@@ -172,9 +181,10 @@ func (r *Recording) logLines(b *bufio.Reader) error {
 			return err
 		}
 		if tooLong {
-			r.reject(r.Lines, fmt.Errorf("longer than %d bytes", maxLine))
+			r.reject(r.Lines, 1, fmt.Errorf("longer than %d bytes", maxLine))
 			continue
 		}
+		begin := 1 + len(line) - len(bytes.TrimLeft(line, " \t"))
 		line = bytes.TrimSpace(line)
 		if len(line) == 0 {
 			if r.Blank++; r.Blank == 1 {
@@ -188,10 +198,10 @@ func (r *Recording) logLines(b *bufio.Reader) error {
 		}
 		q, err := parse(line)
 		if err != nil {
-			r.reject(r.Lines, err)
+			r.reject(r.Lines, begin, err)
 			continue
 		}
-		if err := r.add(r.Lines, q); err != nil {
+		if err := r.add(r.Lines, begin, q); err != nil {
 			return err
 		}
 	}

@@ -125,6 +125,31 @@ func FuzzParseLine(f *testing.F) {
 	})
 }
 
+// What can't be read is named by the column where it begins.
+func TestFaultsOfALogHaveColumns(t *testing.T) {
+	t.Parallel()
+	const good = `"GET /a HTTP/1.1"`
+	for _, tt := range []struct {
+		why, text string
+		column    int
+	}{
+		{"no time", "  garbage", 3},
+		{"a time that is none", "h - - [yesterday] " + good + " 200 1", 8},
+		{"no request", common + "GET", len(common)},
+		{"a request without end", common + `"GET /`, len(common) + 2},
+		{"a request that is none", common + `"hello" 200 1`, len(common) + 2},
+		{"a status", common + good + "  9000 1", len(common) + len(good) + 3},
+		{"a size", common + good + " 200 -1", len(common) + len(good) + 6},
+		{"JSON that is none", `{"status": }`, 12},
+	} {
+		r := empty("f", accessLog)
+		_ = r.parse(strings.NewReader(tt.text+"\n"), (*Recording).logLines) // none of its lines can be replayed
+		if len(r.Problems) != 1 || r.Problems[0].Line != 1 || r.Problems[0].Column != tt.column {
+			t.Errorf("%s: %+v, want column %d", tt.why, r.Problems, tt.column)
+		}
+	}
+}
+
 func TestReadLogCounts(t *testing.T) {
 	t.Parallel()
 	text := common + `"GET /a HTTP/1.1" 200 1` + "\r\n" + // Windows line end
@@ -140,7 +165,7 @@ func TestReadLogCounts(t *testing.T) {
 	if l.Lines != 6 || l.Blank != 2 || l.Malformed != 2 || l.Requests() != 2 || l.Targets() != 2 {
 		t.Errorf("read %+v", l)
 	}
-	want := []Problem{{4, "no [time]"}, {5, "longer than 65536 bytes"}}
+	want := []Problem{{4, 1, "no [time]"}, {5, 1, "longer than 65536 bytes"}}
 	if diff := cmp.Diff(want, l.Problems); diff != "" {
 		t.Error(diff)
 	}
@@ -176,7 +201,7 @@ func TestReadAccessLogErrors(t *testing.T) {
 		{"empty", write("empty.log", nil), []string{"empty.log", "holds no requests"}},
 		{"only blank lines", write("blank.log", []byte("\n\r\n")), []string{"holds no requests"}},
 		{"another format: the first reasons are named", write("text.log", []byte("\na\nb\nc\nd\n")),
-			[]string{"text.log:2: no [time]; line 3: no [time]; line 4: no [time] (none of the 4 lines of this access log can be replayed"}},
+			[]string{"text.log:2:1: no [time]; line 3: no [time]; line 4: no [time] (none of the 4 lines of this access log can be replayed"}},
 		{"a damaged archive isn't the log", write("cut.gz", packed[:len(packed)/2]), []string{"cut.gz", "unexpected EOF"}},
 		{"no archive behind the magic", write("bad.gz", []byte("\x1f\x8bxx")), []string{"bad.gz"}},
 	} {

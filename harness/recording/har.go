@@ -53,11 +53,13 @@ func (r *Recording) har(b *bufio.Reader) error {
 	dec := json.NewDecoder(lines)
 	err := r.harLog(dec, lines)
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		r.Lines = lines.at(lines.read)
-		return io.ErrUnexpectedEOF
+		var col int
+		r.Lines, col = lines.at(lines.read)
+		return &misplaced{col, io.ErrUnexpectedEOF}
 	}
-	if r.Lines = lines.at(dec.InputOffset()); err != nil {
-		return err
+	var col int
+	if r.Lines, col = lines.at(dec.InputOffset()); err != nil {
+		return &misplaced{col, err}
 	}
 	slices.SortStableFunc(r.entries, func(a, b entry) int { return int(min(max(a.at-b.at, -1), 1)) })
 	return nil
@@ -82,13 +84,13 @@ func (r *Recording) harLog(dec *json.Decoder, lines *lineCounter) error {
 		if err := dec.Decode(&raw); err != nil {
 			return err
 		}
-		line := lines.at(dec.InputOffset() - int64(len(raw)))
+		line, begin := lines.at(dec.InputOffset() - int64(len(raw)))
 		q, err := r.parseEntry(raw)
 		if err != nil {
-			r.reject(line, err)
+			r.reject(line, begin, err)
 			continue
 		}
-		if err := r.add(line, q); err != nil {
+		if err := r.add(line, begin, q); err != nil {
 			return err
 		}
 	}
@@ -194,13 +196,14 @@ func (p *harBody) body() []byte {
 	return []byte(b.String())
 }
 
-// lineCounter tells at which line a byte stands that was read from it. It must
+// lineCounter tells at which line and column a byte stands that was read from it. It must
 // be asked in the order of the bytes.
 type lineCounter struct {
 	from io.Reader
 	read int64   // bytes
 	ends []int64 // offsets of the line ends not yet passed
 	line int     // line ends passed
+	last int64   // offset behind the last of them
 }
 
 func (l *lineCounter) Read(p []byte) (int, error) {
@@ -217,9 +220,12 @@ func (l *lineCounter) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (l *lineCounter) at(offset int64) int {
+func (l *lineCounter) at(offset int64) (line, col int) {
 	n, _ := slices.BinarySearch(l.ends, offset)
+	if n > 0 {
+		l.last = l.ends[n-1] + 1
+	}
 	l.ends = slices.Delete(l.ends, 0, n)
 	l.line += n
-	return l.line + 1
+	return l.line + 1, int(max(offset-l.last, 0)) + 1
 }

@@ -75,7 +75,7 @@ func TestHAREntriesThatCantBeReplayed(t *testing.T) {
 		if err != nil || r.Requests() != 1 || len(r.Problems) != 1 || r.Problems[0].Line != 3 || !strings.Contains(r.Problems[0].Reason, tt.want) {
 			t.Errorf("%s: %v, problems %v; want one of line 3 with %q", tt.why, err, r.Problems, tt.want)
 		}
-		if _, err := parsed(harFile, harOf(tt.entry)); err == nil || !strings.HasPrefix(err.Error(), "f:2: ") || !strings.Contains(err.Error(), "none of the 1 entries of this HAR file") {
+		if _, err := parsed(harFile, harOf(tt.entry)); err == nil || !strings.HasPrefix(err.Error(), "f:2:1: ") || !strings.Contains(err.Error(), "none of the 1 entries of this HAR file") {
 			t.Errorf("%s, and nothing else: %v", tt.why, err)
 		}
 	}
@@ -85,11 +85,11 @@ func TestHARFilesThatAreNone(t *testing.T) {
 	t.Parallel()
 	whole := harOf(at(0, "GET", "https://h/a", 200, 1, ""), at(1, "GET", "https://h/b", 200, 1, ""))
 	for _, tt := range []struct{ why, text, want string }{
-		{"empty", "", "f:1: read the HAR file: unexpected EOF"},
-		{"cut off in an entry", whole[:len(whole)-40], "f:3: read the HAR file: unexpected EOF"},
-		{"cut off between entries", whole[:strings.LastIndex(whole, ",\n")], "f:2: read the HAR file: unexpected EOF"},
-		{"no JSON", "hello", "f:1: read the HAR file: invalid character"},
-		{"another JSON", `{"a":1}`, `f:1: read the HAR file: no "log"`},
+		{"empty", "", "f:1:1: read the HAR file: unexpected EOF"},
+		{"cut off in an entry", whole[:len(whole)-40], "f:3:125: read the HAR file: unexpected EOF"},
+		{"cut off between entries", whole[:strings.LastIndex(whole, ",\n")], "f:2:160: read the HAR file: unexpected EOF"},
+		{"no JSON", "hello", "f:1:1: read the HAR file: invalid character"},
+		{"another JSON", `{"a":1}`, `f:1:7: read the HAR file: no "log"`},
 		{"no entries", `{"log":{"version":"1.2"}}`, `no "entries"`},
 		{"entries of another kind", `{"log":{"entries":{}}}`, "isn't a list"},
 		{"nothing in it", harOf(), "it holds no requests"},

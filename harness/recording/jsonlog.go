@@ -62,7 +62,7 @@ func parseJSONLine(line []byte) (found, error) {
 	var q found
 	var l jsonLine
 	if err := json.Unmarshal(line, &l); err != nil {
-		return q, fmt.Errorf("not a JSON object: %w", err)
+		return q, &misplaced{jsonColumn(err), fmt.Errorf("not a JSON object: %w", err)}
 	}
 	var err error
 	if q.at, err = l.time(); err != nil {
@@ -81,6 +81,19 @@ func parseJSONLine(line []byte) (found, error) {
 		q.size, err = parseSize(size)
 	}
 	return q, err
+}
+
+// jsonColumn is where in a text json found an error.
+func jsonColumn(err error) int {
+	var syntax *json.SyntaxError
+	var kind *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &syntax):
+		return int(max(syntax.Offset, 1))
+	case errors.As(err, &kind):
+		return int(max(kind.Offset, 1))
+	}
+	return 1
 }
 
 // first returns the first that isn't empty.

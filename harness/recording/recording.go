@@ -82,12 +82,30 @@ type Recording struct {
 
 // Problem is what can't be replayed.
 type Problem struct {
-	Line   int // from 1
-	Reason string
+	Line, Column int // from 1, the column in bytes
+	Reason       string
 }
 
 // String returns "line 17: no [time]".
 func (p Problem) String() string { return fmt.Sprintf("line %d: %s", p.Line, p.Reason) }
+
+// misplaced is an error whose place isn't the beginning of what couldn't be read.
+type misplaced struct {
+	col int // from 1
+	error
+}
+
+func (e *misplaced) Unwrap() error { return e.error }
+
+// column is where an error is; begin, from 1, is where what couldn't be read
+// begins.
+func column(begin int, err error) int {
+	var at *misplaced
+	if errors.As(err, &at) {
+		return begin + at.col - 1
+	}
+	return begin
+}
 
 // Request is one request of a recording.
 type Request struct {
@@ -177,7 +195,7 @@ func (r *Recording) parse(from io.Reader, parse func(*Recording, *bufio.Reader) 
 		_, _ = b.Discard(3)
 	}
 	if err := parse(r, b); err != nil {
-		return fmt.Errorf("%s:%d: read the %s: %w", r.Path, max(r.Lines, 1), r.Kind, err)
+		return fmt.Errorf("%s:%d:%d: read the %s: %w", r.Path, max(r.Lines, 1), column(1, err), r.Kind, err)
 	}
 	r.methodID, r.pathID, r.extraID = nil, nil, nil
 	return r.usable()
@@ -197,20 +215,20 @@ func readLine(b *bufio.Reader) (line []byte, tooLong bool, err error) {
 	return bytes.TrimRight(line, "\r\n"), tooLong, err
 }
 
-// add takes a request that was found at a line. The error is of what can't be
+// add takes a request that was found at a line and column. The error is of what can't be
 // gone on with.
-func (r *Recording) add(line int, q found) error {
+func (r *Recording) add(line, begin int, q found) error {
 	if len(r.entries) == math.MaxInt32 {
 		return fmt.Errorf("more than %d requests", len(r.entries))
 	}
 	if y := q.at.Year(); r.Timed() && (y < 1970 || y > 2200) { // nanoseconds since 1970 hold until 2262
-		r.reject(line, fmt.Errorf("the year %d; allowed is 1970 to 2200", y))
+		r.reject(line, begin, fmt.Errorf("the year %d; allowed is 1970 to 2200", y))
 		return nil
 	}
 	method, ok := r.methodID[q.method]
 	if !ok {
 		if len(r.methods) > math.MaxUint8 {
-			r.reject(line, fmt.Errorf("method %q is the file's %dth; %d are allowed", q.method, len(r.methods)+1, len(r.methods)))
+			r.reject(line, begin, fmt.Errorf("method %q is the file's %dth; %d are allowed", q.method, len(r.methods)+1, len(r.methods)))
 			return nil
 		}
 		method = uint8(len(r.methods))
@@ -266,10 +284,10 @@ func (r *Recording) intern(x Extra) (uint32, error) {
 	return id, nil
 }
 
-func (r *Recording) reject(line int, reason error) {
+func (r *Recording) reject(line, begin int, reason error) {
 	r.Malformed++
 	if len(r.Problems) < keepReasons {
-		r.Problems = append(r.Problems, Problem{Line: line, Reason: reason.Error()})
+		r.Problems = append(r.Problems, Problem{Line: line, Column: column(begin, reason), Reason: reason.Error()})
 	}
 }
 
@@ -284,7 +302,7 @@ func (r *Recording) usable() error {
 	if r.Malformed == 0 {
 		return fmt.Errorf("read %s %s: it holds no requests", r.Kind, r.Path)
 	}
-	text := fmt.Sprintf("%s:%d: %s", r.Path, r.Problems[0].Line, r.Problems[0].Reason)
+	text := fmt.Sprintf("%s:%d:%d: %s", r.Path, r.Problems[0].Line, r.Problems[0].Column, r.Problems[0].Reason)
 	for _, p := range r.Problems[1:min(3, len(r.Problems))] {
 		text += "; " + p.String()
 	}

@@ -41,10 +41,10 @@ func (r *Recording) targets(b *bufio.Reader) error {
 		}
 		q, err := decoder(text, filepath.Dir(r.Path))
 		if err != nil {
-			r.reject(first, err)
+			r.reject(first, 1, err)
 			continue
 		}
-		if err := r.add(first, q); err != nil {
+		if err := r.add(first, 1, q); err != nil {
 			return err
 		}
 	}

@@ -110,7 +110,7 @@ func TestTargetsReadBodies(t *testing.T) {
 func TestUnusableTargetsAreNamedByTheirLine(t *testing.T) {
 	t.Parallel()
 	_, err := parsed(targetList, "\n# a list\nhello\n")
-	const want = "f:3: bad target: hello (none of the 1 targets of this target list can be replayed; allowed: vegeta's JSON or HTTP format)"
+	const want = "f:3:1: bad target: hello (none of the 1 targets of this target list can be replayed; allowed: vegeta's JSON or HTTP format)"
 	if err == nil || err.Error() != want {
 		t.Errorf("%v, want %s", err, want)
 	}

@@ -2,7 +2,6 @@ package scenario
 
 import (
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -130,92 +129,4 @@ func (c *compiler) triggers(root *value) {
 			Action:    read(item, "action", "immediate"),
 		})
 	}
-}
-
-// drills reads the planned faults. Those of an unknown kind are kept in words,
-// so that nobody takes their absence from the results for success.
-func (c *compiler) drills(root *value) {
-	v := root.get("drills")
-	if v == nil {
-		return
-	}
-	for _, item := range v.items {
-		fault, expect := item.get("fault"), item.get("expect")
-		if fault == nil || fault.form != mapping {
-			continue
-		}
-		kind := fault.get("kind")
-		if kind == nil || kind.form != scalar || strings.TrimSpace(kind.text) == "" {
-			c.fail(fault, "no kind; allowed: {kind: NAME, for: DURATION}")
-			continue
-		}
-		text := strings.TrimSpace(kind.text)
-		drill := Drill{}
-		if k := FaultKind(text); k == Partition || k == Pause {
-			drill.Fault = c.fault(k, fault)
-		}
-		if d := fault.get("for"); d != nil {
-			if _, err := parseDuration(d.text); err != nil {
-				d.path = fault.path + ".for"
-				c.fail(d, "%v; allowed: %s", err, durationAllowed)
-			}
-			text += " for " + d.text
-		}
-		if expect != nil && len(expect.items) > 0 {
-			var said string
-			said, drill.Expect = c.expected(expect)
-			text += "; expect " + said
-		}
-		if expect == nil || len(expect.items) == 0 {
-			c.fail(item, "nothing is expected, so nothing would be judged; allowed: conditions, and %s", NoTrigger)
-		}
-		drill.Text = text
-		c.plan.Drills = append(c.plan.Drills, drill)
-		if drill.Fault.Kind == "" {
-			c.notice("drill %s not run: this version injects no such fault", quote(text))
-		}
-	}
-}
-
-// fault reads a fault that this version injects.
-func (c *compiler) fault(kind FaultKind, v *value) Fault {
-	f := Fault{Kind: kind, Target: TargetUpstream}
-	for _, key := range v.fields {
-		switch key.name {
-		case "kind":
-		case "for":
-			f.For, _ = parseDuration(key.value.text) // its error is told by the caller
-		case "target":
-			f.Target = key.value.text
-			if targets := []string{TargetUpstream, New, Old}; !slices.Contains(targets, f.Target) {
-				c.failAt(key.value.at, "%s.target: %s is none of the choices; allowed: %s", v.path, key.value.describe(), listed(targets))
-			}
-		default:
-			c.failAt(key.at, "unknown key %s in a fault of kind %s; allowed: kind, for, target", quote(key.name), kind)
-		}
-	}
-	if v.get("for") == nil || f.For <= 0 && len(c.errs) == 0 {
-		c.fail(v, "no time; allowed: for, above 0")
-	}
-	return f
-}
-
-// expected joins a drill's expectations. Those with an operator must be
-// conditions; of the others only [NoTrigger] can be judged.
-func (c *compiler) expected(v *value) (text string, all []Expectation) {
-	var parts []string
-	for _, item := range v.items {
-		text := strings.TrimSpace(item.text)
-		e := Expectation{Text: text}
-		if strings.ContainsAny(text, "<>=") {
-			condition, err := ParseCondition(text)
-			if err != nil {
-				c.fail(item, "%v", err)
-			}
-			e = Expectation{condition.Text, &condition}
-		}
-		parts = append(parts, e.Text)
-		all = append(all, e)
-	}
-	return strings.Join(parts, ", "), all
 }

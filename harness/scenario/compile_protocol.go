@@ -68,8 +68,8 @@ func (c *compiler) protocolMix(v *value) []ProtocolShare {
 func (c *compiler) offersTLS(v *value, s System) {
 	const need = "h2 needs TLS, and the %s system "
 	switch {
-	case s.Kind == KindOptimizer:
-		c.fail(v, need+"is of kind optimizer, which listens in clear text only in this version; allowed: http/1.1", s.Name)
+	case s.Kind == KindDirect && c.plan.Upstream != nil && !c.plan.Upstream.TLS.Speaks(string(H2)):
+		c.fail(v, "the %s system is the upstream itself, whose upstream.tls.alpn has no h2; allowed: http/1.1 or h2c, or h2 in upstream.tls.alpn", s.Name)
 	case s.Kind == KindVarnish:
 		c.fail(v, need+"is of kind varnish, which speaks no TLS; allowed: http/1.1 or h2c", s.Name)
 	case s.Kind == KindCommand:
@@ -81,10 +81,7 @@ func (c *compiler) offersTLS(v *value, s System) {
 
 // offersClear reports a system that can't be spoken to in clear-text HTTP/2.
 func (c *compiler) offersClear(v *value, s System) {
-	switch {
-	case s.Kind == KindOptimizer:
-		c.fail(v, "h2c needs HTTP/2 in clear text, and the %s system is of kind optimizer, which serves HTTP/1.1 only in this version; allowed: http/1.1", s.Name)
-	case s.Kind == KindURL && s.URL != nil && s.URL.Scheme != "http":
+	if s.Kind == KindURL && s.URL != nil && s.URL.Scheme != "http" {
 		c.fail(v, "h2c is clear text, and the %s system is at %s; allowed: http/1.1 or h2, or an http address", s.Name, s.URL)
 	}
 }

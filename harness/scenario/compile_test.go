@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"math"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"phasegate/fixtures/upstream/wire"
 	"phasegate/harness/scenario"
 	"phasegate/scenarios"
 )
@@ -63,7 +65,7 @@ var accepted = []struct {
 	{"HTTP/2 in clear text straight to the upstream", withAll("kind: optimizer, config: {cache: {max_memory_mb: 100, default_ttl: 5m}}", "kind: direct", "rate: 100/s", "rate: 100/s\n  protocol: h2c\n  streams: 8"),
 		func(p *scenario.Plan) any { return []any{p.Load.Protocols, p.Load.Streams} },
 		[]any{[]scenario.ProtocolShare{{Protocol: scenario.H2C, Share: 1}}, 8}},
-	{"a mix of protocols, in the order of their names", withAll("kind: optimizer, config: {cache: {max_memory_mb: 100, default_ttl: 5m}}", "kind: direct", "rate: 100/s", "rate: 100/s\n  protocol: {h2: 60%, http/1.1: 40%}"),
+	{"a mix of protocols, in the order of their names", with("rate: 100/s", "rate: 100/s\n  protocol: {h2: 60%, http/1.1: 40%}"),
 		func(p *scenario.Plan) any { return p.Load.Protocols },
 		[]scenario.ProtocolShare{{Protocol: scenario.HTTP1, Share: 0.4}, {Protocol: scenario.H2, Share: 0.6}}},
 	{"the highest rate of so many clients", with("rate: 100/s", "rate: max\n  connections: 64"),
@@ -172,12 +174,20 @@ var accepted = []struct {
 	{"without a limit of its own it gets what the laxest trigger on memory allows", with("{when: error_rate > 2%, for: 3m}", "{when: memory > 150MB}\n  - {when: memory > 120MB, for: 1m}"),
 		func(p *scenario.Plan) any { return []any{p.Limits("new"), p.Contained()} },
 		[]any{scenario.Limits{Memory: 150e6}, false}},
-	{"drills of other faults are kept for judgement", valid + "drills:\n  - {fault: {kind: upstream_outage, for: 30s}, expect: [\"error_rate<1%\", no trigger]}\n",
+	{"what the upstream breaks by itself", valid + "drills:\n  - {fault: {kind: errors, share: 20%, status: 502, for: 30s}, expect: [no trigger]}\n  - {fault: {kind: slow_body, delay: 2s, for: 1m}, expect: [no trigger]}\n  - {fault: {kind: upstream_outage, for: 30s}, expect: [no trigger]}\n",
 		func(p *scenario.Plan) any {
-			return []any{p.Drills[0].Text, p.Drills[0].Fault, p.Notices[len(p.Notices)-1]}
+			d := p.Drills
+			return []any{d[0].Fault.Wire, d[0].Fault.String(), d[1].Fault.Wire, d[1].Fault.String(), d[2].Fault, d[2].Text, len(p.Notices)}
 		},
-		[]any{"upstream_outage for 30s; expect error_rate < 1%, no trigger", scenario.Fault{},
-			`drill "upstream_outage for 30s; expect error_rate < 1%, no trigger" not run: this version injects no such fault`}},
+		[]any{wire.Fault{Kind: wire.Errors, Share: 0.2, Status: 502}, "errors (status 502, 20 %) of the upstream for 30s",
+			wire.Fault{Kind: wire.SlowBody, Delay: 2 * time.Second}, "slow_body (2s) of the upstream for 1m",
+			scenario.Fault{Kind: "upstream_outage", Target: scenario.TargetUpstream, For: 30 * time.Second, Wire: wire.Fault{Kind: wire.UpstreamOutage}},
+			"upstream_outage for 30s; expect no trigger", 1}},
+	{"the protocols of the upstream", with("latency: 20ms", "tls: {alpn: [http/1.1], min_version: 1.3, full_handshakes: 50%}\n  max_streams: 8\n  goaway: {every: 1s, requests: 100}"),
+		func(p *scenario.Plan) any { return []any{p.Upstream.TLS, p.Upstream.MaxStreams, p.Upstream.GoAway} },
+		[]any{wire.TLS{ALPN: []string{"http/1.1"}, Min: "1.3", FullHandshakes: 0.5}, 8, wire.GoAway{Every: time.Second, Requests: 100}}},
+	{"an alert", with("for: 3m}", "for: 3m, action: alert}"),
+		func(p *scenario.Plan) any { return p.Triggers[0].Action }, scenario.Alert},
 }
 
 // foreign judges a server with an upstream of its own.
@@ -391,13 +401,13 @@ func TestImpliedGate(t *testing.T) {
 
 func TestEmbeddedScenariosCompileInEveryProfile(t *testing.T) {
 	t.Parallel()
-	if got := scenarios.Names(); !cmp.Equal(got, []string{"compare", "defects-churn", "defects-content", "defects-faults", "defects-keys", "defects-service", "phase1", "phase2", "phase3", "phase4", "regression"}) {
+	if got := scenarios.Names(); !cmp.Equal(got, []string{"compare", "defects-churn", "defects-content", "defects-faults", "defects-keys", "defects-service", "exhaustion", "faults-answers", "faults-network", "phase1", "phase2", "phase3", "phase4", "regression"}) {
 		t.Fatalf("embedded: %v", got)
 	}
 	missing := func(string) ([]byte, error) { return nil, fs.ErrNotExist }
 	for _, name := range scenarios.Names() {
 		profiles := []string{"quick", "standard", "full"}
-		if strings.HasPrefix(name, "defects-") {
+		if strings.HasPrefix(name, "defects-") || strings.HasPrefix(name, "faults-") || name == "exhaustion" {
 			profiles = profiles[:1] // they are made to be short
 		}
 		for _, profile := range profiles {
@@ -445,6 +455,7 @@ func TestEmbeddedGatesAreThePlans(t *testing.T) {
 	http2 := []string{"http2_adoption > 80%", "connection_reuse > 70%", "negotiation_success > 95%"}
 	watched := []string{"dashboard_uptime > 99.9%", "alert_response < 2m", "trace_completeness > 95%", "log_completeness >= 100%"}
 	production := []string{"p95_latency > 50ms 5m0s immediate", "error_rate > 5% 2m0s immediate", "cache_hit_ratio < 30% 10m0s gradual", "memory > 500MB 5m0s immediate"}
+	enhanced := []string{"http2_adoption < 80% 5m0s alert", "connection_reuse < 70% 5m0s alert", "negotiation_success < 95% 5m0s alert"}
 	const growth = "memory_growth_rate < 10MB/hour"
 	for name, want := range map[string]struct {
 		gates    []string
@@ -460,7 +471,7 @@ func TestEmbeddedGatesAreThePlans(t *testing.T) {
 		},
 		"phase2": {
 			append([]string{"p95_latency < 5ms", "throughput > 50/s", "cache_hit_ratio > 80%", "error_rate < 0.5%", "availability > 99.98%", "memory <= 200MB", growth}, http2...),
-			production, "map[cache:map[capacity:20000 default_ttl:10m max_memory_mb:200]]", 48 * time.Hour, 0.25,
+			slices.Concat(production, enhanced), "map[cache:map[capacity:20000 default_ttl:10m max_memory_mb:200]]", 48 * time.Hour, 0.25,
 		},
 		"phase3": {
 			append(append([]string{"p95_latency < 2ms", "throughput > 70/s", "cache_hit_ratio > 85%", "error_rate < 0.1%", "availability > 99.99%", "memory <= 200MB", growth}, http2...), watched...),
@@ -529,7 +540,7 @@ func TestOpen(t *testing.T) {
 		{"a suffix means a file", "phase1.yaml", "t phase1.yaml"},
 		{"a suffix never means an embedded scenario", "phase2.yaml", "read scenario: open phase2.yaml: file does not exist"},
 		{"nor does a separator", "./phase2", "read scenario: open ./phase2: file does not exist"},
-		{"a name that is none", "phase5", "no scenario phase5 (nearest: phase1, phase2, phase3); allowed: a file, or one of compare, defects-churn, defects-content, defects-faults, defects-keys, defects-service, phase1, phase2, phase3, phase4, regression"},
+		{"a name that is none", "phase5", "no scenario phase5 (nearest: phase1, phase2, phase3); allowed: a file, or one of compare, defects-churn, defects-content, defects-faults, defects-keys, defects-service, exhaustion, faults-answers, faults-network, phase1, phase2, phase3, phase4, regression"},
 	} {
 		got := ""
 		if plan, err := scenario.Open(tt.name, readFile, scenario.Options{}); err != nil {

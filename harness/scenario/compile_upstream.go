@@ -3,6 +3,7 @@ package scenario
 import (
 	"math"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -50,6 +51,16 @@ func (c *compiler) upstream(root *value) {
 			u.Vary = append(u.Vary, item.text)
 		}
 	}
+	u.MaxStreams = read(v, "max_streams", 0)
+	if t := v.get("tls"); t != nil {
+		u.TLS = c.upstreamTLS(t)
+	}
+	if g := v.get("goaway"); g != nil && g.form == mapping {
+		u.GoAway = wire.GoAway{Every: read(g, "every", time.Duration(0)), Requests: read(g, "requests", 0)}
+		if g.sound("every", "requests") && u.GoAway == (wire.GoAway{}) {
+			c.fail(g, "neither every nor requests; allowed: one of them or both, such as {every: 1s}")
+		}
+	}
 	c.cacheControl(v)
 	if paths := v.get("paths"); paths != nil {
 		for _, item := range paths.items {
@@ -61,6 +72,30 @@ func (c *compiler) upstream(root *value) {
 			})
 		}
 	}
+}
+
+func (c *compiler) upstreamTLS(v *value) wire.TLS {
+	t := wire.TLS{
+		Min: read(v, "min_version", ""), Max: read(v, "max_version", ""),
+		FullHandshakes: read(v, "full_handshakes", 0.0),
+	}
+	if lowest, highest := t.Versions(); lowest > highest {
+		c.fail(v.get("min_version"), "%s is above max_version, %s; allowed: min_version at most max_version", t.Min, t.Max)
+	}
+	alpn := v.get("alpn")
+	if alpn == nil || alpn.form != list {
+		return t
+	}
+	if len(alpn.items) == 0 {
+		c.fail(alpn, "no protocol; allowed: at least one of %s", listed(wire.ALPN))
+	}
+	for _, item := range alpn.items {
+		if slices.Contains(t.ALPN, item.text) {
+			c.fail(item, "%s is written twice; allowed: once", quote(item.text))
+		}
+		t.ALPN = append(t.ALPN, item.text)
+	}
+	return t
 }
 
 func (c *compiler) cacheControl(v *value) {

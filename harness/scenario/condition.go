@@ -18,11 +18,12 @@ const conditionAllowed = "METRIC OP VALUE, such as p95_latency < 10ms or cache_h
 // was found and what is allowed.
 func ParseCondition(text string) (Condition, error) {
 	compact := strings.Join(strings.Fields(text), " ")
-	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
-	rest := strings.TrimLeft(compact, letters)
-	name := strings.TrimSuffix(compact, rest)
-	rest = strings.TrimSpace(rest)
-	value := strings.TrimSpace(strings.TrimLeft(rest, "<>=!≤≥≠~"))
+	const signs = "<>=!≤≥≠~"
+	name, rest := compact, ""
+	if end := strings.IndexAny(compact, " "+signs); end >= 0 {
+		name, rest = compact[:end], strings.TrimSpace(compact[end:])
+	}
+	value := strings.TrimSpace(strings.TrimLeft(rest, signs))
 	op := Op(strings.TrimSpace(strings.TrimSuffix(rest, value)))
 
 	if name == "" {
@@ -57,6 +58,11 @@ func ParseCondition(text string) (Condition, error) {
 
 // unknownMetric names what may have been meant, or else everything there is.
 func unknownMetric(name string) error {
+	if whole := strings.ReplaceAll(name, ".", ""); whole != name {
+		if m, ok := Lookup(whole); ok && m.Estimator == ByQuantile { // p99.9_latency
+			return fmt.Errorf("unknown metric %s; allowed: %s, since quantiles are written without a point", quote(name), whole)
+		}
+	}
 	if near := Nearest(name, names()); near != nil {
 		return fmt.Errorf("unknown metric %s; nearest: %s", quote(name), listed(near))
 	}

@@ -53,6 +53,8 @@ func TestParseConditionRefuses(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ why, text, want string }{
 		{"nothing", "", `"" doesn't begin with a metric; allowed: ` + conditions},
+		{"a quantile with a point", "p99.9_latency < 1s", "unknown metric p99.9_latency; allowed: p999_latency, since quantiles are written without a point"},
+		{"other signs in a name", "cache-hit-ratio > 70%", "unknown metric cache-hit-ratio; nearest: cache_hit_ratio, false_hit_ratio"},
 		{"a name near to none", "xyzzy < 1", "unknown metric xyzzy; allowed: p50_latency, "},
 		{"a time without unit in a sum", "p95_latency < 1h30", "p95_latency: 1h30: 30 has no unit; allowed: " + durations},
 		{"a duration beyond counting", "p95_latency < 999999999d", "p95_latency: 999999999d is too long; allowed: " + durations},
@@ -126,8 +128,8 @@ func TestCatalogueIsComplete(t *testing.T) {
 	}
 	// The names of the reference; result files and scenarios rely on them.
 	for _, name := range strings.Fields(`p50_latency p90_latency p95_latency p99_latency p999_latency mean_latency
-		max_latency error_rate availability throughput cache_hit_ratio revalidation_ratio blocking_ratio
-		claimed_hit_ratio wrong_responses stale_responses wrong_age false_hit_ratio duplicate_fetches upstream_amplification http2_adoption connection_reuse negotiation_success
+		max_latency error_rate availability timeout_rate throughput cache_hit_ratio revalidation_ratio blocking_ratio
+		claimed_hit_ratio claimed_open_breakers wrong_responses stale_responses wrong_age false_hit_ratio duplicate_fetches upstream_amplification http2_adoption connection_reuse negotiation_success
 		client_http2_adoption client_connection_reuse client_negotiation_success memory cpu memory_growth_rate
 		latency_improvement hit_latency_improvement throughput_improvement rollback_time detection_time
 		dashboard_uptime alert_response trace_completeness log_completeness security_score`) {

@@ -151,7 +151,7 @@ func (r *reader) document(src []byte) (*value, *Error) {
 		case v != nil:
 			return nil, r.at(doc.Body).fault("a second YAML document; allowed: one per file")
 		default:
-			v = r.value(doc.Body, 0)
+			v = r.value(doc.Body, "", 0)
 		}
 	}
 	if v == nil {
@@ -238,16 +238,21 @@ func (r *reader) at(n ast.Node) place {
 	return r.place(p.Line, p.Column)
 }
 
-func (r *reader) fail(n ast.Node, format string, args ...any) {
-	r.errs = append(r.errs, r.at(n).fault(format, args...))
+// fail reports a fault of the value with that path.
+func (r *reader) fail(n ast.Node, path, format string, args ...any) {
+	fault := r.at(n).fault(format, args...)
+	if path != "" {
+		fault.Msg = path + ": " + fault.Msg
+	}
+	r.errs = append(r.errs, fault)
 }
 
 // value converts one node. What a scenario may not contain is reported and
 // becomes null.
-func (r *reader) value(n ast.Node, depth int) *value {
+func (r *reader) value(n ast.Node, path string, depth int) *value {
 	v := &value{at: r.at(n)}
 	if depth > maxNested {
-		r.fail(n, "nested too deep; allowed: %d levels", maxNested)
+		r.fail(n, path, "nested too deep; allowed: %d levels", maxNested)
 		return v
 	}
 	switch n := n.(type) {
@@ -255,19 +260,19 @@ func (r *reader) value(n ast.Node, depth int) *value {
 	case *ast.MappingNode:
 		v.form = mapping
 		for _, pair := range n.Values {
-			r.pair(v, pair, depth)
+			r.pair(v, pair, path, depth)
 		}
 	case *ast.MappingValueNode:
 		v.form = mapping
-		r.pair(v, n, depth)
+		r.pair(v, n, path, depth)
 	case *ast.SequenceNode:
 		v.form = list
-		for _, item := range n.Values {
-			v.items = append(v.items, r.value(item, depth+1))
+		for i, item := range n.Values {
+			v.items = append(v.items, r.value(item, join(path, strconv.Itoa(i)), depth+1))
 		}
 	case *ast.AnchorNode, *ast.AliasNode, *ast.TagNode:
 		v.form, v.bad = scalar, true
-		r.fail(n, "%s: YAML anchors, aliases and tags are not supported; allowed: the value written out", quote(n.GetToken().Value))
+		r.fail(n, path, "%s: YAML anchors, aliases and tags are not supported; allowed: the value written out", quote(n.GetToken().Value))
 	case *ast.LiteralNode:
 		v.form, v.text, v.data = scalar, n.Value.Value, n.Value.Value
 	case *ast.StringNode:
@@ -279,17 +284,17 @@ func (r *reader) value(n ast.Node, depth int) *value {
 	case *ast.FloatNode:
 		v.form, v.text, v.data = scalar, n.GetToken().Value, n.Value
 		if v.bad = math.IsInf(n.Value, 0); v.bad {
-			r.fail(n, "%s is too large", quote(v.text))
+			r.fail(n, path, "%s is too large", quote(v.text))
 		}
 	default: // .inf, .nan
 		v.form, v.bad = scalar, true
-		r.fail(n, "%s is not supported in a scenario; allowed: mappings, lists, text, numbers, true and false", quote(fmt.Sprint(n)))
+		r.fail(n, path, "%s is not supported in a scenario; allowed: mappings, lists, text, numbers, true and false", quote(fmt.Sprint(n)))
 	}
 	return v
 }
 
 // pair adds one key with its value to v.
-func (r *reader) pair(v *value, pair *ast.MappingValueNode, depth int) {
+func (r *reader) pair(v *value, pair *ast.MappingValueNode, path string, depth int) {
 	key := pair.Key
 	name, ok := "", false
 	switch k := key.(type) {
@@ -300,15 +305,15 @@ func (r *reader) pair(v *value, pair *ast.MappingValueNode, depth int) {
 	}
 	if !ok {
 		v.bad = true
-		r.fail(key, "%s can't be a key; allowed: text", quote(fmt.Sprint(key)))
+		r.fail(key, path, "%s can't be a key; allowed: text", quote(fmt.Sprint(key)))
 		return
 	}
 	at := r.at(key)
 	if first := v.field(name); first != nil {
-		r.fail(key, "the key %s is written twice, first at %s; allowed: once", quote(name), first.at)
+		r.fail(key, path, "the key %s is written twice, first at %s; allowed: once", quote(name), first.at)
 		return
 	}
-	child := r.value(pair.Value, depth+1)
+	child := r.value(pair.Value, join(path, name), depth+1)
 	if child.form == null || isBlock(pair.Value) {
 		child.at = at // what is missing in a block is missed at the key that opens it
 	}

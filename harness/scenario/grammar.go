@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"regexp"
 	"time"
+
+	"phasegate/fixtures/upstream/wire"
 )
 
 // shape says what may stand at one place of a scenario: a single value, a
@@ -91,9 +93,11 @@ var (
 		parsed(parsePath), pattern(pathPattern.String())}
 	aPrefix = &kindOf{"a path of ASCII that begins with / and has no white space, such as /account/",
 		parsed(parsePrefix), pattern(pathPattern.String())}
-	aMethod   = oneOf("POST", "PUT", "PATCH", "DELETE")
-	anAddress = &kindOf{"a loopback HOST:PORT, such as 127.0.0.1:9000", parsed(parseLoopback), map[string]any{"type": "string"}}
-	aURL      = &kindOf{"http://HOST:PORT or https://HOST:PORT, without path", parsed(parseBaseURL), pattern(`^https?://[^/?#@]+/?$`)}
+	// With quotation marks or without: YAML has 1.2 as a number.
+	tlsVersion = &kindOf{"1.2, 1.3", oneOf("1.2", "1.3").parse, map[string]any{"enum": []any{"1.2", "1.3", 1.2, 1.3}}}
+	aMethod    = oneOf("POST", "PUT", "PATCH", "DELETE")
+	anAddress  = &kindOf{"a loopback HOST:PORT, such as 127.0.0.1:9000", parsed(parseLoopback), map[string]any{"type": "string"}}
+	aURL       = &kindOf{"http://HOST:PORT or https://HOST:PORT, without path", parsed(parseBaseURL), pattern(`^https?://[^/?#@]+/?$`)}
 
 	aCondition = &kindOf{"", parsed(ParseCondition), pattern(conditionPattern())}
 
@@ -119,6 +123,12 @@ var (
 		{name: "fixed", shape: one(aDuration), help: "the same for every request"},
 		{name: "mean", shape: one(aTime), help: "mean of a log-normal distribution; needs p95"},
 		{name: "p95", shape: one(aTime), help: "95th percentile of the log-normal distribution"},
+	}}
+	tlsShape = shape{keys: []key{
+		{name: "alpn", shape: shape{item: &shape{scalar: oneOf(wire.ALPN...)}, atMost: len(wire.ALPN)}, help: "protocols offered, in the order of preference; default [h2, http/1.1]; [h3] is a list that no client over TCP has anything in common with"},
+		{name: "min_version", shape: one(tlsVersion), help: "lowest version of TLS; default 1.2"},
+		{name: "max_version", shape: one(tlsVersion), help: "highest version of TLS; default 1.3"},
+		{name: "full_handshakes", shape: one(aShare), help: "share of the sessions offered for resumption that are refused, so that the handshake is a full one; default 0%"},
 	}}
 	systemShape = shape{keys: []key{
 		{name: "kind", required: true, shape: one(oneOf(kinds...)), help: "optimizer: the reference proxy. nginx, varnish, haproxy: these, from their packages and set up as caching proxies. direct: no system, straight to the upstream. command: any program. container: any image. url: a server that is already running"},
@@ -208,11 +218,11 @@ var (
 	triggerShape = shape{keys: []key{
 		{name: "when", required: true, shape: one(aCondition), help: "METRIC OP VALUE"},
 		{name: "for", shape: one(aDuration), help: "how long the condition must hold without a break, before time_scale; default 0s fires at once"},
-		{name: "action", shape: one(oneOf("immediate", "gradual")), help: "how to roll back; default immediate"},
+		{name: "action", shape: one(oneOf("immediate", "gradual", Alert)), help: "how to roll back; default immediate. alert rolls nothing back, and a drill that expects no trigger doesn't mean it; one that fires in the steady state fails the run like any"},
 		{name: "system", shape: one(oneOf(Old, New)), help: "default new"},
 	}}
 	drillShape = shape{keys: []key{
-		{name: "fault", required: true, shape: shape{open: true}, help: "what is broken: {kind: partition, for: 30s} takes the container of the upstream (or target: new) off its network, {kind: pause, for: 30s} makes it stand still; the time is divided by time_scale"},
+		{name: "fault", required: true, shape: shape{open: true}, help: "what is broken, and for how long before time_scale: {kind: partition, for: 30s} takes the container of the upstream (or target: new) off its network, {kind: pause, for: 30s} makes it stand still. The upstream itself, in a container or not: errors (status, share), hang, slow_headers and slow_body (delay), truncated_body, wrong_length, garbage, connection_reset, goaway_storm; handshake_failure, certificate_expired, certificate_name, http1_only; upstream_outage. share: 20% breaks that share of the answers or handshakes. {kind: network, leg: upstream, profile: distant_region} worsens the network between the new system and its upstream, or leg: client between the load and it: latency and jitter, bandwidth (a size, per second), reset (a share of connections), timeout, slice and limit_data (sizes), slow_close"},
 		{name: "expect", required: true, shape: shape{item: &shape{scalar: aText}}, help: "conditions on the new system that must hold while the fault is there, and no trigger"},
 	}}
 
@@ -234,6 +244,12 @@ var (
 				{name: "cache_control", shape: one(anyText), help: "Cache-Control there; default upstream.cache_control"},
 				{name: "errors", shape: one(aShare), help: "share of GET and HEAD there that is answered with 503; default 0%"},
 			}}, atMost: 100}, help: "paths on which the upstream answers otherwise"},
+			{name: "tls", shape: tlsShape, help: "what its TLS listeners offer"},
+			{name: "max_streams", shape: one(whole(1, 100_000)), help: "requests at a time on one HTTP/2 connection; default above what any client opens"},
+			{name: "goaway", shape: shape{keys: []key{
+				{name: "every", shape: one(aTime), help: "age of a connection, after which its next answer is the last"},
+				{name: "requests", shape: one(whole(1, 1_000_000_000)), help: "number of requests on a connection, of which the last answer is the last"},
+			}}, help: "ends connections that are otherwise fine, without losing a request: over HTTP/2 by GOAWAY, over HTTP/1.1 with TLS by Connection: close; those in clear HTTP/1.1 are kept. Default never"},
 		}}},
 		{name: "systems", required: true, help: "what is judged, and what it is compared with", shape: shape{keys: []key{
 			{name: "old", shape: systemShape, help: "the arm that traffic comes from; default direct if traffic.old is above 0"},
@@ -261,6 +277,6 @@ var (
 		}}},
 		{name: "gates", required: true, shape: shape{item: &gateShape}, help: "the claims to be judged"},
 		{name: "triggers", shape: shape{item: &triggerShape}, help: "conditions under which traffic is rolled back"},
-		{name: "drills", shape: shape{item: &drillShape}, help: "planned faults with an expected outcome, one by one after the steady state; a fault of another kind is accepted and not injected"},
+		{name: "drills", shape: shape{item: &drillShape}, help: "planned faults with an expected outcome, one by one after the steady state"},
 	}}
 )

@@ -38,7 +38,7 @@ const (
 	FromGenerator  Source = iota // the load generator: every system
 	FromLedger                   // the mock upstream's ledger: systems that provably stand before it
 	FromResources                // /proc of a process tree that we started
-	FromHeaders                  // what the system claims of itself
+	FromHeaders                  // what the system claims of itself, in its answers or its metrics
 	FromSequential               // the sequential stage: needs old direct, and hits
 	FromNowhere                  // this version can't measure it; Metric.Why says so
 )

@@ -14,7 +14,6 @@ const (
 	whyTraces     = "this version collects no traces"
 	whyLogs       = "this version collects no logs"
 	whySecurity   = "this version runs no security checks"
-	whyHandshakes = "this version counts a failed handshake with a system as a transport error of the request behind it, and no others"
 	whyRollback   = "this version evaluates triggers and doesn't act on them"
 	whyFaults     = "this version doesn't time how faults are detected"
 	whyBusiness   = "this version has no model of costs and users"
@@ -37,6 +36,8 @@ var catalogue = []Metric{
 		Help: "share of requests with a transport error, a timeout, a 5xx, an unexpected status or a wrong response"},
 	{Name: "availability", Unit: Share, Estimator: ByShare, Source: FromGenerator,
 		Help: "share of requests that got a usable answer: no transport error, timeout or 5xx"},
+	{Name: "timeout_rate", Unit: Share, Estimator: ByShare, Source: FromGenerator,
+		Help: "share of requests that got no answer at all within load.timeout, so neither a result nor an error: a hang"},
 	{Name: "throughput", Unit: PerSecond, Estimator: ByMean, Source: FromGenerator,
 		Help: "good responses per second"},
 	{Name: "cache_hit_ratio", Unit: Share, Estimator: ByShare, Source: FromLedger,
@@ -47,6 +48,8 @@ var catalogue = []Metric{
 		Help: "share of GET and HEAD answers born after they were asked for, so that the client waited for the upstream; needs verification"},
 	{Name: "claimed_hit_ratio", Unit: Share, Estimator: ByShare, Source: FromHeaders,
 		Help: "hit ratio by the system's own Cache-Status, X-Cache or Age fields"},
+	{Name: "claimed_open_breakers", Unit: Count, Estimator: ByPeak, Source: FromHeaders,
+		Help: "circuit breakers that were open at once, at the most, by the system's own metrics"},
 	{Name: "wrong_responses", Unit: Count, Estimator: ByCount, Source: FromGenerator,
 		Help: "responses of another key or variant, cut short or with a wrong checksum; needs verification"},
 	{Name: "stale_responses", Unit: Count, Estimator: ByCount, Source: FromGenerator,
@@ -84,7 +87,8 @@ var catalogue = []Metric{
 		Help: "share of requests to the system that were answered over HTTP/2"},
 	{Name: "client_connection_reuse", Unit: Share, Estimator: ByShare, Source: FromGenerator,
 		Help: "share of requests to the system that were answered on a connection which had brought an answer before"},
-	nowhere("client_negotiation_success", Share, ByShare, whyHandshakes, "share of TLS handshakes with the system that ended in a protocol both sides offer"),
+	{Name: "client_negotiation_success", Unit: Share, Estimator: ByShare, Source: FromGenerator,
+		Help: "share of TLS handshakes with the system that ended in a protocol both sides offer; no handshakes are no sample"},
 	nowhere("dashboard_uptime", Share, ByShare, whyDashboards, "share of probes that found every dashboard answering"),
 	nowhere("alert_response", Seconds, ByTime, whyAlerts, "alert condition met to notice received"),
 	nowhere("trace_completeness", Share, ByShare, whyTraces, "share of requests with a complete trace"),

@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
+
+	"phasegate/fixtures/upstream/wire"
 )
 
 // The names of the two arms of the split.
@@ -157,6 +160,16 @@ func (p *Plan) Limits(name string) Limits {
 	return limits
 }
 
+// Legs returns the legs of the new system on which the plan's drills worsen the
+// network, so that a proxy has to stand there in the whole run.
+func (p *Plan) Legs() (client, upstream bool) {
+	for _, d := range p.Drills {
+		client = client || d.Fault.Network.Leg == ClientLeg
+		upstream = upstream || d.Fault.Network.Leg == UpstreamLeg
+	}
+	return client, upstream
+}
+
 // Contained reports whether a system of the plan runs in a container in any
 // case, so that its upstream must too.
 func (p *Plan) Contained() bool {
@@ -172,6 +185,9 @@ type Upstream struct {
 	CacheControl string
 	Vary         []string
 	Paths        []UpstreamPath
+	TLS          wire.TLS
+	MaxStreams   int // per HTTP/2 connection; 0 for no limit that matters
+	GoAway       wire.GoAway
 }
 
 // UpstreamPath is what holds for the paths with a prefix; of several the first
@@ -336,8 +352,13 @@ type Trigger struct {
 	Condition
 	System string
 	For    time.Duration // before scaling; 0 fires at the first bad evaluation
-	Action string        // "immediate" or "gradual"
+	Action string        // "immediate", "gradual" or Alert
 }
+
+// Alert is the [Trigger.Action] that rolls nothing back. A drill that expects
+// [NoTrigger] doesn't mean it: a fault is there to be told of. One that fires in the
+// steady state fails the run like any trigger.
+const Alert = "alert"
 
 // Drill is a planned fault with an expected outcome.
 type Drill struct {
@@ -349,29 +370,117 @@ type Drill struct {
 // FaultKind is what a fault breaks.
 type FaultKind string
 
-// The kinds of fault that this version injects.
+// The kinds of fault that this version injects, beside those that the mock
+// upstream makes by itself ([wire.FaultKinds]).
 const (
 	Partition FaultKind = "partition" // the container is taken off its network
 	Pause     FaultKind = "pause"     // the container's processes stand still
+	Worse     FaultKind = "network"   // one leg of the new system gets slow or unreliable
 )
+
+// FaultKinds returns every kind there is.
+func FaultKinds() []FaultKind {
+	kinds := []FaultKind{Partition, Pause, Worse}
+	for _, k := range wire.FaultKinds() {
+		kinds = append(kinds, FaultKind(k))
+	}
+	return kinds
+}
+
+// The legs of the new system, which a [Worse] network is on.
+const (
+	ClientLeg   = "client"   // between the load and it
+	UpstreamLeg = "upstream" // between it and the upstream
+)
+
+// Network is how bad one is; what is zero is as it was. Times are as they stand.
+type Network struct {
+	Leg             string
+	Latency, Jitter time.Duration // added to each round trip, ± Jitter
+	Bandwidth       int64         // bytes per second, each way, of each connection
+	SlowClose       time.Duration // by which the end of a connection is late
+	Reset           float64       // share of connections that are reset when the first answer comes
+	Timeout         time.Duration // nothing gets through, and the connection ends after so long
+	Slice           int64         // bytes; answers come in pieces of about this size, a millisecond apart
+	LimitData       int64         // bytes; connections end after so much of answers
+}
+
+// How connections are counted that met a worse network: all through which something
+// was sent meanwhile, and those that it ended, or whose end it delayed.
+const (
+	MetConnections = "connections"
+	MetReset       = "reset"
+	MetLimit       = "limit_data"
+	MetClose       = "slow_close"
+)
+
+// DistantRegion is the profile of that name.
+func DistantRegion() Network {
+	return Network{Latency: 80 * time.Millisecond, Jitter: 20 * time.Millisecond, Reset: 0.01}
+}
+
+// String returns "client leg: 80ms ± 20ms, 1 % reset".
+func (n Network) String() string {
+	var parts []string
+	add := func(is bool, format string, args ...any) {
+		if is {
+			parts = append(parts, fmt.Sprintf(format, args...))
+		}
+	}
+	add(n.Latency > 0 && n.Jitter == 0, "%s", n.Latency)
+	add(n.Latency > 0 && n.Jitter > 0, "%s ± %s", n.Latency, n.Jitter)
+	add(n.Bandwidth > 0, "%.4g kB/s", float64(n.Bandwidth)/1000)
+	add(n.Reset > 0, "%.4g %% reset", 100*n.Reset)
+	add(n.Timeout > 0, "nothing gets through, ended after %s", n.Timeout)
+	add(n.Slice > 0, "pieces of %d B", n.Slice)
+	add(n.LimitData > 0, "ended after %d B", n.LimitData)
+	add(n.SlowClose > 0, "closes %s late", n.SlowClose)
+	return n.Leg + " leg: " + strings.Join(parts, ", ")
+}
+
+// AtUpstream reports whether the mock upstream makes the fault by itself.
+func (k FaultKind) AtUpstream() bool { return slices.Contains(wire.FaultKinds(), wire.FaultKind(k)) }
 
 // TargetUpstream is the [Fault.Target] that isn't a system.
 const TargetUpstream = "upstream"
 
 // Fault is what a drill breaks, and for how long.
 type Fault struct {
-	Kind   FaultKind     // "" for one that this version doesn't inject
+	Kind   FaultKind
 	Target string        // TargetUpstream, New or Old
 	For    time.Duration // before scaling
+	// Wire is the whole of one that the mock upstream makes; all times in it are
+	// as they stand.
+	Wire wire.Fault
+	// Network is the whole of a Worse one.
+	Network Network
 }
 
-// String returns "partition of the upstream for 30s".
+// String returns "partition of the upstream for 30s", or "slow_body (2s) of the
+// upstream for 30s".
 func (f Fault) String() string {
+	if f.Kind == Worse {
+		return fmt.Sprintf("network (%s) for %s", f.Network, plain(f.For))
+	}
+	if f.Kind.AtUpstream() {
+		return fmt.Sprintf("%s of the %s for %s", f.Wire, f.Target, plain(f.For))
+	}
 	target := f.Target
 	if target != TargetUpstream {
 		target += " system"
 	}
-	return fmt.Sprintf("%s of the %s for %s", f.Kind, target, f.For)
+	return fmt.Sprintf("%s of the %s for %s", f.Kind, target, plain(f.For))
+}
+
+// plain is a duration without parts that are 0: "20m".
+func plain(d time.Duration) string {
+	text := d.String()
+	for _, of := range [][2]string{{"m0s", "m"}, {"h0m", "h"}} {
+		if rest, ok := strings.CutSuffix(text, of[0]); ok {
+			text = rest + of[1]
+		}
+	}
+	return text
 }
 
 // NoTrigger is the [Expectation.Text] that no trigger fires.

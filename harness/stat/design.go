@@ -21,9 +21,10 @@ type Count struct{ K, N float64 }
 // reaches beyond a fifth of the run can't be told from a trend, and isn't
 // covered.
 //
-// Fewer than two failures (or successes), or fewer than ten intervals, say
-// nothing about clustering: the effect is then 1. That is the assumption that
-// a zero-failure sample size makes too.
+// Fewer than two failures (or successes) say nothing about clustering: the effect
+// is then 1. That is the assumption that a zero-failure sample size makes too.
+// It is 1 below [MinIntervals] that are [Filled] as well, where nothing is known
+// of it: who speaks of more than those intervals has no bound then.
 func DesignEffect(counts []Count, confidence float64) float64 {
 	residuals, _, independent := deviations(counts, confidence)
 	if residuals == nil {
@@ -48,6 +49,39 @@ func RunDesignEffect(counts []Count, confidence float64) (effect float64, change
 	return max(1, longRunVariance(residuals, confidence)/independent), changes
 }
 
+// RoundsEffect is [DesignEffect] for counts of rounds, which start afresh and in an
+// order drawn at random, so that none depends on another: what is left is that
+// requests of a round go together. Below [MinRounds] it is 1, where nothing is
+// known of that.
+func RoundsEffect(rounds []Count, confidence float64) float64 {
+	var k, n, squares float64
+	for _, c := range rounds {
+		k += c.K
+		n += c.N
+	}
+	m, p := float64(Filled(rounds)), k/n
+	if m < MinRounds || !(k >= 2) || !(n-k >= 2) || !(confidence > 0.5 && confidence < 1) {
+		return 1
+	}
+	for _, c := range rounds {
+		e := c.K - p*c.N
+		squares += e * e
+	}
+	return max(1, m/(m-1)*squares*studentFactor(m-1, confidence)/(n*p*(1-p)))
+}
+
+// Filled is how many of the intervals have a sample.
+func Filled(counts []Count) (n int) {
+	for _, c := range counts {
+		if c.filled() {
+			n++
+		}
+	}
+	return n
+}
+
+func (c Count) filled() bool { return c.K != 0 || c.N != 0 }
+
 // deviations are the residuals of the intervals with a sample, their indices,
 // and the variance that their sum would have if requests were independent; nil
 // where they say nothing about clustering.
@@ -56,11 +90,11 @@ func deviations(counts []Count, confidence float64) (residuals []float64, index 
 	for i, c := range counts {
 		k += c.K
 		n += c.N
-		if c.K != 0 || c.N != 0 {
+		if c.filled() {
 			index = append(index, i)
 		}
 	}
-	if len(index) < 10 || !(k >= 2) || !(n-k >= 2) || !(confidence > 0.5 && confidence < 1) {
+	if len(index) < MinIntervals || !(k >= 2) || !(n-k >= 2) || !(confidence > 0.5 && confidence < 1) {
 		return nil, nil, 0
 	}
 	p := k / n

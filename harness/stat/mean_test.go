@@ -76,6 +76,26 @@ func TestRatioCoverage(t *testing.T) {
 	}
 }
 
+// A rate isn't below 0, however short and uneven the run was.
+func TestRatioStaysAboveZero(t *testing.T) {
+	t.Parallel()
+	bursts := make([]Pair, 12)
+	for i := range bursts {
+		bursts[i].Den = 1
+	}
+	bursts[3].Num = 100
+	for name, estimate := range map[string]func([]Pair, float64) (Estimate, bool){"Ratio": Ratio, "RunRatio": RunRatio} {
+		if e, ok := estimate(bursts, 0.95); !ok || !e.Bounded || e.Low < 0 || e.Low > 0.01*e.Value || e.High < e.Value {
+			t.Errorf("%s = %+v, %t, want a lower bound of next to 0", name, e, ok)
+		}
+		bursts[0].Num = -1 // what may be negative
+		if e, _ := estimate(bursts, 0.95); !(e.Low < 0) {
+			t.Errorf("%s of what may be negative = %+v", name, e)
+		}
+		bursts[0].Num = 0
+	}
+}
+
 func TestQuotient(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(9, 9))

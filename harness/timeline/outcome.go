@@ -64,6 +64,9 @@ func (c *ByClass) UnmarshalJSON(data []byte) error {
 // Usable reports whether the client got an answer it could use.
 func (c Class) Usable() bool { return c != Transport && c != Timeout && c != ServerError }
 
+// Complete reports whether the client got a whole answer in time, whatever it was.
+func (c Class) Complete() bool { return c != Transport && c != Timeout }
+
 // Outcome is one finished request.
 type Outcome struct {
 	Due     time.Duration // when it should have been sent, from the schedule's start

@@ -60,6 +60,10 @@ type Usage struct {
 	// What the system itself says of its memory, bytes; 0 where it says nothing.
 	LiveHeap     int64 `json:"live_heap,omitempty"`     // reachable at its last garbage collection
 	CachePayload int64 `json:"cache_payload,omitempty"` // held by its cache; lies on the live heap
+
+	// What it says of its circuit breakers; 0 where it says nothing.
+	Breakers     int64 `json:"breakers,omitempty"`
+	OpenBreakers int64 `json:"open_breakers,omitempty"`
 }
 
 // LedgerCounts are counters of the upstream's ledger: running totals when
@@ -75,6 +79,7 @@ type LedgerCounts struct {
 	Connections       int64 `json:"connections,omitempty"`
 	Handshakes        int64 `json:"handshakes,omitempty"`         // TLS, completed
 	HandshakeFailures int64 `json:"handshake_failures,omitempty"` // TLS, begun and not completed
+	Broken            int64 `json:"broken,omitempty"`             // answers, handshakes and connections, on purpose
 }
 
 func (c *LedgerCounts) add(d LedgerCounts) {
@@ -88,6 +93,7 @@ func (c *LedgerCounts) add(d LedgerCounts) {
 	c.Connections += d.Connections
 	c.Handshakes += d.Handshakes
 	c.HandshakeFailures += d.HandshakeFailures
+	c.Broken += d.Broken
 }
 
 // since is the rise from an earlier total. A total that fell was reset in
@@ -107,6 +113,7 @@ func (c LedgerCounts) since(earlier LedgerCounts) LedgerCounts {
 		Connections:       c.Connections - earlier.Connections,
 		Handshakes:        c.Handshakes - earlier.Handshakes,
 		HandshakeFailures: c.HandshakeFailures - earlier.HandshakeFailures,
+		Broken:            c.Broken - earlier.Broken,
 	}
 }
 
@@ -124,6 +131,7 @@ func (c LedgerCounts) times(share float64) LedgerCounts {
 		Connections:       part(c.Connections),
 		Handshakes:        part(c.Handshakes),
 		HandshakeFailures: part(c.HandshakeFailures),
+		Broken:            part(c.Broken),
 	}
 }
 
@@ -147,6 +155,8 @@ type Recorder struct {
 type open struct {
 	mu    sync.Mutex
 	parts map[int]*fresh // by index of the interval
+	last  int            // the one asked for last, which most are asked for again …
+	part  *fresh         // … and what is open of it; nil for none
 }
 
 // fresh is a [Part] that still grows.
@@ -198,8 +208,15 @@ func (r *Recorder) Record(system int, outcome Outcome) {
 	if outcome.Class == OK {
 		r.part(o, outcome.Due+outcome.Latency).counts.GoodEnded++
 	}
+	sent := outcome.Due + outcome.Wait
+	if outcome.Service > 0 {
+		r.part(o, sent).counts.Sent++
+	}
+	if outcome.Class.Complete() {
+		r.part(o, sent+outcome.Service).counts.CompleteEnded++
+	}
 	if outcome.Cacheable {
-		r.part(o, outcome.Due+outcome.Wait).counts.recordSent(outcome)
+		r.part(o, sent).counts.recordSent(outcome)
 	}
 	for i, limit := range r.over {
 		if outcome.Latency < limit {
@@ -212,6 +229,29 @@ func (r *Recorder) Record(system int, outcome Outcome) {
 		p.service = append(p.service, service)
 	}
 	o.mu.Unlock()
+}
+
+// Cut takes a request that had been sent when the run's end cut it off: it has no
+// outcome.
+func (r *Recorder) Cut(system int, due, sent time.Duration) {
+	o := r.open[system]
+	o.mu.Lock()
+	r.part(o, due).counts.CutOff++
+	r.part(o, sent).counts.Sent++
+	o.mu.Unlock()
+}
+
+// Handshake takes a TLS handshake of the client's leg, begun at a time, that has
+// ended.
+func (r *Recorder) Handshake(system int, at time.Duration, ok bool) {
+	o := r.open[system]
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	c := &r.part(o, at).counts
+	c.ClientHandshakes++
+	if !ok {
+		c.ClientHandshakeFailures++
+	}
 }
 
 // Resources takes a sample of what the system used, up to at.
@@ -265,7 +305,7 @@ func (r *Recorder) fold() {
 	for system, o := range r.open {
 		o.mu.Lock()
 		parts := o.parts
-		o.parts = map[int]*fresh{} // from here on parts is ours alone
+		o.parts, o.part = map[int]*fresh{}, nil // from here on parts is ours alone
 		o.mu.Unlock()
 		for _, i := range slices.Sorted(maps.Keys(parts)) {
 			f := parts[i]
@@ -292,10 +332,14 @@ func (r *Recorder) apply(e Entry) {
 // the schedule's start belongs to the first one. Call with o.mu held.
 func (r *Recorder) part(o *open, at time.Duration) *fresh {
 	i := int(max(at, 0) / r.interval)
+	if o.part != nil && o.last == i {
+		return o.part
+	}
 	p := o.parts[i]
 	if p == nil {
 		p = &fresh{over: make([]int64, len(r.over))}
 		o.parts[i] = p
 	}
+	o.last, o.part = i, p
 	return p
 }

@@ -500,3 +500,15 @@ func (c *counter) Write(b []byte) (int, error) {
 	*c += counter(len(b))
 	return len(b), nil
 }
+
+// A breaker that was open between two samples without is still seen once a row holds
+// them.
+func TestThinnedKeepsTheOpenBreakers(t *testing.T) {
+	t.Parallel()
+	got := thinned([]Sample{
+		{Span: s, Usage: Usage{Resident: 5, Breakers: 2}}, {Span: s, Usage: Usage{Resident: 9, Breakers: 2, OpenBreakers: 1}}, {Span: s, Usage: Usage{Resident: 7, Breakers: 2}},
+	})
+	if got.OpenBreakers != 1 || got.Breakers != 2 || got.Resident != 5 {
+		t.Errorf("%+v", got)
+	}
+}

@@ -48,6 +48,7 @@ type track struct {
 
 	rows   []row
 	stages []stage
+	total  Counts
 
 	usage    []Sample // in order of time
 	thinned  int      // of these, so many stand for a row
@@ -165,6 +166,7 @@ func (s *Series) requests(p *Part) error {
 	case p.Start < 0 || p.Start > farthest || p.Start%s.interval != 0:
 		return fmt.Errorf("an interval that starts at %v; allowed: multiples of %v from 0 on", p.Start, s.interval)
 	}
+	t.total.add(&p.Counts)
 	i := int(p.Start / s.interval)
 	if i < t.closed {
 		// Too late for the row's quantiles, not for its counts.
@@ -181,6 +183,9 @@ func (s *Series) requests(p *Part) error {
 	s.close(t)
 	return nil
 }
+
+// Total counts all that was taken in of a system, whenever it was.
+func (s *Series) Total(system int) Counts { return s.tracks[system].total }
 
 func (t *tally) add(c Counts, over []int64) {
 	t.counts.add(&c)
@@ -349,8 +354,9 @@ func thinned(samples []Sample) Sample {
 	least := samples[0]
 	var span time.Duration
 	var cpu float64
-	var peak int64
+	var peak, open int64
 	for _, s := range samples {
+		open = max(open, s.OpenBreakers)
 		if s.Resident < least.Resident {
 			least = s
 		}
@@ -358,7 +364,7 @@ func thinned(samples []Sample) Sample {
 		span += s.Span
 		cpu += s.CPU * s.Span.Seconds()
 	}
-	least.Peak, least.Span = peak, span
+	least.Peak, least.Span, least.OpenBreakers = peak, span, open
 	if span > 0 {
 		least.CPU = cpu / span.Seconds()
 	}

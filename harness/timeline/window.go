@@ -13,9 +13,15 @@ type Counts struct {
 	Offered  int64   `json:"offered,omitempty"`  // fell due
 	Requests int64   `json:"requests,omitempty"` // finished, in whatever way
 	Class    ByClass `json:"class,omitzero"`     // of these, by how they ended
+	CutOff   int64   `json:"cut_off,omitempty"`  // had been sent, and the run's end cut them off
 
 	Proven   int64 `json:"proven,omitempty"`   // carried the mock upstream's self-description
 	Blocking int64 `json:"blocking,omitempty"` // waited for the upstream; known of proven ones only
+
+	// What the load generator did in the interval, whenever it fell due: requests
+	// that it sent, finished or not, and whole answers that it had read.
+	Sent          int64 `json:"sent,omitempty"`
+	CompleteEnded int64 `json:"complete_ended,omitempty"`
 
 	// Good ones that ended in the interval, whenever they fell due: what a system
 	// gets done.
@@ -37,6 +43,10 @@ type Counts struct {
 	// The client's leg, as it was on the wire.
 	ClientHTTP2  int64 `json:"client_http2,omitempty"`  // answered over HTTP/2
 	ClientReused int64 `json:"client_reused,omitempty"` // answered on a connection that had brought an answer before
+	// TLS handshakes that began in the interval, and those of them that didn't end in
+	// the protocol asked for.
+	ClientHandshakes        int64 `json:"client_handshakes,omitempty"`
+	ClientHandshakeFailures int64 `json:"client_handshake_failures,omitempty"`
 
 	// Sums in seconds, and the longest ones exactly.
 	LatencySum  float64       `json:"latency_sum,omitempty"`
@@ -126,6 +136,9 @@ func (c *Counts) add(d *Counts) {
 	for i, n := range d.Class {
 		c.Class[i] += n
 	}
+	c.CutOff += d.CutOff
+	c.Sent += d.Sent
+	c.CompleteEnded += d.CompleteEnded
 	c.GoodEnded += d.GoodEnded
 	c.Cacheable += d.Cacheable
 	c.Proven += d.Proven
@@ -137,6 +150,8 @@ func (c *Counts) add(d *Counts) {
 	c.WrongAge += d.WrongAge
 	c.ClientHTTP2 += d.ClientHTTP2
 	c.ClientReused += d.ClientReused
+	c.ClientHandshakes += d.ClientHandshakes
+	c.ClientHandshakeFailures += d.ClientHandshakeFailures
 	c.ClaimHit += d.ClaimHit
 	c.ClaimMiss += d.ClaimMiss
 	c.Beyond += d.Beyond

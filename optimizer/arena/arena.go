@@ -5,9 +5,22 @@
 // new value goes where the oldest ones were. An old one that was used since its last
 // turn gets another chance: it slides down to the front of the gap, so that the gap
 // stays in one piece and holds values of any size. That is the clock approximation of
-// LRU, without a list. The index has no pointers either, eight bytes an entry, and is
-// mapped too, so that the garbage collector has nothing to look at and no garbage
-// counts: the bytes of the bound are the bytes that are resident.
+// LRU, without a list. With a policy that has a trial there are two such rings, and a
+// value that passes goes from the one to the other. The index has no pointers either,
+// eight bytes an entry, and is mapped too, so that the garbage collector has nothing to
+// look at and no garbage counts: the bytes of the bound are the bytes that are resident.
+//
+// # Where the memory goes
+//
+// Of an optimizer of 100 MB that has seen 400,000 responses of 1 KiB, by the kernel's
+// account of its mappings (10^6 bytes, measured with entries of 1,296 bytes): the arena
+// with its index 74.5; the program 14.2, of which 6.5 are instructions, 7.0 read-only
+// data, most of it the runtime's tables of functions, and 0.7 variables; the Go heap with
+// garbage and stacks 6.6; the runtime's own 2.7; together 98.4. Of the arena, 79 % was
+// bodies. An entry had 272 bytes beside its body: 32 of this package, 24 of key, 80 that
+// package optimizer decides by, 125 of header fields, and the rest of the last unit. It
+// has 208 since a common name is one byte, which leaves 76 of the fields, and since this
+// package's part has no padding.
 //
 // Whoever reads gets the value where it lies, pinned: it is neither moved nor
 // overwritten until it is released, even if it is dropped or replaced meanwhile.
@@ -53,23 +66,6 @@ func (c Config) Validate() error {
 	return errors.Join(faults...)
 }
 
-// Policy decides which entries stay. An entry has a mark, 0 when it is new.
-type Policy interface {
-	// Used returns the mark of an entry that is used.
-	Used(mark uint32) uint32
-	// Spare says whether an entry whose turn has come stays for another, and with which mark.
-	Spare(mark uint32) (next uint32, stays bool)
-}
-
-// LRU gives another turn to what was used in the last one.
-type LRU struct{}
-
-// Used marks the entry.
-func (LRU) Used(uint32) uint32 { return 1 }
-
-// Spare takes the mark.
-func (LRU) Spare(mark uint32) (uint32, bool) { return 0, mark > 0 }
-
 // Stats is a snapshot of the counters.
 type Stats struct {
 	Bytes     int64  // bytes of the entries now, with their keys and bookkeeping
@@ -91,8 +87,9 @@ type core struct {
 	maxEntry int64
 	shards   [shards]shard
 
-	mu   sync.Mutex // of the ring: never taken with a shard's lock held
-	ring ring
+	mu    sync.Mutex // of the rings: never taken with a shard's lock held
+	ring  ring
+	trial trial
 
 	index, bytes, entries atomic.Int64 // index: bytes of the tables
 	evictions             atomic.Uint64
@@ -107,7 +104,6 @@ type header struct {
 	key    uint32 // bytes
 	keyCap uint32 // bytes kept for the key
 	value  uint32 // bytes
-	_      uint32
 }
 
 const (
@@ -139,7 +135,16 @@ func New(cfg Config) (*Arena, error) {
 			return nil, fmt.Errorf("arena: map the index: %w", err)
 		}
 	}
-	c.maxEntry = min(int64(share*float64(c.limit())), maxValue)
+	if onTrial := c.policy.Trial(); onTrial > 0 {
+		if c.trial.ghost, err = newGhost(cfg.MaxBytes); err != nil {
+			c.unmap()
+			return nil, fmt.Errorf("arena: map the table of dropped keys: %w", err)
+		}
+		c.index.Add(c.trial.ghost.size())
+		c.trial.end = int64(onTrial*float64(c.limit())) &^ (unit - 1)
+		c.ring = ring{start: c.trial.end, head: c.trial.end, tail: c.trial.end, top: c.trial.end}
+	}
+	c.maxEntry = min(int64(share*float64(c.limit())), c.limit()-c.trial.end, maxValue)
 	a := &Arena{c}
 	runtime.AddCleanup(a, (*core).unmap, c)
 	return a, nil
@@ -149,6 +154,9 @@ func (c *core) unmap() {
 	munmap(c.memory)
 	for i := range c.shards {
 		unmapTable(c.shards[i].table)
+	}
+	if c.trial.ghost != nil {
+		c.trial.ghost.unmap()
 	}
 }
 
@@ -160,8 +168,11 @@ func (a *Arena) MaxEntrySize() int64 { return a.maxEntry }
 
 // Size is what a value of n bytes costs under a key of up to keyCap bytes.
 func Size(keyCap, n int) int64 {
-	return (headerSize + int64(keyCap+7)&^7 + int64(n) + unit - 1) &^ (unit - 1)
+	return (valueAt(int64(keyCap)) + int64(n) + unit - 1) &^ (unit - 1)
 }
+
+// valueAt is where the value begins in an entry.
+func valueAt(keyCap int64) int64 { return (headerSize + keyCap + 7) &^ 7 }
 
 // Stats returns the counters. They are read one by one, so under load they may
 // be from slightly different moments.
@@ -179,7 +190,7 @@ type Entry struct {
 // Value is the entry's memory, aligned to 8 bytes. After Publish whoever else holds
 // the entry reads it too.
 func (e Entry) Value() []byte {
-	return unsafe.Slice((*byte)(unsafe.Add(unsafe.Pointer(e.h), headerSize+int64(e.h.keyCap+7)&^7)), e.h.value)
+	return unsafe.Slice((*byte)(unsafe.Add(unsafe.Pointer(e.h), valueAt(int64(e.h.keyCap)))), e.h.value)
 }
 
 func (h *header) keyBytes() []byte {
@@ -247,7 +258,7 @@ func (a *Arena) Alloc(keyCap, n int) (Entry, bool) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	offset, ok := a.take(size)
+	offset, ok := a.place(size)
 	if !ok {
 		return Entry{}, false
 	}
@@ -275,10 +286,7 @@ func (a *Arena) Publish(e Entry, key []byte) bool {
 	if a.maxCount > 0 && a.entries.Load() > a.maxCount {
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		spared := int64(0)
-		for first := a.ring.turns; a.entries.Load() > a.maxCount && a.ring.turns < first+2; {
-			spared += a.examine(spared < spareLeast)
-		}
+		a.thin()
 	}
 	return true
 }

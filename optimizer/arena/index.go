@@ -68,9 +68,14 @@ func (c *core) insert(h *header, hash uint32, key []byte) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	slot := c.lookup(s, hash, key)
+	offset := c.offset(h)
+	if c.onTrial(offset) && c.returns(s, slot, hash) {
+		h.mark.Store(c.policy.Returned())
+	}
 	if slot >= 0 {
-		c.bytes.Add((int64(h.size) - int64(c.at(s.offset(slot)).size)) * unit)
-		s.table[slot] = slotOf(c.offset(h), hash)
+		c.account(s.offset(slot), -1)
+		c.account(offset, 1)
+		s.table[slot] = slotOf(offset, hash)
 		return true
 	}
 	if s.used >= len(s.table)*7/8 {
@@ -79,17 +84,34 @@ func (c *core) insert(h *header, hash uint32, key []byte) bool {
 		}
 		slot = c.lookup(s, hash, key)
 	}
-	s.table[-1-slot] = slotOf(c.offset(h), hash)
+	s.table[-1-slot] = slotOf(offset, hash)
 	s.used++
-	c.entries.Add(1)
-	c.bytes.Add(int64(h.size) * unit)
+	c.account(offset, 1)
 	return true
+}
+
+// account counts the entry at the offset as found or, with -1, not any more.
+func (c *core) account(offset, n int64) {
+	c.entries.Add(n)
+	c.bytes.Add(n * int64(c.at(offset).size) * unit)
+	if c.onTrial(offset) {
+		c.trial.entries.Add(n)
+	}
+}
+
+// returns reports whether a key is known to be in use: what stands in its slot, if that
+// is one, passed its trial or would, or its trial was not long ago.
+func (c *core) returns(s *shard, slot int, hash uint32) bool {
+	if slot >= 0 {
+		old := s.offset(slot)
+		return !c.onTrial(old) || c.policy.Passes(c.at(old).mark.Load())
+	}
+	return c.trial.ghost.forget(hash, c.entries.Load()-c.trial.entries.Load())
 }
 
 // drop takes the slot out of the index, and moves up what was probed past it.
 func (c *core) drop(s *shard, slot int) {
-	c.entries.Add(-1)
-	c.bytes.Add(-int64(c.at(s.offset(slot)).size) * unit)
+	c.account(s.offset(slot), -1)
 	s.used--
 	mask := len(s.table) - 1
 	for next := (slot + 1) & mask; s.table[next] != 0; next = (next + 1) & mask {

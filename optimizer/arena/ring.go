@@ -2,21 +2,31 @@ package arena
 
 import (
 	"os"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// ring says where in the memory entries lie. Below head is what was written or spared
-// in this turn; from head to tail is free; from tail to top lies what is left of the
-// turn before; above that nothing lies. Entries follow one another without a space.
+// ring says where in its part of the memory entries lie. Below head is what was written
+// or spared in this turn; from head to tail is free; from tail to top lies what is left
+// of the turn before; above that nothing lies. Entries follow one another without a space.
 type ring struct {
+	start           int64 // of its part
 	head, tail, top int64
 	high            int64 // up to here memory was written, and is resident
 	turns           uint64
 }
 
-// What one allocation may spare on its way: so many times its own size, and a little.
+// trial is the ring at the beginning of the memory, if the policy has one.
+type trial struct {
+	ring
+	end     int64
+	entries atomic.Int64 // that are found
+	ghost   *ghost       // nil without a trial
+}
+
+// What one allocation may move on its way: so many times its own size, and a little.
 // The next entry goes though it was used; so an allocation is never slow because
 // nearly everything is in use.
 const (
@@ -24,13 +34,42 @@ const (
 	spareLeast  = 256 << 10
 )
 
-// take makes room for size bytes and returns where. The ring is locked, here and below.
-func (c *core) take(size int64) (offset int64, ok bool) {
-	r := &c.ring
-	spared := int64(0)
+// lastTurn is the turn, from the one in which room is first looked for, in which nothing
+// is spared any more: what is left is held.
+const lastTurn = 2
+
+// trialShare is the largest share of the trial that one entry may take.
+const trialShare = 0.25
+
+// onTrial reports whether what lies at the offset is on trial.
+func (c *core) onTrial(offset int64) bool { return offset < c.trial.end }
+
+// end is where the ring's part of the memory ends.
+func (c *core) end(r *ring) int64 {
+	if r == &c.trial.ring {
+		return c.trial.end
+	}
+	return c.limit()
+}
+
+// place makes room for a new entry and returns where. The rings are locked, here and
+// below.
+func (c *core) place(size int64) (offset int64, ok bool) {
+	spare := max(spareLeast, spareFactor*size)
+	if size <= int64(trialShare*float64(c.trial.end)) {
+		if offset, ok = c.take(&c.trial.ring, size, &spare); ok {
+			return offset, true
+		} // all that is on trial is held
+	}
+	return c.take(&c.ring, size, &spare)
+}
+
+// take makes room for size bytes in the ring and returns where. What is moved for it is
+// taken off spare.
+func (c *core) take(r *ring, size int64, spare *int64) (offset int64, ok bool) {
 	for first := r.turns; ; {
 		switch {
-		case r.tail-r.head >= size, r.tail == r.top && c.limit()-r.head >= size:
+		case r.tail-r.head >= size, r.tail == r.top && c.end(r)-r.head >= size:
 			offset = r.head
 			r.head += size
 			r.high = max(r.high, r.head)
@@ -38,58 +77,109 @@ func (c *core) take(size int64) (offset int64, ok bool) {
 				r.tail, r.top = r.head, r.head
 			}
 			return offset, true
-		case r.tail == r.top && r.turns >= first+2:
+		case r.tail == r.top && r.turns == first+lastTurn:
 			return 0, false // once around everything that is left was held
 		default:
-			spared += c.examine(spared < max(spareLeast, spareFactor*size))
+			if r.turns == first+lastTurn {
+				*spare = 0
+			}
+			c.examine(r, spare)
 		}
 	}
 }
 
 // examine looks at the next entry of the last turn: it goes, unless it is held, or
-// spared. It returns how many bytes it spared. At the end of a turn the next one begins.
-func (c *core) examine(spare bool) (spared int64) {
-	r := &c.ring
+// spared, or passes its trial. At the end of a turn the next one begins.
+func (c *core) examine(r *ring, spare *int64) {
 	if r.tail == r.top {
-		c.turn()
-		return 0
+		c.turn(r)
+		return
 	}
 	h := c.at(r.tail)
 	size := int64(h.size) * unit
 	if h.pins.Load() > 0 {
-		c.stay(size)
-		return 0
+		c.stay(r, size)
+		return
 	}
-	hash := h.hash // fixed: what isn't held isn't published any more
+	to, mark, stays := int64(0), h.mark.Load(), false
+	if r == &c.ring {
+		mark, stays = c.policy.Spare(mark)
+		to, stays = r.head, stays && *spare > 0 && r.head+size <= c.limit()
+	} else if *spare > 0 && (c.policy.Passes(mark) || c.roomy(size)) {
+		mark = 0
+		to, stays = c.take(&c.ring, size, spare) // now, since others' shards are locked for it
+	}
+	if c.judge(r, h, to, mark, stays) {
+		*spare -= size
+	} else if stays && r != &c.ring {
+		c.ring.head -= size
+	}
+}
+
+// thin drops entries until there are no more than allowed, or the rest is held.
+func (c *core) thin() {
+	spare := int64(spareLeast)
+	for first, tried := c.ring.turns, c.trial.turns; c.entries.Load() > c.maxCount && c.ring.turns <= first+lastTurn; {
+		if c.ring.turns == first+lastTurn {
+			spare = 0
+		}
+		if float64(c.trial.entries.Load()) > c.policy.Trial()*float64(c.maxCount) && c.trial.turns < tried+lastTurn {
+			c.examine(&c.trial.ring, &spare)
+		} else {
+			c.examine(&c.ring, &spare)
+		}
+	}
+}
+
+// roomy reports whether the main ring takes what didn't pass its trial too: nothing that
+// passed would have to go for it, or much was deleted.
+func (c *core) roomy(size int64) bool {
+	if c.maxCount > 0 && c.entries.Load() >= c.maxCount {
+		return false
+	}
+	limit := c.limit()
+	return c.ring.turns == 0 && limit-c.ring.head >= size || c.bytes.Load() < limit/4*3
+}
+
+// judge moves the entry at the ring's tail to another place, with the mark, or drops it.
+// It reports whether it moved it: not if it turns out to be held, or isn't found any more.
+func (c *core) judge(r *ring, h *header, to int64, mark uint32, stays bool) (moved bool) {
+	size, hash := int64(h.size)*unit, h.hash // fixed: what isn't held isn't published any more
 	s := c.shard(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if h.pins.Load() > 0 { // somebody found it just now
-		c.stay(size)
-		return 0
+		c.stay(r, size)
+		return false
 	}
 	slot := s.search(hash, func(v uint64) bool { return v == slotOf(r.tail, hash) })
-	if slot >= 0 {
-		if mark, stays := c.policy.Spare(h.mark.Load()); spare && stays && r.head+size <= c.limit() {
-			h.mark.Store(mark)
-			if r.head != r.tail {
-				copy(unsafe.Slice((*byte)(unsafe.Pointer(c.at(r.head))), size), unsafe.Slice((*byte)(unsafe.Pointer(h)), size))
-				s.table[slot] = slotOf(r.head, hash)
-			}
-			r.head += size
-			r.tail += size
-			return size
-		}
+	switch {
+	case slot < 0:
+	case !stays:
 		c.drop(s, slot)
 		c.evictions.Add(1)
+		if r != &c.ring {
+			c.trial.ghost.add(hash)
+		}
+	default:
+		h.mark.Store(mark)
+		if to != r.tail {
+			copy(unsafe.Slice((*byte)(unsafe.Pointer(c.at(to))), size), unsafe.Slice((*byte)(unsafe.Pointer(h)), size))
+			s.table[slot] = slotOf(to, hash)
+		}
+		if r == &c.ring {
+			r.head += size
+		} else {
+			c.trial.entries.Add(-1)
+		}
+		moved = true
 	}
 	r.tail += size
-	return 0
+	return moved
 }
 
 // stay leaves the entry at the tail where it is. The gap before it is lost for this turn.
-func (c *core) stay(size int64) {
-	r := &c.ring
+func (c *core) stay(r *ring, size int64) {
 	if gap := r.tail - r.head; gap > 0 {
 		c.fill(r.head, gap)
 	}
@@ -105,14 +195,13 @@ func (c *core) fill(offset, size int64) {
 	h.pins.Store(0)
 }
 
-// turn begins the next turn. If the index has grown, the end of the memory is given up
-// for it.
-func (c *core) turn() {
-	r := &c.ring
-	r.top, r.head, r.tail = r.head, 0, 0
+// turn begins the ring's next turn. If the index has grown, the end of the memory is
+// given up for it.
+func (c *core) turn(r *ring) {
+	r.top, r.head, r.tail = r.head, r.start, r.start
 	r.turns++
 	page := int64(os.Getpagesize())
-	if end := (max(c.limit(), r.top) + page - 1) &^ (page - 1); r.high > end {
+	if end := (max(c.end(r), r.top) + page - 1) &^ (page - 1); r.high > end {
 		unix.Madvise(c.memory[end:], unix.MADV_DONTNEED) // fails only for what isn't mapped
 		r.high = end
 	}

@@ -22,6 +22,13 @@ const (
 	lentReadable        // to a goroutine; something may be there to read
 )
 
+// How a borrower has a connection.
+const (
+	notKept = iota // it goes back at the next request
+	kept           // for good
+	minded         // for good, and drains it himself
+)
+
 // Conn is a client's connection, for whoever it is lent to.
 type Conn struct {
 	loop    *loop
@@ -29,22 +36,24 @@ type Conn struct {
 	remote  netip.AddrPort
 	adopted bool // no client's
 	state   atomic.Int32
-	ended   atomic.Bool // the end, or an error, comes after what is there to read, and isn't told again
+	ended   atomic.Bool  // the end, or an error, comes after what is there to read, and isn't told again
+	between atomic.Bool  // the next request would begin here
+	keeping atomic.Int32 // notKept, kept or minded
 
 	// Of whoever has it.
+	used     bool   // there was a request before
+	first    bool   // what is lent is the beginning
 	readable bool   // the loop's: something may have come that wasn't read
 	active   int64  // Unix nanoseconds of the last turn
 	unread   []byte // was read, and comes first
 	unsent   []byte // the kernel didn't take it
 	waiting  int64  // bytes that unsent keeps in memory
-	between  bool   // the next request would begin here
 	back     bool   // Close gives it back
 	addr     *net.TCPAddr
 
-	io                    sync.RWMutex // held for reading around each use of fd by a borrower
-	closed                bool
-	readUntil, writeUntil atomic.Int64 // Unix nanoseconds; 0: no bound
-	readWake, writeWake   chan struct{}
+	io               sync.RWMutex // held for reading around each use of fd by a borrower
+	closed           bool
+	reading, writing waiter
 }
 
 // read and write don't wait.
@@ -86,6 +95,14 @@ func (c *Conn) keep(unsent []byte) {
 	}
 }
 
+// HasNews reports whether there is something to read on a connection that is lent, be it
+// the end. It asks the kernel: a loop that is busy hasn't told yet what has come.
+func (c *Conn) HasNews() bool {
+	c.io.RLock()
+	defer c.io.RUnlock()
+	return c.closed || c.hasNews()
+}
+
 // hasNews reports whether there is something to read, be it the end.
 func (c *Conn) hasNews() bool {
 	var b [1]byte
@@ -106,8 +123,8 @@ func (c *Conn) release() {
 		c.loop.server.table.set(c.fd, nil) // before the descriptor can be another's
 	}
 	unix.Close(c.fd)
-	poke(c.readWake) // who waits learns of it
-	poke(c.writeWake)
+	poke(c.reading.news) // who waits learns of it
+	poke(c.writing.news)
 	c.loop.count.Add(-1)
 	if !c.adopted {
 		c.loop.server.open.Add(-1)
@@ -126,9 +143,10 @@ func (c *Conn) cutOff() {
 
 // serve is the borrower's goroutine.
 func (c *Conn) serve() {
-	c.between, c.back = false, false
-	c.readUntil.Store(0)
-	c.writeUntil.Store(0)
+	c.between.Store(false)
+	c.back = false
+	c.reading.until.Store(0)
+	c.writing.until.Store(0)
 	if len(c.unsent) > 0 {
 		if _, err := c.Write(c.unsent); err != nil {
 			c.release()
@@ -139,22 +157,73 @@ func (c *Conn) serve() {
 	c.loop.server.cfg.Serve(c)
 }
 
-// SetIdle says whether the next byte to read is a request's first.
-func (c *Conn) SetIdle(idle bool) { c.between = idle }
+// First reports whether nothing was read of this connection before it was lent.
+func (c *Conn) First() bool { return c.first }
 
-// Read waits for bytes. Between two requests it doesn't: it returns ErrBack.
+// SetIdle says whether the next byte to read is a request's first.
+func (c *Conn) SetIdle(idle bool) { c.between.Store(idle) }
+
+// Keep has the borrower keep the connection until he closes it: the loop can't tell
+// where a request begins. Drain ends it between two requests; if he minds that himself,
+// not even there.
+func (c *Conn) Keep(minds bool) {
+	state := int32(kept)
+	if minds {
+		state = minded
+	}
+	c.keeping.Store(state)
+}
+
+// leave wakes the borrower if he waits for a request that he shouldn't wait for: for
+// the next one of a kept connection, or, if patience has ended, for one that has begun.
+func (c *Conn) leave(impatient bool) {
+	if c.adopted || c.state.Load() == owned || c.keeping.Load() == minded {
+		return
+	}
+	if !impatient {
+		c.io.RLock()
+		wanted := c.keeping.Load() == kept && c.between.Load() && !c.closed && !c.hasNews()
+		c.io.RUnlock()
+		if !wanted {
+			return
+		}
+	}
+	c.SetReadDeadline(time.Unix(1, 0))
+}
+
+// Peek waits for n bytes, and gives them without taking them; fewer with the error that
+// came before.
+func (c *Conn) Peek(n int) ([]byte, error) {
+	for len(c.unread) < n {
+		more := make([]byte, n-len(c.unread))
+		read, err := c.await(more)
+		c.unread = append(c.unread, more[:read]...)
+		if err != nil {
+			return c.unread, err
+		}
+	}
+	return c.unread[:n], nil
+}
+
+// Read waits for bytes. Between two requests it doesn't, if the connection isn't kept:
+// it returns ErrBack.
 func (c *Conn) Read(b []byte) (int, error) {
 	if len(c.unread) > 0 {
 		n := copy(b, c.unread)
 		c.unread = c.unread[n:]
 		return n, nil
 	}
-	if c.between {
+	if c.keeping.Load() == notKept && c.between.Load() {
 		c.back = true
 		return 0, ErrBack
 	}
+	return c.await(b)
+}
+
+// await waits for bytes that weren't read before.
+func (c *Conn) await(b []byte) (int, error) {
 	for {
-		if past(&c.readUntil) {
+		if c.reading.past() {
 			return 0, c.failure("read", os.ErrDeadlineExceeded)
 		}
 		c.io.RLock()
@@ -173,7 +242,7 @@ func (c *Conn) Read(b []byte) (int, error) {
 		c.io.RUnlock()
 		switch {
 		case errno == unix.EAGAIN:
-			sleep(c.readWake, c.readUntil.Load())
+			c.reading.sleep(c.reading.until.Load())
 		case errno != 0:
 			return 0, c.failure("read", errnoOf("recvfrom", errno))
 		case n == 0 && len(b) > 0:
@@ -192,7 +261,7 @@ func (c *Conn) Read(b []byte) (int, error) {
 func (c *Conn) Write(b []byte) (sent int, err error) {
 	patience := int64(0) // Unix nanoseconds
 	for {
-		if past(&c.writeUntil) {
+		if c.writing.past() {
 			return sent, c.failure("write", os.ErrDeadlineExceeded)
 		}
 		c.io.RLock()
@@ -208,7 +277,7 @@ func (c *Conn) Write(b []byte) (sent int, err error) {
 		if errno != unix.EAGAIN {
 			return sent, c.failure("write", errnoOf("sendto", errno))
 		}
-		until := c.writeUntil.Load()
+		until := c.writing.until.Load()
 		if !c.adopted {
 			now := time.Now()
 			if n > 0 || patience == 0 {
@@ -220,27 +289,37 @@ func (c *Conn) Write(b []byte) (sent int, err error) {
 				until = patience
 			}
 		}
-		sleep(c.writeWake, until)
+		c.writing.sleep(until)
 	}
 }
 
-// sleep waits for news, of the loop or of an earlier deadline, or until a moment in
-// Unix nanoseconds, if that isn't 0.
-func sleep(news chan struct{}, until int64) {
+// waiter is where a borrower waits for one direction.
+type waiter struct {
+	until atomic.Int64  // Unix nanoseconds; 0: no bound
+	news  chan struct{} // of the loop, or of an earlier bound
+	timer *time.Timer   // made when there first is a bound
+}
+
+// sleep waits for news, or until a moment in Unix nanoseconds, if that isn't 0.
+func (w *waiter) sleep(until int64) {
 	if until == 0 {
-		<-news
+		<-w.news
 		return
 	}
-	timer := time.NewTimer(time.Until(time.Unix(0, until)))
-	defer timer.Stop()
+	if w.timer == nil {
+		w.timer = time.NewTimer(time.Until(time.Unix(0, until)))
+	} else {
+		w.timer.Reset(time.Until(time.Unix(0, until)))
+	}
 	select {
-	case <-news:
-	case <-timer.C:
+	case <-w.news:
+		w.timer.Stop()
+	case <-w.timer.C:
 	}
 }
 
-func past(until *atomic.Int64) bool {
-	at := until.Load()
+func (w *waiter) past() bool {
+	at := w.until.Load()
 	return at != 0 && time.Now().UnixNano() >= at
 }
 
@@ -286,24 +365,24 @@ func (c *Conn) SetDeadline(t time.Time) error {
 
 // SetReadDeadline bounds reads.
 func (c *Conn) SetReadDeadline(t time.Time) error {
-	set(&c.readUntil, t, c.readWake)
+	c.reading.bound(t)
 	return nil
 }
 
 // SetWriteDeadline bounds writes.
 func (c *Conn) SetWriteDeadline(t time.Time) error {
-	set(&c.writeUntil, t, c.writeWake)
+	c.writing.bound(t)
 	return nil
 }
 
-func set(until *atomic.Int64, t time.Time, wake chan struct{}) {
+func (w *waiter) bound(t time.Time) {
 	at := int64(0)
 	if !t.IsZero() {
 		at = max(1, t.UnixNano())
 	}
-	before := until.Swap(at)
+	before := w.until.Swap(at)
 	if at != 0 && (before == 0 || at < before) {
-		poke(wake)
+		poke(w.news)
 	}
 }
 

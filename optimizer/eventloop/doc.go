@@ -8,7 +8,8 @@
 // part of an epoll_wait: neither Go's poller nor its scheduler stands between, no
 // goroutine is woken, and nothing is allocated. A connection without a request costs
 // its entry in a table, no goroutine and no buffer. On other systems every connection
-// is lent for its whole life.
+// is lent for its whole life; on Linux one is whose borrower keeps it, because the loop
+// can't tell where its requests begin: TLS, HTTP/2.
 //
 // The package knows where the head of a request ends, and nothing else of HTTP.
 package eventloop

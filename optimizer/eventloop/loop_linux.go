@@ -45,6 +45,7 @@ type loop struct {
 
 	mu    sync.Mutex
 	inbox []*Conn // given back with something to read; by others
+	freed bool    // the descriptors are closed
 }
 
 func newLoop(s *Server) (*loop, error) {
@@ -69,6 +70,12 @@ func newLoop(s *Server) (*loop, error) {
 }
 
 func (l *loop) free() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.freed {
+		return
+	}
+	l.freed = true
 	unix.Close(l.event) // -1 where there is none
 	unix.Close(l.epoll)
 }
@@ -105,10 +112,13 @@ func (l *loop) leave() {
 
 // post wakes the thread, for c if it isn't nil.
 func (l *loop) post(c *Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.freed {
+		return // the descriptor may be another's by now
+	}
 	if c != nil {
-		l.mu.Lock()
 		l.inbox = append(l.inbox, c)
-		l.mu.Unlock()
 	}
 	one := [8]byte{1}
 	_, _ = unix.Write(l.event, one[:]) // fails where it is awake already
@@ -199,10 +209,10 @@ func (l *loop) tellConn(c *Conn, events uint32) {
 			return
 		case events&readEvents == 0 || c.state.CompareAndSwap(state, lentReadable):
 			if events&readEvents != 0 {
-				poke(c.readWake)
+				poke(c.reading.news)
 			}
 			if events&(unix.EPOLLOUT|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
-				poke(c.writeWake)
+				poke(c.writing.news)
 			}
 			l.woke = true
 			return
@@ -264,6 +274,7 @@ func (l *loop) answer(c *Conn, in []byte) {
 		l.out = out[:0]
 	}
 	if len(out) > 0 {
+		c.used = true
 		n, errno := c.write(out)
 		if errno != 0 && errno != unix.EAGAIN {
 			c.release()
@@ -284,8 +295,9 @@ func (l *loop) answer(c *Conn, in []byte) {
 // lend gives the connection to a goroutine, with what was read and not answered.
 func (l *loop) lend(c *Conn, unread []byte) {
 	c.unread = append(c.unread[:0], unread...)
-	if c.readWake == nil {
-		c.readWake, c.writeWake = make(chan struct{}, 1), make(chan struct{}, 1)
+	c.first, c.used = !c.used, true
+	if c.reading.news == nil {
+		c.reading.news, c.writing.news = make(chan struct{}, 1), make(chan struct{}, 1)
 	}
 	if c.readable {
 		c.state.Store(lentReadable)
@@ -336,7 +348,11 @@ func (l *loop) take(c *Conn) (err error) {
 		err = errTooManyDescriptors
 	} else {
 		l.server.table.set(c.fd, c)
-		err = os.NewSyscallError("epoll_ctl", l.watch(c.fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP|unix.EPOLLET))
+		l.mu.Lock()
+		if err = net.ErrClosed; !l.freed { // as in post
+			err = os.NewSyscallError("epoll_ctl", l.watch(c.fd, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLRDHUP|unix.EPOLLET))
+		}
+		l.mu.Unlock()
 	}
 	if err != nil {
 		c.release()

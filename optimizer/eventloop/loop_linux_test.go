@@ -73,3 +73,35 @@ func TestARequestThatCameBeforeTheCloseIsAnswered(t *testing.T) {
 		t.Errorf("%d connections are open", n)
 	}
 }
+
+// A loop that has ended leaves descriptors alone that were its own: they are somebody
+// else's by then.
+func TestAnEndedLoopTouchesNothing(t *testing.T) {
+	t.Parallel()
+	l := &loop{server: &Server{}}
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		t.Fatal(err)
+	}
+	l.epoll, l.event = pipe[0], pipe[1]
+	copied, err := unix.FcntlInt(uintptr(pipe[0]), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(copied)
+	again, err := unix.FcntlInt(uintptr(pipe[1]), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(again)
+	l.free()
+	l.event = again // as if it had got the old number
+	l.free()
+	l.post(nil)
+	if n, err := unix.Read(copied, make([]byte, 8)); err != unix.EAGAIN {
+		t.Errorf("%d bytes were written (%v)", n, err)
+	}
+	if _, err := unix.FcntlInt(uintptr(again), unix.F_GETFD, 0); err != nil {
+		t.Errorf("the descriptor was closed: %v", err)
+	}
+}

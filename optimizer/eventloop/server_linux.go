@@ -101,7 +101,7 @@ func (s *Server) Adopt(conn *net.TCPConn) (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("adopt a connection: %w", err)
 	}
-	c := &Conn{remote: remote.AddrPort(), adopted: true, readWake: make(chan struct{}, 1), writeWake: make(chan struct{}, 1)}
+	c := &Conn{remote: remote.AddrPort(), adopted: true, reading: waiter{news: make(chan struct{}, 1)}, writing: waiter{news: make(chan struct{}, 1)}}
 	c.state.Store(lentReadable)
 	if failed := raw.Control(func(fd uintptr) { c.fd, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) }); failed != nil {
 		err = failed
@@ -131,6 +131,14 @@ func (s *Server) leastLoaded() *loop {
 // would lose requests that are on their way.
 const drainGrace = time.Second
 
+// Grace is that time, of ctx's: a quarter at most.
+func Grace(ctx context.Context) time.Duration {
+	if end, bounded := ctx.Deadline(); bounded {
+		return min(drainGrace, time.Until(end)/4)
+	}
+	return drainGrace
+}
+
 // Draining reports whether connections are to be closed after the present request.
 func (s *Server) Draining() bool { return s.draining.Load() }
 
@@ -139,19 +147,14 @@ func (s *Server) Draining() bool { return s.draining.Load() }
 // for. When ctx ends first, its error is returned.
 func (s *Server) Drain(ctx context.Context) error {
 	now := time.Now()
-	grace := drainGrace
+	grace := Grace(ctx)
 	if end, bounded := ctx.Deadline(); bounded {
 		half := time.Until(end) / 2
-		grace = min(grace, half/2)
-		patience := time.AfterFunc(half, func() {
-			s.table.each(func(c *Conn) {
-				if !c.adopted && c.state.Load() != owned {
-					c.SetReadDeadline(time.Unix(1, 0))
-				}
-			})
-		})
+		patience := time.AfterFunc(half, func() { s.table.each(func(c *Conn) { c.leave(true) }) })
 		defer patience.Stop()
 	}
+	ended := time.AfterFunc(grace, func() { s.table.each(func(c *Conn) { c.leave(false) }) })
+	defer ended.Stop()
 	s.grace.Store(now.Add(grace).UnixNano())
 	s.draining.Store(true)
 	for _, l := range s.loops {

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -29,6 +30,9 @@ type Server struct {
 type Conn struct {
 	*net.TCPConn
 	server *Server
+	peeked []byte      // was read, and comes first
+	taken  bool        // something was read
+	minded atomic.Bool // its borrower drains it himself
 }
 
 // New takes the listening socket over from l and begins to serve.
@@ -70,6 +74,9 @@ func (s *Server) File() (*os.File, error) { return s.listener.File() }
 // Adopt leaves the connection to Go's poller.
 func (s *Server) Adopt(conn *net.TCPConn) (net.Conn, error) { return conn, nil }
 
+// Grace is how long a client of another engine gets before he is told to leave.
+func Grace(context.Context) time.Duration { return 0 }
+
 // Draining reports whether connections are to be closed after the present request.
 func (s *Server) Draining() bool {
 	s.mu.Lock()
@@ -84,7 +91,11 @@ func (s *Server) Drain(ctx context.Context) error {
 	err := s.listener.Close()
 	if end, bounded := ctx.Deadline(); bounded {
 		patience := time.AfterFunc(time.Until(end)/2, func() {
-			s.each(func(c *Conn, _ bool) { c.SetReadDeadline(time.Unix(1, 0)) })
+			s.each(func(c *Conn, _ bool) {
+				if !c.minded.Load() {
+					c.SetReadDeadline(time.Unix(1, 0))
+				}
+			})
 		})
 		defer patience.Stop()
 	}
@@ -92,7 +103,7 @@ func (s *Server) Drain(ctx context.Context) error {
 	s.draining = true
 	s.mu.Unlock()
 	s.each(func(c *Conn, busy bool) {
-		if !busy {
+		if !busy && !c.minded.Load() {
 			c.SetReadDeadline(time.Unix(1, 0))
 		}
 	})
@@ -136,6 +147,27 @@ func (c *Conn) SetIdle(idle bool) {
 	c.server.open[c] = !idle
 }
 
+// First reports whether nothing was read of this connection before.
+func (c *Conn) First() bool { return !c.taken }
+
+// Keep says that Drain leaves the connection to its borrower, if he minds it himself.
+// It is kept in any case.
+func (c *Conn) Keep(minds bool) { c.minded.Store(minds) }
+
+// Peek waits for n bytes, and gives them without taking them; fewer with the error that
+// came before.
+func (c *Conn) Peek(n int) ([]byte, error) {
+	for len(c.peeked) < n {
+		more := make([]byte, n-len(c.peeked))
+		read, err := c.TCPConn.Read(more)
+		c.peeked = append(c.peeked, more[:read]...)
+		if err != nil {
+			return c.peeked, err
+		}
+	}
+	return c.peeked[:n], nil
+}
+
 // Read waits for bytes; it reports the end where the next request would begin when the
 // server is draining.
 func (c *Conn) Read(b []byte) (int, error) {
@@ -144,6 +176,12 @@ func (c *Conn) Read(b []byte) (int, error) {
 	c.server.mu.Unlock()
 	if leave {
 		return 0, io.EOF
+	}
+	c.taken = true
+	if len(c.peeked) > 0 {
+		n := copy(b, c.peeked)
+		c.peeked = c.peeked[n:]
+		return n, nil
 	}
 	return c.TCPConn.Read(b)
 }

@@ -42,6 +42,16 @@ const (
 	refreshes
 )
 
+// Handshake says how a client's TLS handshake ended.
+type Handshake int
+
+const (
+	Full    Handshake = iota
+	Resumed           // of an earlier session
+	Broken            // no connection came of it
+	handshakes
+)
+
 // Metrics counts. Recording doesn't allocate and takes no lock.
 type Metrics struct {
 	registry *prometheus.Registry
@@ -53,11 +63,13 @@ type Metrics struct {
 	InFlight         prometheus.Gauge
 	UpstreamRequests prometheus.Counter
 	UpstreamErrors   prometheus.Counter
+	HTTP2            prometheus.Counter // requests of clients that came over HTTP/2
+	Handshakes       [handshakes]prometheus.Counter
 }
 
-// New returns metrics that read the cache's and the pool's own counters when they
+// New returns metrics that read the cache's and the pools' own counters when they
 // are scraped.
-func New(cache func() arena.Stats, pool func() upstream.Stats) *Metrics {
+func New(cache func() arena.Stats, pools func() []upstream.Stats) *Metrics {
 	m := &Metrics{registry: prometheus.NewRegistry()}
 	// What is live after a collection, garbage excluded: go_gc_heap_live_bytes.
 	live := collectors.WithGoCollectorRuntimeMetrics(collectors.GoRuntimeMetricsRule{Matcher: regexp.MustCompile(`^/gc/heap/live:bytes$`)})
@@ -82,26 +94,22 @@ func New(cache func() arena.Stats, pool func() upstream.Stats) *Metrics {
 		m.refresh[i] = refresh.WithLabelValues(outcome)
 	}
 	m.InFlight = prometheus.NewGauge(prometheus.GaugeOpts{Name: "optimizer_in_flight_requests", Help: "Requests being answered."})
-	m.UpstreamRequests = prometheus.NewCounter(prometheus.CounterOpts{Name: "optimizer_upstream_requests_total", Help: "Requests sent to the upstream, without retries on stale connections."})
+	m.UpstreamRequests = prometheus.NewCounter(prometheus.CounterOpts{Name: "optimizer_upstream_requests_total", Help: "Requests sent to the upstream, without retries."})
 	m.UpstreamErrors = prometheus.NewCounter(prometheus.CounterOpts{Name: "optimizer_upstream_errors_total", Help: "Requests to the upstream without a whole answer, or with status 500, 502, 503 or 504."})
-	m.registry.MustRegister(requests, latency, classes, refresh, m.InFlight, m.UpstreamRequests, m.UpstreamErrors)
+	m.HTTP2 = prometheus.NewCounter(prometheus.CounterOpts{Name: "optimizer_http2_requests_total", Help: "Those of the requests that came over HTTP/2."})
+	outcomes := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "optimizer_client_handshakes_total", Help: "TLS handshakes with clients, by outcome."}, []string{"outcome"})
+	for i, outcome := range []string{"full", "resumed", "failed"} {
+		m.Handshakes[i] = outcomes.WithLabelValues(outcome)
+	}
+	m.registry.MustRegister(m.HTTP2, outcomes, requests, latency, classes, refresh, m.InFlight, m.UpstreamRequests, m.UpstreamErrors)
 
 	gauge := func(name, help string, read func() float64) {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, read))
 	}
-	counter := func(name, help string, labels prometheus.Labels, read func() float64) {
-		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels}, read))
-	}
 	gauge("optimizer_cache_bytes", "Bytes accounted to the cache: keys, headers, bodies, bookkeeping.", func() float64 { return float64(cache().Bytes) })
 	gauge("optimizer_cache_entries", "Entries in the cache.", func() float64 { return float64(cache().Entries) })
-	counter("optimizer_cache_evictions_total", "Entries dropped for room.", nil, func() float64 { return float64(cache().Evictions) })
-	gauge("optimizer_upstream_connections", "Connections open to the upstream.", func() float64 { return float64(pool().Open) })
-	gauge("optimizer_upstream_waiting_requests", "Requests that wait for a connection to the upstream.", func() float64 { return float64(pool().Waiting) })
-	counter("optimizer_upstream_dials_total", "Connections opened to the upstream.", nil, func() float64 { return float64(pool().Dials) })
-	const uses = "Requests by the connection they got."
-	counter("optimizer_upstream_connection_uses_total", uses, prometheus.Labels{"state": "new"}, func() float64 { return float64(pool().Fresh) })
-	counter("optimizer_upstream_connection_uses_total", uses, prometheus.Labels{"state": "reused"}, func() float64 { return float64(pool().Reused) })
-	gauge("optimizer_breaker_state", "0 closed, 1 half-open, 2 open.", func() float64 { return float64(pool().State) })
+	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "optimizer_cache_evictions_total", Help: "Entries dropped for room."}, func() float64 { return float64(cache().Evictions) }))
+	m.registry.MustRegister(upstreams(pools))
 	return m
 }
 

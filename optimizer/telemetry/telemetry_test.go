@@ -16,7 +16,12 @@ import (
 func newMetrics() *telemetry.Metrics {
 	return telemetry.New(
 		func() arena.Stats { return arena.Stats{Bytes: 123, Entries: 4, Evictions: 5} },
-		func() upstream.Stats { return upstream.Stats{Open: 6, Reused: 7, State: upstream.Open} })
+		func() []upstream.Stats {
+			return []upstream.Stats{{
+				Upstream: "api:80", Protocol: map[string]upstream.Usage{"h2": {Active: 6, Reused: 7}}, Retries: map[string]uint64{"goaway": 8},
+				Waits: upstream.Histogram{Counts: [len(upstream.WaitBounds) + 1]uint64{9, 1}, Sum: time.Millisecond}, State: upstream.Open,
+			}}
+		})
 }
 
 func TestMetricsAreServedUnderTheirDocumentedNames(t *testing.T) {
@@ -34,8 +39,10 @@ func TestMetricsAreServedUnderTheirDocumentedNames(t *testing.T) {
 		`optimizer_responses_total{class="2xx"} 1`, `optimizer_responses_total{class="other"} 1`,
 		`optimizer_request_duration_seconds_count{result="hit"} 1`, `optimizer_refreshes_total{outcome="unchanged"} 1`,
 		`optimizer_cache_bytes 123`, `optimizer_cache_entries 4`, `optimizer_cache_evictions_total 5`,
-		`optimizer_upstream_requests_total 1`, `optimizer_upstream_connections 6`, `optimizer_upstream_connection_uses_total{state="reused"} 7`,
-		`optimizer_breaker_state 2`, `go_goroutines `, `go_gc_heap_live_bytes `, `optimizer_in_flight_requests 0`,
+		`optimizer_upstream_requests_total 1`, `optimizer_upstream_connections{protocol="h2",state="active",upstream="api:80"} 6`,
+		`optimizer_upstream_connection_uses_total{protocol="h2",state="reused",upstream="api:80"} 7`, `optimizer_upstream_retries_total{reason="goaway",upstream="api:80"} 8`,
+		`optimizer_upstream_wait_seconds_bucket{upstream="api:80",le="0"} 9`, `optimizer_upstream_wait_seconds_count{upstream="api:80"} 10`, `optimizer_breaker_state{upstream="api:80"} 2`,
+		`go_goroutines `, `go_gc_heap_live_bytes `, `optimizer_in_flight_requests 0`,
 	} {
 		if !strings.Contains(text, "\n"+line) {
 			t.Errorf("no line %q", line)

@@ -3,12 +3,17 @@
 //
 // An http:// address is spoken to in HTTP/1.1, or in HTTP/2 by prior knowledge if
 // the protocol is h2c. An https:// address offers h2 and http/1.1 by ALPN and takes
-// what the upstream chooses, so that HTTP/1.1 is the fallback.
+// what the upstream chooses. Where HTTP/2 can't be had after all, HTTP/1.1 takes its
+// place for a while (http2.go).
 //
-// A request that fails on a reused connection before any answer is sent again by
-// net/http itself if it is idempotent and its body can be repeated: keep-alive
-// connections that the upstream closed at the wrong moment don't become errors.
+// A connection of HTTP/1.1 carries one request at a time (http1.go). Those of HTTP/2 are
+// net/http's; they are opened one by one, take requests once SETTINGS were exchanged, as many as the peer allows, and
+// are followed by another one when streams run out. Leave to use either is given first
+// come, first served, to a bounded number of requests that wait (line.go).
 //
-// There is one upstream per pool; several of them, health checks, a retry budget
-// and hedging are not there yet.
+// A request that the upstream surely didn't process is sent again, and so is an
+// idempotent one whose connection ended without an answer, within a budget (retry.go).
+//
+// Several upstreams of one API are a group of pools, which leaves out those that fail
+// (group.go). Hedging is not there yet.
 package upstream

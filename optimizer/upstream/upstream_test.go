@@ -68,6 +68,23 @@ func ask(t *testing.T, p *upstream.Pool, method string) (int, string, error) {
 	return resp.StatusCode, string(body), err
 }
 
+// both speaks HTTP/1.1 and h2c. /hang never answers.
+func both(t *testing.T) *httptest.Server {
+	t.Helper()
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/hang" {
+			<-r.Context().Done()
+		}
+		io.WriteString(w, r.Proto)
+	}))
+	server.Config.Protocols = new(http.Protocols)
+	server.Config.Protocols.SetHTTP1(true)
+	server.Config.Protocols.SetUnencryptedHTTP2(true)
+	server.Start()
+	t.Cleanup(server.Close)
+	return server
+}
+
 func TestFaultsAreJoinedAndNameTheirKeys(t *testing.T) {
 	t.Parallel()
 	err := upstream.Config{
@@ -163,7 +180,8 @@ func TestConnectionsAreBoundedReusedAndCounted(t *testing.T) {
 	}
 	wg.Wait()
 	s := p.Stats()
-	if peak.Load() > 3 || s.Open > 3 || s.Reused+s.Fresh != 30 || s.Reused < 20 || s.Waiting != 0 {
+	used := s.Protocol["http/1.1"]
+	if peak.Load() > 3 || used.Active != 0 || used.Idle > 3 || used.Reused+used.Fresh != 30 || used.Reused < 20 || s.Waiting != 0 {
 		t.Errorf("peak %d at the upstream, stats %+v", peak.Load(), s)
 	}
 }

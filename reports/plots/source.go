@@ -209,7 +209,7 @@ func (s *source) perSecond(arm string, get func(result.Interval) int64) []point 
 func (s *source) gates(keep func(result.Gate) bool) []bound {
 	var out []bound
 	for _, g := range s.r.Gates {
-		if keep(g) && plausible(g.Threshold) {
+		if g.Drill == 0 && keep(g) && plausible(g.Threshold) {
 			out = addBound(out, bound{name: g.Gate, at: g.Threshold})
 		}
 	}
@@ -232,7 +232,7 @@ func addBound(list []bound, b bound) []bound {
 func (s *source) latencyGates() []result.Gate {
 	var out []result.Gate
 	for _, g := range s.r.Gates {
-		if strings.HasSuffix(g.Metric, "_latency") && g.Unit == "s" && g.Threshold >= 1e-9 && g.Threshold <= 1e9 {
+		if g.Drill == 0 && strings.HasSuffix(g.Metric, "_latency") && g.Unit == "s" && g.Threshold >= 1e-9 && g.Threshold <= 1e9 {
 			out = append(out, g)
 		}
 	}

@@ -118,12 +118,14 @@ type ComparedGate struct {
 }
 
 // ComparedByGate is what one system's runs made of a gate: a pass if each of
-// them passed, a fail if one failed, else inconclusive.
+// them passed, a fail if one failed, else inconclusive; of revisions, a share that
+// no round decided is judged by all rounds together.
 type ComparedByGate struct {
 	System  string    `json:"system"`
 	Verdict Verdict   `json:"verdict"`
 	Rounds  []Verdict `json:"rounds"`
-	Reason  string    `json:"reason,omitempty"` // of the first round that didn't pass
+	Reason  string    `json:"reason,omitempty"` // of the first round that didn't pass, or of all together
+	Pooled  bool      `json:"pooled,omitempty"` // judged by all rounds together
 }
 
 // The outcomes of a check or a question that may have no answer.

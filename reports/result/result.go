@@ -86,6 +86,7 @@ type Gate struct {
 	Reason     string   `json:"reason"` // one sentence; never empty unless the verdict is pass
 	Looks      int      `json:"looks"`
 	Implied    bool     `json:"implied,omitempty"` // not written in the scenario: judged because verification is on
+	Drill      int      `json:"drill,omitempty"`   // number of the drill, from 1, whose expectation it is; 0 for the steady state's
 }
 
 // Trigger is a rollback trigger's fate. Times are seconds on the timeline's
@@ -202,7 +203,7 @@ type Load struct {
 	ClosedLoop    bool             `json:"closed_loop,omitempty"` // no schedule: as many requests as the clients could make
 	Connections   map[string]int   `json:"connections"`           // opened, by arm
 	Spoken        []Spoken         `json:"spoken,omitempty"`      // by arm and protocol, as it was on the wire
-	CPU           float64          `json:"cpu"`                   // CPU seconds of the harness process over the run
+	CPU           float64          `json:"cpu"`                   // CPU seconds of the whole harness process over the run: the load generator, and what watches and judges
 	Prewarmed     int64            `json:"prewarmed"`
 	Stolen        float64          `json:"stolen"`                // share of the machine's CPU time that went to others on its host, in the steady state
 	PrewarmFailed int64            `json:"prewarm_failed"`        // of these, without a usable answer

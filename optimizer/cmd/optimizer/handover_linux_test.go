@@ -70,11 +70,15 @@ func originOf(t *testing.T, answer fasthttp.RequestHandler) (address string) {
 
 // Two restarts under 2,000 requests a second, half of them on 400 connections that are
 // kept, half on new ones; hits, misses, and requests that mustn't be sent twice. Nobody
-// repeats a request here, as browsers and http.Client do: each is answered the first time.
+// repeats a request here, as browsers and http.Client do: each is answered the first time,
+// except for who was silent for longer than a process that leaves waits for the next
+// request of a kept connection. The schedule has nobody silent for that long, but a machine
+// that has no time for the clients may.
 func TestARestartUnderLoadLosesNothing(t *testing.T) {
 	t.Parallel()
 	const length, total = 4 * time.Second, 8000
-	const kept, fresh = 400, 40 // clients, each with its share of a half
+	const kept, fresh = 400, 40             // clients, each with its share of a half
+	const patience = 800 * time.Millisecond // of a leaving process: a second, less the way
 	binary := build(t)
 	origin := originOf(t, func(ctx *fasthttp.RequestCtx) {
 		if string(ctx.Path()) == "/slow" {
@@ -93,7 +97,7 @@ func TestARestartUnderLoadLosesNothing(t *testing.T) {
 	}
 
 	var load sync.WaitGroup
-	var answered, closed atomic.Int64
+	var answered, closed, late atomic.Int64
 	begun := time.Now()
 	for i := range kept + fresh {
 		load.Go(func() {
@@ -115,7 +119,13 @@ func TestARestartUnderLoadLosesNothing(t *testing.T) {
 				case 2, 3, 4, 5, 6:
 					path = fmt.Sprint("/", kind)
 				}
-				if err := c.ask(method, path, body); err != nil {
+				err := c.ask(method, path, body)
+				if err != nil && c.silent > patience {
+					late.Add(1)
+					c.close()
+					err = c.ask(method, path, body)
+				}
+				if err != nil {
 					t.Errorf("client %d, request %d, %v after the begin, %s %s: %v", i, n, time.Since(begun).Round(time.Millisecond), method, path, err)
 					return
 				}
@@ -137,11 +147,11 @@ func TestARestartUnderLoadLosesNothing(t *testing.T) {
 	}
 	load.Wait()
 	took := time.Since(begun)
-	t.Logf("%d requests in %v, %.0f a second; %d kept connections were closed after an answer", answered.Load(), took.Round(time.Millisecond), float64(answered.Load())/took.Seconds(), closed.Load())
+	t.Logf("%d requests in %v, %.0f a second; %d kept connections were closed after an answer, %d before a request that came late", answered.Load(), took.Round(time.Millisecond), float64(answered.Load())/took.Seconds(), closed.Load(), late.Load())
 	if answered.Load() != total {
 		t.Errorf("%d of %d requests were answered", answered.Load(), total)
 	}
-	if closed.Load() < kept {
+	if closed.Load()+late.Load() < kept {
 		t.Errorf("%d kept connections were closed by two restarts, must be %d at least", closed.Load(), kept)
 	}
 	if err := process.Process.Signal(syscall.SIGTERM); err != nil {
@@ -159,6 +169,8 @@ type client struct {
 	conn    net.Conn
 	in      *bufio.Reader
 	closes  int64 // kept connections that the server said it closes
+	rest    time.Time
+	silent  time.Duration // on a kept connection, before the last request had left
 }
 
 func (c *client) ask(method, path, body string) error {
@@ -167,18 +179,20 @@ func (c *client) ask(method, path, body string) error {
 		if err != nil {
 			return err
 		}
-		c.conn, c.in = conn, bufio.NewReader(conn)
+		c.conn, c.in, c.rest = conn, bufio.NewReader(conn), time.Now()
 	}
 	if err := c.conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintf(c.conn, "%s %s HTTP/1.1\r\nHost: api.test\r\nContent-Length: %d\r\n\r\n%s", method, path, len(body), body); err != nil {
+	_, err := fmt.Fprintf(c.conn, "%s %s HTTP/1.1\r\nHost: api.test\r\nContent-Length: %d\r\n\r\n%s", method, path, len(body), body)
+	if c.silent = time.Since(c.rest); err != nil {
 		return err
 	}
 	resp, err := http.ReadResponse(c.in, &http.Request{Method: method})
 	if err != nil {
 		return err
 	}
+	c.rest = time.Now()
 	got, err := io.ReadAll(resp.Body)
 	resp.Body.Close()
 	switch {

@@ -11,7 +11,7 @@
 //	optimizer listening on http://127.0.0.1:8080 admin http://127.0.0.1:40123
 //
 // Programs that start it wait for this line and take the two addresses from it, so
-// its form doesn't change. Logs go to standard error. SIGTERM or SIGINT drains; a
+// its form doesn't change; the first is an https one where clients must speak TLS. Logs go to standard error. SIGTERM or SIGINT drains; a
 // second one doesn't wait. A second process with the same --handover takes the
 // listening sockets over, which drains the first like a signal. Exit code 0: stopped after a clean drain (or --check, or
 // --help); 1: a failure; 2: wrong usage or configuration.
@@ -84,7 +84,7 @@ func serve(ctx context.Context, o *optimizer.Optimizer, logger *slog.Logger, std
 	if err := o.Start(ctx); err != nil {
 		return failed("start", err)
 	}
-	fmt.Fprintf(stdout, "optimizer listening on http://%s admin http://%s\n", o.Addr(), o.AdminAddr())
+	fmt.Fprintf(stdout, "optimizer listening on %s admin http://%s\n", o.URL(), o.AdminAddr())
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)

@@ -39,6 +39,7 @@ func TestUsageAndConfigurationErrorsAreCode2(t *testing.T) {
 		{"an argument", []string{"x"}, `unexpected argument x`},
 		{"no such file", []string{"--config", file + "x"}, "no such file"},
 		{"a fault in the file", []string{"--upstream", "http://a", "--config", file}, file + ":2:18: cache.max_memory_mb"},
+		{"a file that isn't there", []string{"--check", "--upstream", "http://a", "--upstream-ca-file", file + "x"}, "flag --upstream-ca-file: upstream.ca_file: open " + file + "x: no such file"},
 		{"a fault in a flag", []string{"--upstream", "a"}, "flag --upstream: upstream.url"},
 	} {
 		var out, err bytes.Buffer

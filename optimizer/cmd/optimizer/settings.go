@@ -27,7 +27,7 @@ func flagName(key optimizer.Key) string {
 
 // groups are the headings of --help, by the section of a key.
 var groups = map[string]string{
-	"listen": "Listening:", "handover": "Listening:", "admin": "Listening:", "upstream": "Upstream:", "cache": "Cache:",
+	"listen": "Listening:", "handover": "Listening:", "tls": "Listening:", "http2": "Listening:", "admin": "Listening:", "upstream": "Upstream:", "cache": "Cache:",
 	"guard": "Limits for clients:", "breaker": "Breaker:", "telemetry": "Telemetry:",
 }
 

@@ -1,0 +1,118 @@
+package environment
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+
+	"phasegate/fixtures/upstream/wire"
+	"phasegate/harness/environment/network"
+	"phasegate/harness/scenario"
+)
+
+// A network is made worse by a proxy on the leg. Where some drill of the plan
+// does that, the proxy stands there from the start, so that its own cost is in
+// all that is compared; where none does, there is no proxy.
+
+// noProxy says why no proxy can stand on a leg of the new system; nil if one can.
+func (e *Environment) noProxy(leg string) error {
+	switch system := e.plan.System(scenario.New); {
+	case e.contained:
+		return errors.New("the network of containers isn't worsened in this version (--upstream process)")
+	case system.Kind == scenario.KindURL:
+		return errors.New("the new system runs already, and nothing can be put before or behind it")
+	case leg == scenario.ClientLeg:
+		return nil
+	case e.plan.Upstream == nil || system.Kind == scenario.KindDirect:
+		return errors.New("the new system has no leg to an upstream of ours")
+	case e.plan.Upstream.Listen != "":
+		return errors.New("the new system finds the upstream at a fixed address (upstream.listen), where nothing can be put between")
+	}
+	return nil
+}
+
+// proxyUpstream puts proxies between the new system and its upstream, and hands
+// the system their addresses.
+func (e *Environment) proxyUpstream() error {
+	arm := e.ready.Arms[scenario.New]
+	through := func(address string) (string, error) {
+		u, err := e.through(scenario.UpstreamLeg, address)
+		if err != nil {
+			return "", err
+		}
+		return u.String(), nil
+	}
+	var proxied wire.ArmAddress
+	var err, errTLS error
+	proxied.URL, err = through(arm.URL)
+	proxied.TLSURL, errTLS = through(arm.TLSURL)
+	e.ready.Arms[scenario.New] = proxied
+	return errors.Join(err, errTLS)
+}
+
+// through puts a proxy before an address, and returns the one to use instead.
+func (e *Environment) through(leg, address string) (*url.URL, error) {
+	u, err := baseURL(address)
+	if err == nil {
+		var p *network.Proxy
+		if p, err = network.New(u.Host); err == nil {
+			e.networks[leg] = append(e.networks[leg], p)
+			u.Host = p.Addr()
+			return u, nil
+		}
+	}
+	return nil, &Error{Op: "put a proxy on the " + leg + " leg", System: scenario.New, Err: err}
+}
+
+// Worsen makes the network on a leg of the new system as bad as that. It fails
+// where no proxy stands there.
+func (e *Environment) Worsen(ctx context.Context, n scenario.Network) error {
+	if err := e.CanWorsen(n.Leg); err != nil {
+		return err
+	}
+	var errs []error
+	for _, p := range e.networks[n.Leg] {
+		errs = append(errs, p.Worsen(ctx, n))
+	}
+	return errors.Join(errs...)
+}
+
+// Restore makes the network on a leg what it was.
+func (e *Environment) Restore(ctx context.Context, leg string) error {
+	var errs []error
+	for _, p := range e.networks[leg] {
+		errs = append(errs, p.Restore(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// Met is how many connections met what the network on a leg was last made, all
+// proxies together; see [network.Proxy.Met].
+func (e *Environment) Met(leg string) map[string]int64 {
+	sum := map[string]int64{}
+	for _, p := range e.networks[leg] {
+		for name, n := range p.Met() {
+			sum[name] += n
+		}
+	}
+	return sum
+}
+
+// CanWorsen says why the network on a leg can't be made worse; nil if it can.
+func (e *Environment) CanWorsen(leg string) error {
+	err := e.noProxy(leg)
+	if err == nil && len(e.networks[leg]) == 0 {
+		err = fmt.Errorf("there is no proxy on the %s leg", leg)
+	}
+	return err
+}
+
+// closeNetworks ends every proxy.
+func (e *Environment) closeNetworks() {
+	for _, proxies := range e.networks {
+		for _, p := range proxies {
+			p.Close()
+		}
+	}
+}

@@ -1,0 +1,95 @@
+package network
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/Shopify/toxiproxy/v2/toxics"
+)
+
+// Two toxics of our own beside the library's, which keep count of the connections
+// that they see. The library makes toxics of JSON, so these find their counts by a
+// number.
+const (
+	meterType = "phasegate_meter"
+	resetType = "phasegate_reset"
+)
+
+func init() {
+	toxics.Register(meterType, new(meter))
+	toxics.Register(resetType, new(reset))
+}
+
+var (
+	counts  sync.Map // by number, *atomic.Int64
+	numbers atomic.Int64
+)
+
+// newCount returns a count and its number.
+func newCount() (n *atomic.Int64, number int64) {
+	n, number = new(atomic.Int64), numbers.Add(1)
+	counts.Store(number, n)
+	return n, number
+}
+
+// count adds one to the count of a number, if that is still kept.
+func count(number int64) {
+	if n, ok := counts.Load(number); ok {
+		n.(*atomic.Int64).Add(1)
+	}
+}
+
+// meter lets everything through and counts a connection once: when that many
+// bytes have come, or when it ends.
+type meter struct {
+	Count int64 `json:"count"`
+	Bytes int64 `json:"bytes"` // 0: it counts ends
+}
+
+// metered is what a meter knows of one connection.
+type metered struct{ bytes int64 }
+
+// NewState is called for each connection.
+func (m *meter) NewState() any { return new(metered) }
+
+// Pipe is the library's noop, which looks at what passes.
+func (m *meter) Pipe(stub *toxics.ToxicStub) {
+	state := stub.State.(*metered)
+	for {
+		select {
+		case <-stub.Interrupt:
+			return
+		case c := <-stub.Input:
+			if c == nil {
+				if m.Bytes == 0 {
+					count(m.Count)
+				}
+				stub.Close()
+				return
+			}
+			if before := state.bytes; m.Bytes > before {
+				if state.bytes += int64(len(c.Data)); state.bytes >= m.Bytes {
+					count(m.Count)
+				}
+			}
+			stub.Output <- c
+		}
+	}
+}
+
+// reset ends a connection with the first data that comes, and drops these. It is the
+// library's reset_peer, which can't tell what it did.
+type reset struct {
+	Count int64 `json:"count"`
+}
+
+func (r *reset) Pipe(stub *toxics.ToxicStub) {
+	select {
+	case <-stub.Interrupt:
+	case c := <-stub.Input:
+		if c != nil {
+			count(r.Count)
+		}
+		stub.Close()
+	}
+}

@@ -1,0 +1,290 @@
+package http2
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"math"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+const (
+	maxUnsent  = 64 << 10  // bytes of answers that wait for the client; then nothing is read
+	fewUnsent  = 4 << 10   // the same where many clients don't take theirs
+	maxUnread  = 128 << 10 // bytes of all bodies that wait for their readers
+	maxUseless = 10_000    // frames in a row that ask for nothing
+	lingerTime = 500 * time.Millisecond
+	maxLinger  = 1 << 20 // bytes that are read after the end, for nothing
+)
+
+// conn is one client's connection. A goroutine reads it; all others only write.
+type conn struct {
+	server *Server
+	net    net.Conn
+	client net.Addr
+	in     *bufio.Reader
+	frame  allowance // of in, for the next frame
+	framer *http2.Framer
+	reply  Reply
+
+	// Of the reading goroutine.
+	request Request
+	useless int  // frames that asked for nothing, since one that did
+	settled bool // the client's first SETTINGS have come
+
+	mu       sync.Mutex
+	changed  sync.Cond // windows, out, streams
+	out      []byte    // frames to be written
+	spare    []byte    // the buffer that was written last
+	writing  bool      // somebody writes, and will write what is in out
+	err      error     // of the connection; nothing is written any more
+	window   int       // bytes of bodies that may be sent
+	initial  int       // the same of a new stream
+	room     int       // bytes of bodies that may come
+	owed     int       // of those that were read, not yet given back
+	streams  map[uint32]*Stream
+	running  int      // streams whose goroutine hasn't ended
+	last     uint32   // greatest stream of the client's
+	sized    bool     // a header block was sent
+	cut      []uint32 // the last streams that we ended before their requests had
+	cuts     int
+	progress bool // something of a body was sent since the client has widened a window
+	resets   int  // streams that the client reset unanswered, or that were refused, beyond those answered
+	leaving  stage
+	told     stage
+}
+
+func newConn(s *Server, nc net.Conn) *conn {
+	c := &conn{
+		server: s, net: nc, client: nc.RemoteAddr(), in: bufio.NewReaderSize(nc, 4<<10), reply: s.cfg.Replier(),
+		window: initialWindow, initial: initialWindow, room: maxUnread, streams: map[uint32]*Stream{},
+	}
+	c.changed.L = &c.mu
+	c.frame.Reader = c.in
+	c.framer = http2.NewFramer(nil, &c.frame)
+	c.framer.SetReuseFrames()
+	c.framer.SetMaxReadFrameSize(maxFrame)
+	c.framer.ReadMetaHeaders = hpack.NewDecoder(4<<10, nil)
+	c.framer.MaxHeaderListSize = uint32(s.cfg.MaxHeader)
+	return c
+}
+
+// serve reads frames until the connection's end.
+func (c *conn) serve() {
+	err := c.begin()
+	for err == nil {
+		if err = c.wait(); err != nil {
+			break
+		}
+		var frame http2.Frame
+		c.frame.left = 2*c.server.cfg.MaxHeader + 2*maxFrame
+		if frame, err = c.framer.ReadFrame(); err == nil {
+			err = c.handle(frame)
+		}
+		var wrong http2.StreamError
+		if errors.As(err, &wrong) {
+			err = c.refuse(wrong.StreamID, wrong.Code)
+		}
+	}
+	c.finish(err)
+}
+
+// allowance bounds what one frame takes, or a header block with all its CONTINUATIONs: the
+// framer bounds what they say, but reads on for as long as they say nothing.
+type allowance struct {
+	io.Reader
+	left int
+}
+
+// Read reads from the client.
+func (a *allowance) Read(p []byte) (int, error) {
+	if a.left <= 0 {
+		return 0, errCalm
+	}
+	n, err := a.Reader.Read(p)
+	a.left -= n
+	return n, err
+}
+
+// begin exchanges prefaces (RFC 9113 §3.4).
+func (c *conn) begin() error {
+	_ = c.net.SetReadDeadline(time.Now().Add(c.server.cfg.Read))
+	c.mu.Lock()
+	c.out = appendSettings(c.out,
+		http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: uint32(c.server.cfg.MaxStreams)},
+		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: uint32(c.server.cfg.MaxHeader)})
+	c.out = appendWindowUpdate(c.out, 0, maxUnread-initialWindow)
+	c.tell()
+	c.mu.Unlock()
+	if err := c.flush(); err != nil {
+		return err
+	}
+	var got [len(http2.ClientPreface)]byte
+	if _, err := io.ReadFull(c.in, got[:]); err != nil {
+		return err
+	}
+	if string(got[:]) != http2.ClientPreface {
+		return http2.ConnectionError(http2.ErrCodeProtocol)
+	}
+	return nil
+}
+
+// wait has what was made of earlier frames leave before it waits for another.
+func (c *conn) wait() error {
+	c.mu.Lock()
+	most := c.most()
+	for len(c.out) > most && c.writing && c.err == nil {
+		c.changed.Wait()
+	}
+	large := len(c.out) > most
+	c.mu.Unlock()
+	if head, _ := c.in.Peek(min(frameHeader, c.in.Buffered())); len(head) == frameHeader && !large {
+		if c.in.Buffered() >= frameHeader+(int(head[0])<<16|int(head[1])<<8|int(head[2])) {
+			return nil
+		}
+	}
+	if err := c.flush(); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.told == ending && c.running == 0 {
+		return errLeft
+	}
+	if c.settled {
+		c.expect()
+	}
+	return c.err
+}
+
+// most is how many bytes of answers may wait for the client.
+func (c *conn) most() int {
+	if c.server.unsent.Load() > c.server.cfg.MaxUnsent {
+		return fewUnsent
+	}
+	return maxUnsent
+}
+
+var errLeft = errors.New("this server leaves")
+
+// expect bounds the time until the next frame has come, under the lock.
+func (c *conn) expect() {
+	until := time.Time{} // each stream has a bound of its own
+	switch {
+	case c.err != nil || c.told == ending && c.running == 0:
+		until = time.Unix(1, 0) // nothing
+	case c.running == 0:
+		until = time.Now().Add(c.server.cfg.Idle)
+	}
+	_ = c.net.SetReadDeadline(until)
+}
+
+// flush writes what is to be written, unless somebody does it.
+func (c *conn) flush() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.flushLocked()
+}
+
+func (c *conn) flushLocked() error {
+	for len(c.out) > 0 && !c.writing && c.err == nil {
+		full := c.out
+		c.out, c.spare, c.writing = c.spare[:0], nil, true
+		c.mu.Unlock()
+		c.server.unsent.Add(int64(len(full)))
+		_, err := c.net.Write(full)
+		c.server.unsent.Add(int64(-len(full)))
+		c.mu.Lock()
+		c.writing = false
+		if cap(full) <= 2*maxUnsent {
+			c.spare = full
+		}
+		if err != nil {
+			c.fail(err)
+			c.expect()
+		}
+		c.changed.Broadcast()
+	}
+	return c.err
+}
+
+// fail ends all that is under way, under the lock.
+func (c *conn) fail(err error) {
+	if c.err == nil {
+		c.err = err
+	}
+	for _, s := range c.streams {
+		s.abandon()
+	}
+	c.changed.Broadcast()
+}
+
+// finish says why, if it is the client's fault, and closes the connection.
+func (c *conn) finish(err error) {
+	c.mu.Lock()
+	var wrong http2.ConnectionError
+	var ended bool
+	switch {
+	case errors.As(err, &wrong):
+		c.out = appendGoAway(c.out, c.last, http2.ErrCode(wrong), "")
+		ended = true
+	case errors.Is(err, errCalm):
+		c.out = appendGoAway(c.out, c.last, http2.ErrCodeEnhanceYourCalm, "")
+		ended = true
+	case errors.Is(err, http2.ErrFrameTooLarge):
+		c.out = appendGoAway(c.out, c.last, http2.ErrCodeFrameSize, "")
+		ended = true
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		if c.told != ending {
+			c.out = appendGoAway(c.out, c.last, http2.ErrCodeNo, "")
+		}
+		ended = true
+	case errors.Is(err, errLeft):
+		ended = true
+	}
+	for c.writing && c.err == nil {
+		c.changed.Wait()
+	}
+	_ = c.flushLocked()
+	c.fail(net.ErrClosed)
+	c.mu.Unlock()
+	if half, ok := c.net.(interface{ CloseWrite() error }); ok && ended && half.CloseWrite() == nil {
+		// Closing at once, with something unread, would make the client's kernel drop
+		// what it hasn't read of ours.
+		_ = c.net.SetReadDeadline(time.Now().Add(lingerTime))
+		_, _ = io.CopyN(io.Discard, c.net, maxLinger)
+	}
+	c.net.Close()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.running > 0 {
+		c.changed.Wait()
+	}
+}
+
+// leave is Server.Leave's part.
+func (c *conn) leave(to stage) {
+	c.mu.Lock()
+	c.leaving = max(c.leaving, to)
+	c.tell()
+	_ = c.flushLocked()
+	c.expect()
+	c.mu.Unlock()
+}
+
+// tell tells the client how far the end has come, under the lock.
+func (c *conn) tell() {
+	for c.told < c.leaving {
+		last := uint32(math.MaxInt32)
+		if c.told++; c.told == ending {
+			last = c.last
+		}
+		c.out = appendGoAway(c.out, last, http2.ErrCodeNo, "")
+	}
+}

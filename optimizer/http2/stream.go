@@ -1,0 +1,224 @@
+package http2
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// Stream is one request on its way. Its methods are for the goroutine that serves it,
+// except where they say otherwise.
+type Stream struct {
+	Request
+	ID      uint32
+	TooLong bool            // the header list is beyond its bound: all that is to be done is to say so
+	Context context.Context // ends when the client has lost interest, and with Serve
+
+	conn   *conn
+	cancel context.CancelFunc
+	sent   bool // the answer is complete
+
+	// Under the connection's lock.
+	window    int    // bytes of the answer that may be sent
+	gone      bool   // the client has lost interest, or the connection has ended
+	unread    []byte // of the request's body; the first of it were taken
+	taken     int
+	room      int   // bytes of it that may come
+	owed      int   // of those that were read, not yet given back
+	arrived   int64 // bytes of it so far
+	expected  int64 // -1: unknown
+	bodyEnded bool
+	readUntil time.Time
+	timer     *time.Timer
+}
+
+// run is the goroutine.
+func (s *Stream) run() {
+	c := s.conn
+	c.server.cfg.Serve(s)
+	s.cancel()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	if !s.gone {
+		switch {
+		case !s.sent:
+			c.out = appendReset(c.out, s.ID, http2.ErrCodeInternal)
+		case !s.bodyEnded: // the rest of the request isn't wanted (RFC 9113 §8.1)
+			c.out = appendReset(c.out, s.ID, http2.ErrCodeNo)
+			c.cutOff(s.ID)
+		}
+		_ = c.count(-1)
+	}
+	c.forget(s)
+	s.gone = true // for who still reads
+	c.running--
+	_ = c.flushLocked()
+	c.expect()
+	c.changed.Broadcast()
+}
+
+// abandon ends all waits of the stream, under the lock.
+func (s *Stream) abandon() {
+	s.gone = true
+	s.cancel()
+	s.conn.changed.Broadcast()
+}
+
+// checkLength holds the body against what the header said of it, under the lock, and
+// notes its end (§8.1.1).
+func (s *Stream) checkLength(ended bool) error {
+	if s.expected >= 0 && (s.arrived > s.expected || ended && s.arrived < s.expected) {
+		return http2.StreamError{StreamID: s.ID, Code: http2.ErrCodeProtocol}
+	}
+	s.bodyEnded = s.bodyEnded || ended
+	return nil
+}
+
+var errReset = errors.New("the client has reset the stream")
+
+// Read reads the request's body. It returns os.ErrDeadlineExceeded beyond the bound of
+// SetReadDeadline.
+func (s *Stream) Read(p []byte) (int, error) {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		switch {
+		case s.gone:
+			return 0, errReset
+		case s.taken < len(s.unread):
+			n := copy(p, s.unread[s.taken:])
+			s.taken += n
+			if s.taken == len(s.unread) {
+				s.unread, s.taken = s.unread[:0], 0
+			}
+			c.owe(n)
+			if s.owed += n; s.owed >= initialWindow/4 && !s.bodyEnded {
+				c.out = appendWindowUpdate(c.out, s.ID, uint32(s.owed))
+				s.room, s.owed = s.room+s.owed, 0
+			}
+			return n, c.flushLocked()
+		case s.bodyEnded:
+			return 0, io.EOF
+		case !s.readUntil.IsZero() && !time.Now().Before(s.readUntil):
+			return 0, os.ErrDeadlineExceeded
+		}
+		c.changed.Wait()
+	}
+}
+
+// SetReadDeadline bounds Read, also one that waits already. Any goroutine may call it.
+func (s *Stream) SetReadDeadline(t time.Time) {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s.readUntil = t
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	if !t.IsZero() {
+		s.timer = time.AfterFunc(time.Until(t), c.wake)
+	}
+	c.changed.Broadcast()
+}
+
+// wake has all who wait look again.
+func (c *conn) wake() {
+	c.mu.Lock()
+	c.changed.Broadcast()
+	c.mu.Unlock()
+}
+
+// Header sends a header block, made by AppendStatus and AppendField: the answer's, which
+// is complete with it if end is set, or an interim response's. Any goroutine may call it
+// for an interim response, before the answer.
+func (s *Stream) Header(block []byte, end bool) error {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s.gone {
+		return errReset
+	}
+	if !c.sized {
+		block, c.sized = append([]byte{noTable}, block...), true
+	}
+	c.out = appendHeaders(c.out, s.ID, block, end)
+	s.sent = s.sent || end
+	return s.leave()
+}
+
+// leave flushes, under the lock; unless other answers are being written, which this one
+// then follows.
+func (s *Stream) leave() error {
+	c := s.conn
+	for len(c.out) > c.most() && c.writing && c.err == nil {
+		c.changed.Wait()
+	}
+	return c.flushLocked()
+}
+
+// Send sends a part of the answer's body, the last one if end is set, and waits while the
+// client has no room for it. It keeps nothing of part.
+func (s *Stream) Send(part []byte, end bool) error {
+	c := s.conn
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		n := min(len(part), MaxData)
+		if n > 0 {
+			if err := s.await(); err != nil {
+				return err
+			}
+			n = min(n, s.window, c.window)
+		}
+		if s.gone {
+			return errReset
+		}
+		last := end && n == len(part)
+		c.out = AppendData(c.out, s.ID, part[:n], last)
+		s.window, c.window, c.progress = s.window-n, c.window-n, true
+		if part = part[n:]; len(part) == 0 {
+			s.sent = s.sent || last
+			return s.leave()
+		}
+		if len(c.out) > c.most()/2 {
+			if err := s.leave(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// await waits for room for at least a byte, under the lock.
+func (s *Stream) await() error {
+	c := s.conn
+	if s.gone {
+		return errReset
+	}
+	if s.window > 0 && c.window > 0 {
+		return nil
+	}
+	if err := s.leave(); err != nil { // he may wait for what is ready
+		return err
+	}
+	patience := time.Now().Add(c.server.cfg.Write)
+	timer := time.AfterFunc(c.server.cfg.Write, c.wake)
+	defer timer.Stop()
+	for s.window <= 0 || c.window <= 0 {
+		switch {
+		case s.gone:
+			return errReset
+		case !time.Now().Before(patience):
+			return os.ErrDeadlineExceeded
+		}
+		c.changed.Wait()
+	}
+	return nil
+}

@@ -1,0 +1,287 @@
+package upstream
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"phasegate/optimizer/pemfile"
+)
+
+const (
+	alpnHTTP2 = "h2"
+	alpnHTTP1 = "http/1.1"
+)
+
+// tlsConfig is what all handshakes with the upstream have in common.
+func (c Config) tlsConfig(host string) (*tls.Config, error) {
+	t := &tls.Config{
+		MinVersion: tls.VersionTLS12, ServerName: host, InsecureSkipVerify: c.InsecureSkipVerify,
+		ClientSessionCache: tls.NewLRUClientSessionCache(0), // a second handshake takes no certificate and less time
+	}
+	if c.CAFile != "" {
+		var err error
+		if t.RootCAs, err = pemfile.Authorities("upstream.ca_file", c.CAFile); err != nil {
+			return nil, err
+		}
+	}
+	if c.CertFile != "" {
+		pair, err := pemfile.Pair("upstream", c.CertFile, c.KeyFile)
+		if err != nil {
+			return nil, err
+		}
+		t.Certificates = []tls.Certificate{pair}
+	}
+	return t, nil
+}
+
+// connect opens a connection, and secures it if the upstream is spoken to over TLS,
+// offering the protocols. It says which of them was chosen; "" if none was. A name is
+// resolved anew each time, and its addresses are tried in turn. A handshake that is cut
+// off is begun once more: nothing was asked yet.
+func (p *Pool) connect(ctx context.Context, offer ...string) (*conn, string, error) {
+	c, chosen, err := p.connectOnce(ctx, offer)
+	if err != nil && cutOff(err) && ctx.Err() == nil {
+		c, chosen, err = p.connectOnce(ctx, offer)
+	}
+	if err != nil {
+		err = &unprocessedError{err}
+	}
+	return c, chosen, err
+}
+
+// unprocessedError says that the upstream surely didn't process the request: there was no
+// connection, or what it or the connection's end said of the request's stream leaves no doubt.
+type unprocessedError struct{ error }
+
+// Unwrap returns why.
+func (e *unprocessedError) Unwrap() error { return e.error }
+
+func (p *Pool) connectOnce(ctx context.Context, offer []string) (*conn, string, error) {
+	raw, err := p.dialer.DialContext(ctx, "tcp", p.address)
+	if err != nil {
+		return nil, "", p.failedHandshake(ctx, "dial", err)
+	}
+	if tcp, ok := raw.(*net.TCPConn); ok && p.cfg.Adopt != nil {
+		if raw, err = p.cfg.Adopt(tcp); err != nil {
+			return nil, "", err
+		}
+	}
+	p.dials.Add(1)
+	c := &conn{Conn: raw, raw: raw, pool: p, born: time.Now()}
+	if p.tls == nil {
+		p.open.Add(1)
+		p.handshakes.add("plain")
+		return c, "", nil
+	}
+	config := p.tls.Clone()
+	config.NextProtos = offer
+	secured := tls.Client(raw, config)
+	limited, cancel := context.WithTimeout(ctx, p.cfg.TLSTimeout)
+	defer cancel()
+	if err := secured.HandshakeContext(limited); err != nil {
+		raw.Close()
+		return nil, "", p.failedHandshake(ctx, "tls", err)
+	}
+	c.Conn = secured
+	p.open.Add(1)
+	state := secured.ConnectionState()
+	if state.DidResume {
+		p.handshakes.add("resumed")
+	} else {
+		p.handshakes.add("full")
+	}
+	return c, state.NegotiatedProtocol, nil
+}
+
+// Reasons of failed handshakes, as the metrics name them.
+var handshakeReasons = []string{"dns", "dial", "dial_timeout", "tls", "tls_timeout", "certificate", "alpn", "preface"}
+
+// failedHandshake counts a failure by its reason, unless ctx ended it, and names the step.
+func (p *Pool) failedHandshake(ctx context.Context, step string, err error) error {
+	if ctx.Err() != nil {
+		return err
+	}
+	var network net.Error
+	var name *net.DNSError
+	var cert *tls.CertificateVerificationError
+	reason := step
+	switch {
+	case errors.As(err, &name):
+		reason = "dns"
+	case errors.As(err, &cert):
+		reason = "certificate"
+	case noCommonProtocol(err):
+		reason = "alpn"
+	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &network) && network.Timeout():
+		reason += "_timeout"
+	}
+	p.failures.add(reason)
+	if step == "tls" {
+		return fmt.Errorf("TLS handshake with %s: %w", p.address, err)
+	}
+	return err
+}
+
+// noCommonProtocol reports whether the upstream ended the handshake because it speaks
+// none of the protocols offered (RFC 7301 §3.2). The alert's type is crypto/tls's own.
+func noCommonProtocol(err error) bool {
+	var remote *net.OpError
+	return errors.As(err, &remote) && remote.Op == "remote error" && strings.HasSuffix(remote.Err.Error(), "no application protocol")
+}
+
+// cutOff reports whether the other side, or the network, ended a connection without a word.
+func cutOff(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+// conn is one connection to the upstream, as HTTP sees it: within TLS, if there is any.
+type conn struct {
+	net.Conn
+	raw     net.Conn // below TLS
+	pool    *Pool
+	born    time.Time
+	counted sync.Once
+	frames  *frames // what HTTP/2 says on it; nil for HTTP/1.1
+}
+
+// Protocols, as indices.
+const (
+	http1 = iota
+	http2
+)
+
+// Read reads from the upstream.
+func (c *conn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if c.frames != nil && n > 0 {
+		c.frames.read(p[:n])
+	}
+	return n, err
+}
+
+// settingsAck is the frame that acknowledges the peer's SETTINGS (RFC 9113 §6.5).
+var settingsAck = []byte{0, 0, 0, frameSettings, 1, 0, 0, 0, 0}
+
+// Write writes to the upstream.
+func (c *conn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	if c.frames != nil && err == nil && c.frames.told.Load() && bytes.Contains(p, settingsAck) {
+		c.frames.acknowledged()
+	}
+	return n, err
+}
+
+// Close closes the connection.
+func (c *conn) Close() error {
+	c.uncount()
+	return c.Conn.Close()
+}
+
+// uncount takes the connection off the count of HTTP/1.1's.
+func (c *conn) uncount() { c.counted.Do(func() { c.pool.open.Add(-1) }) }
+
+// tooOld reports whether the connection should serve no further request, so that the
+// upstream's name is resolved anew.
+func (c *conn) tooOld(now time.Time) bool { return now.Sub(c.born) >= c.pool.cfg.MaxConnectionAge }
+
+// frames follows the frames that arrive on an HTTP/2 connection, as far as the pool
+// decides by them: net/http keeps to itself whether there were SETTINGS, and whether
+// and why there was a GOAWAY.
+type frames struct {
+	onSettings func()
+	onGoAway   func(code uint32)
+	settled    chan struct{} // closed when the first SETTINGS were read, applied and acknowledged
+	once       sync.Once
+
+	any     atomic.Bool   // something arrived
+	told    atomic.Bool   // SETTINGS arrived that aren't acknowledged yet
+	allowed atomic.Uint32 // streams, by the SETTINGS that arrived last
+	streams atomic.Uint32 // the same, by what net/http has applied and acknowledged
+	leaving atomic.Bool   // GOAWAY was seen
+
+	header  [9]byte
+	have    int // bytes of header
+	payload int // bytes of payload still to come
+	keep    [256]byte
+	kept    int
+}
+
+func newFrames(onSettings func(), onGoAway func(code uint32)) *frames {
+	f := &frames{onSettings: onSettings, onGoAway: onGoAway, settled: make(chan struct{})}
+	f.allowed.Store(assumedStreams)
+	return f
+}
+
+// acknowledged puts the peer's SETTINGS in force: net/http keeps to them from now on.
+func (f *frames) acknowledged() {
+	f.told.Store(false)
+	f.streams.Store(f.allowed.Load())
+	f.once.Do(func() { close(f.settled) })
+	f.onSettings()
+}
+
+// Frame types (RFC 9113 §6).
+const (
+	frameSettings = 4
+	frameGoAway   = 7
+)
+
+const (
+	maxConcurrentStreams = 3   // setting (RFC 9113 §6.5.2)
+	http11Required       = 0xd // error code (RFC 9113 §7)
+	assumedStreams       = 100 // of a connection whose SETTINGS name no limit, as RFC 9113 §6.5.2 recommends at least
+)
+
+// read takes the next bytes that arrived.
+func (f *frames) read(p []byte) {
+	f.any.Store(true)
+	for len(p) > 0 {
+		if f.have < len(f.header) {
+			n := copy(f.header[f.have:], p)
+			f.have += n
+			p = p[n:]
+			if f.have < len(f.header) {
+				return
+			}
+			f.payload = int(f.header[0])<<16 | int(f.header[1])<<8 | int(f.header[2])
+			f.kept = 0
+		}
+		n := min(f.payload, len(p))
+		if kind := f.header[3]; kind == frameSettings || kind == frameGoAway {
+			f.kept += copy(f.keep[f.kept:], p[:n])
+		}
+		p = p[n:]
+		if f.payload -= n; f.payload == 0 {
+			f.have = 0
+			f.frame(f.header[3], f.keep[:f.kept])
+		}
+	}
+}
+
+// frame looks at a frame with the begin of its payload.
+func (f *frames) frame(kind byte, payload []byte) {
+	switch {
+	case kind == frameSettings:
+		for ; len(payload) >= 6; payload = payload[6:] {
+			if binary.BigEndian.Uint16(payload) == maxConcurrentStreams {
+				f.allowed.Store(binary.BigEndian.Uint32(payload[2:]))
+			}
+		}
+		f.told.Store(f.told.Load() || f.header[4]&1 == 0) // unless it acknowledges ours
+	case kind == frameGoAway && len(payload) >= 8:
+		if !f.leaving.Swap(true) {
+			f.onGoAway(binary.BigEndian.Uint32(payload[4:]))
+		}
+	}
+}

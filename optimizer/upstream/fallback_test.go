@@ -1,0 +1,280 @@
+package upstream_test
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/tls"
+	"encoding/pem"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"phasegate/optimizer/upstream"
+)
+
+// oneOne answers HTTP/1.1 on a connection, until the other side closes.
+func oneOne(conn net.Conn, r *bufio.Reader) {
+	for {
+		req, err := http.ReadRequest(r)
+		if err != nil {
+			return
+		}
+		io.Copy(io.Discard, req.Body)
+		answer := "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nHTTP/1.1"
+		if req.Method == "PRI" { // RFC 9113 §3.4: what an old server makes of the preface
+			answer = "HTTP/1.1 505 HTTP Version Not Supported\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+		}
+		if _, err := io.WriteString(conn, answer); err != nil || req.Method == "PRI" {
+			return
+		}
+	}
+}
+
+// Where HTTP/2 can't be had, requests go over HTTP/1.1, none of them fails, the reason is
+// counted once, and the choice is remembered.
+func TestFallback(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		why    string
+		alpn   []string       // nil: clear text
+		http2  func(net.Conn) // what happens where HTTP/2 is begun; nil: HTTP/1.1
+		reason string
+		dials  uint64
+	}{
+		{"the upstream offers HTTP/1.1 only", []string{"http/1.1"}, nil, "alpn", 1},
+		{"the upstream has no ALPN", []string{}, nil, "alpn", 1},
+		{"nothing in common", []string{"spdy/3"}, nil, "no_common_alpn", 2},
+		{"an old server behind h2c", nil, nil, "preface", 2},
+		{"garbage", []string{"h2", "http/1.1"}, func(c net.Conn) { c.Write(bytes.Repeat([]byte("garbage! "), 10)) }, "preface", 2},
+		{"closed without a word, twice", []string{"h2", "http/1.1"}, func(c net.Conn) {}, "preface", 3},
+		{"HTTP_1_1_REQUIRED on the connection", []string{"h2", "http/1.1"}, func(c net.Conn) {
+			f := http2.NewFramer(c, c)
+			io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
+			f.WriteSettings()
+			f.WriteSettingsAck()
+			for {
+				frame, err := f.ReadFrame()
+				if err != nil {
+					return
+				}
+				if frame.Header().Type == http2.FrameHeaders {
+					f.WriteGoAway(0, http2.ErrCodeHTTP11Required, nil)
+				}
+			}
+		}, "http_1_1_required", 2},
+		{"HTTP_1_1_REQUIRED on the stream", []string{"h2", "http/1.1"}, func(c net.Conn) {
+			f := http2.NewFramer(c, c)
+			io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
+			f.WriteSettings()
+			f.WriteSettingsAck()
+			for {
+				frame, err := f.ReadFrame()
+				if err != nil {
+					return
+				}
+				if frame.Header().Type == http2.FrameHeaders {
+					f.WriteRSTStream(frame.Header().StreamID, http2.ErrCodeHTTP11Required)
+				}
+			}
+		}, "http_1_1_required", 2},
+	} {
+		t.Run(tt.why, func(t *testing.T) {
+			t.Parallel()
+			cfg := upstream.Config{URL: "http://", Protocol: "h2c", InsecureSkipVerify: true, TLSTimeout: 5 * time.Second}
+			var config *tls.Config
+			if tt.alpn != nil {
+				config = certificate(t, tt.alpn...)
+				cfg.URL, cfg.Protocol = "https://", "auto"
+			}
+			cfg.URL += listen(t, config, func(conn net.Conn) {
+				if secured, ok := conn.(*tls.Conn); ok && tt.http2 != nil {
+					if secured.Handshake() == nil && secured.ConnectionState().NegotiatedProtocol == "h2" {
+						tt.http2(conn)
+						return
+					}
+				}
+				oneOne(conn, bufio.NewReader(conn))
+			})
+			p := newPool(t, cfg)
+			for i := range 5 {
+				if _, body, err := ask(t, p, "POST"); err != nil || body != "HTTP/1.1" {
+					t.Fatalf("request %d: %q, %v", i+1, body, err)
+				}
+			}
+			s := p.Stats()
+			total := uint64(0)
+			for _, n := range s.Fallbacks {
+				total += n
+			}
+			if s.Fallbacks[tt.reason] == 0 || s.Fallbacks[tt.reason] != total || total > 2 || s.Dials != tt.dials || s.Protocol["http/1.1"].Reused < 4 {
+				t.Errorf("fallbacks %v, %d connections, want %s and %d; %+v", s.Fallbacks, s.Dials, tt.reason, tt.dials, s)
+			}
+		})
+	}
+}
+
+// After a while HTTP/2 is tried again, beside the requests: none waits for it, and none
+// fails if it still isn't spoken.
+func TestHTTP2IsTriedAgain(t *testing.T) {
+	t.Parallel()
+	var modern atomic.Bool
+	tlsConfig := certificate(t)
+	tlsConfig.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		c := certificateOf(tlsConfig, "http/1.1")
+		if modern.Load() {
+			c = certificateOf(tlsConfig, "h2", "http/1.1")
+		}
+		return c, nil
+	}
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Proto) }))
+	server.EnableHTTP2 = true
+	server.TLS = tlsConfig
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	p := newPool(t, upstream.Config{URL: server.URL, InsecureSkipVerify: true, FallbackFor: 30 * time.Millisecond})
+	spoken := func() string {
+		_, body, err := ask(t, p, "GET")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return body
+	}
+	until(t, "a second try", func() bool {
+		if got := spoken(); got != "HTTP/1.1" {
+			t.Fatalf("spoke %s", got)
+		}
+		return p.Stats().Fallbacks["alpn"] >= 2
+	})
+	modern.Store(true)
+	until(t, "HTTP/2", func() bool { return spoken() == "HTTP/2.0" })
+}
+
+func certificateOf(c *tls.Config, alpn ...string) *tls.Config {
+	return &tls.Config{Certificates: c.Certificates, NextProtos: alpn}
+}
+
+// A further handshake resumes the first one's session; the client shows its certificate.
+func TestSessionsAreResumedAndTheCertificateIsShown(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Connection", "close") // over HTTP/2 too: a GOAWAY
+		io.WriteString(w, r.TLS.PeerCertificates[0].Subject.Organization[0])
+	}))
+	server.EnableHTTP2 = true
+	server.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	dir := t.TempDir()
+	write := func(name, kind string, der []byte) string {
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	key, err := x509Key(server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert := write("cert.pem", "CERTIFICATE", server.Certificate().Raw)
+	for _, protocol := range []string{"auto", "http/1.1"} {
+		p := newPool(t, upstream.Config{URL: server.URL, Protocol: protocol, CAFile: cert, CertFile: cert, KeyFile: write("key.pem", "PRIVATE KEY", key)})
+		for range 4 {
+			if _, body, err := ask(t, p, "GET"); err != nil || body != "Acme Co" {
+				t.Fatalf("%s: %q, %v", protocol, body, err)
+			}
+		}
+		if s := p.Stats(); s.Handshakes["full"] > 2 || s.Handshakes["resumed"] < 2 {
+			t.Errorf("%s: handshakes %v", protocol, s.Handshakes)
+		}
+	}
+	p := newPool(t, upstream.Config{URL: server.URL, CAFile: cert})
+	if _, _, err := ask(t, p, "GET"); err == nil || !strings.Contains(err.Error(), "certificate") {
+		t.Errorf("without a certificate: %v", err)
+	}
+}
+
+// A handshake that is cut off is begun again; one that fails for cause isn't, and is
+// counted by its reason.
+func TestHandshakes(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		why     string
+		serve   func(n int64, c net.Conn)
+		config  upstream.Config
+		reason  string
+		answers bool
+	}{
+		{"cut off once", func(n int64, c net.Conn) {
+			if n > 1 {
+				secured := tls.Server(c, certificate(t, "http/1.1"))
+				oneOne(secured, bufio.NewReader(secured))
+			}
+		}, upstream.Config{InsecureSkipVerify: true}, "tls", true},
+		{"cut off always", func(int64, net.Conn) {}, upstream.Config{InsecureSkipVerify: true}, "tls", false},
+		{"hangs", func(_ int64, c net.Conn) { io.Copy(io.Discard, c) }, upstream.Config{TLSTimeout: 50 * time.Millisecond}, "tls_timeout", false},
+		{"not to be trusted", func(_ int64, c net.Conn) { tls.Server(c, certificate(t, "h2")).Handshake() }, upstream.Config{}, "certificate", false},
+	} {
+		for _, protocol := range []string{"auto", "http/1.1"} {
+			t.Run(tt.why+" "+protocol, func(t *testing.T) {
+				t.Parallel()
+				var n atomic.Int64
+				cfg := tt.config
+				cfg.URL = "https://" + listen(t, nil, func(c net.Conn) { tt.serve(n.Add(1), c) })
+				cfg.Protocol = protocol
+				p := newPool(t, cfg)
+				begun := time.Now()
+				_, _, err := ask(t, p, "GET")
+				if (err == nil) != tt.answers || time.Since(begun) > 5*time.Second {
+					t.Errorf("%v after %v", err, time.Since(begun))
+				}
+				if s := p.Stats(); s.Failures[tt.reason] == 0 || s.Failures[tt.reason] > 2 || s.Protocol["h2"].Idle+s.Protocol["h2"].Active > 0 {
+					t.Errorf("failures %v, %+v", s.Failures, s)
+				}
+			})
+		}
+	}
+}
+
+// listen serves each connection in a goroutine, and closes it after.
+func listen(t *testing.T, config *tls.Config, serve func(net.Conn)) (address string) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if config != nil {
+		ln = tls.NewListener(ln, config)
+	}
+	var running sync.WaitGroup
+	var open sync.Map
+	running.Go(func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			open.Store(conn, nil)
+			running.Go(func() {
+				defer conn.Close()
+				serve(conn)
+			})
+		}
+	})
+	t.Cleanup(func() {
+		ln.Close()
+		open.Range(func(conn, _ any) bool { conn.(net.Conn).Close(); return true })
+		running.Wait()
+	})
+	return ln.Addr().String()
+}

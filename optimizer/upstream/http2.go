@@ -1,0 +1,283 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"sync/atomic"
+	"time"
+)
+
+// http2Conn is one HTTP/2 connection. What goes on within it is net/http's; how many
+// there are, and which request goes over which, is ours.
+//
+// Streams are counted here, and not by http.ClientConn's reservations: its hook misses a
+// stream that begins and ends while the hook runs.
+type http2Conn struct {
+	cc   *http.ClientConn
+	wire *conn
+	used atomic.Bool
+
+	// The line's lock guards these.
+	active  int  // streams
+	retired bool // takes no more requests, and closes after the last one
+}
+
+// dialled is the key of the connection that net/http is to use, in the context that
+// its dial function gets.
+type dialled struct{}
+
+// newHTTP2Transport makes what HTTP/2 connections are made with. TLS is none of its
+// affairs: it gets what is within, so that the pool can watch the frames.
+func newHTTP2Transport(cfg Config) *http.Transport {
+	t := &http.Transport{
+		Protocols:             new(http.Protocols),
+		DisableCompression:    true,
+		IdleConnTimeout:       cfg.IdleTimeout,
+		ResponseHeaderTimeout: cfg.FirstByteTimeout,
+		// Without pings a connection whose other end vanished would take every request
+		// until TCP gives up, which is a quarter of an hour.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: min(10*time.Second, cfg.Timeout/2), PingTimeout: min(5*time.Second, cfg.Timeout/2)},
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return ctx.Value(dialled{}).(*conn), nil
+		},
+	}
+	t.Protocols.SetUnencryptedHTTP2(true)
+	return t
+}
+
+// speaksHTTP2 reports whether the next request goes over HTTP/2. After a fallback it
+// doesn't, until a connection opened meanwhile shows that it could.
+func (p *Pool) speaksHTTP2() bool {
+	if !p.wantsHTTP2 {
+		return false
+	}
+	until := p.fallenUntil.Load()
+	if until == 0 {
+		return true
+	}
+	if time.Now().UnixNano() >= until && p.fallenUntil.CompareAndSwap(until, time.Now().Add(p.cfg.FallbackFor).UnixNano()) {
+		go p.openHTTP2(false)
+	}
+	return false
+}
+
+// Reasons of fallbacks, as the metrics name them.
+const (
+	withoutH2       = "alpn"              // the upstream chose HTTP/1.1, or has no ALPN
+	nothingInCommon = "no_common_alpn"    // the upstream speaks none of what was offered; HTTP/1.1 goes without being offered
+	notHTTP2        = "preface"           // what came was no HTTP/2, or nothing
+	wantsHTTP1      = "http_1_1_required" // the upstream said so (RFC 9113 §7)
+)
+
+var fallbackReasons = []string{withoutH2, nothingInCommon, notHTTP2, wantsHTTP1}
+
+// fallBack has requests go over HTTP/1.1 from now on, for upstream.fallback_for.
+func (p *Pool) fallBack(reason string) {
+	p.fallbacks.add(reason)
+	p.bare.Store(reason == nothingInCommon)
+	p.fallenUntil.Store(time.Now().Add(p.cfg.FallbackFor).UnixNano())
+	p.line.serve()
+}
+
+// takeStream takes a stream on the first connection that has one, so that those
+// beyond what is needed fall idle and close. The line's lock is held.
+func (p *Pool) takeStream() (grant, bool) {
+	p.sweep()
+	for _, c := range p.conns {
+		if c.active < int(c.wire.frames.streams.Load()) {
+			c.active++
+			return grant{stream: c}, true
+		}
+	}
+	return grant{}, false
+}
+
+// sweep drops connections that have ended, and sets those apart that take no more
+// requests. The line's lock is held.
+func (p *Pool) sweep() {
+	now := time.Now()
+	kept := p.conns[:0]
+	for _, c := range p.conns {
+		switch {
+		case c.cc.Err() != nil:
+		case c.wire.frames.leaving.Load():
+			p.leaving = append(p.leaving, c)
+		case c.wire.tooOld(now):
+			c.retire()
+			p.leaving = append(p.leaving, c)
+		default:
+			kept = append(kept, c)
+		}
+	}
+	clear(p.conns[len(kept):])
+	p.conns = kept
+	if len(p.leaving) > 0 {
+		p.leaving = slices.DeleteFunc(p.leaving, func(c *http2Conn) bool { return c.cc.Err() != nil })
+	}
+}
+
+// dialPause is how long no further connection is opened beside those that there are,
+// after that failed: the upstream may have a limit of its own.
+const dialPause = 500 * time.Millisecond
+
+// dialMore opens as many connections as those who wait need, going by how many streams
+// the upstream last allowed, within upstream.max_connections_per_host. The line's lock is held.
+func (p *Pool) dialMore(waiting int) {
+	// An upstream that allows no streams for now allows none on further connections.
+	if len(p.conns) > 0 && (time.Now().Before(p.noDialUntil) || p.streams.Load() == 0) {
+		return
+	}
+	each := max(1, int(p.streams.Load()))
+	for needed := (waiting + each - 1) / each; p.dialing < needed && len(p.conns)+p.dialing < p.cfg.MaxConnectionsPerHost; {
+		p.dialing++
+		go p.openHTTP2(true)
+	}
+}
+
+// openHTTP2 opens a connection and adds it to the pool, or falls back. Planned ones are
+// counted in dialing; others are to find out whether the upstream speaks HTTP/2 by now.
+func (p *Pool) openHTTP2(planned bool) {
+	c, err := p.negotiate(p.ctx)
+	p.line.mu.Lock()
+	if planned {
+		p.dialing--
+	}
+	switch {
+	case c != nil && p.ctx.Err() != nil:
+		c.retire()
+	case c != nil:
+		p.conns = append(p.conns, c)
+		p.fallenUntil.Store(0)
+		p.bare.Store(false)
+	case err != nil && planned:
+		p.noDialUntil = time.Now().Add(dialPause)
+		time.AfterFunc(dialPause, p.line.serve)
+		if p.sweep(); len(p.conns)+p.dialing == 0 {
+			p.line.fail(err)
+		}
+	}
+	p.line.mu.Unlock()
+	if c != nil {
+		c.cc.SetStateHook(p.ended)
+	}
+	p.line.serve()
+}
+
+// negotiate opens a connection of HTTP/2 that is ready for requests. It returns none,
+// and no error, if it fell back to HTTP/1.1.
+func (p *Pool) negotiate(ctx context.Context) (*http2Conn, error) {
+	for again := true; ; again = false {
+		wire, chosen, err := p.connect(ctx, alpnHTTP2, alpnHTTP1)
+		switch {
+		case noCommonProtocol(err):
+			p.fallBack(nothingInCommon)
+			return nil, nil
+		case err != nil:
+			return nil, err
+		case p.tls != nil && chosen != alpnHTTP2:
+			p.line.mu.Lock()
+			p.keep(&http1Conn{conn: wire})
+			p.line.mu.Unlock()
+			p.fallBack(withoutH2)
+			return nil, nil
+		}
+		c, err := p.greet(ctx, wire)
+		if err == nil || ctx.Err() != nil {
+			return c, err
+		}
+		// Anything but HTTP/2 is an answer. Silence may be the network's doing, once.
+		if silent := !wire.frames.any.Load(); silent && !errors.Is(err, context.DeadlineExceeded) && again {
+			continue
+		}
+		if p.hasHTTP2() { // it has enough of connections, not of the protocol
+			return nil, &unprocessedError{err}
+		}
+		p.fallBack(notHTTP2)
+		return nil, nil
+	}
+}
+
+// hasHTTP2 reports whether there is a connection of HTTP/2.
+func (p *Pool) hasHTTP2() bool {
+	p.line.mu.Lock()
+	defer p.line.mu.Unlock()
+	p.sweep()
+	return len(p.conns) > 0
+}
+
+// greet exchanges SETTINGS, so that no request goes to a peer that doesn't speak HTTP/2,
+// or beyond the streams that it allows.
+func (p *Pool) greet(ctx context.Context, wire *conn) (*http2Conn, error) {
+	wire.frames = newFrames(func() { go p.line.serve() }, func(code uint32) {
+		p.goAways.Add(1)
+		if code == http11Required {
+			p.fallBack(wantsHTTP1)
+		}
+	})
+	wire.uncount()
+	fault := func(err error) (*http2Conn, error) {
+		wire.Close()
+		if ctx.Err() == nil {
+			p.failures.add("preface")
+		}
+		return nil, fmt.Errorf("begin HTTP/2 with %s: %w", p.address, err)
+	}
+	cc, err := p.http2.NewClientConn(context.WithValue(ctx, dialled{}, wire), "http", p.address)
+	if err != nil {
+		return fault(err)
+	}
+	ended := make(chan struct{}, 1)
+	cc.SetStateHook(func(cc *http.ClientConn) {
+		if cc.Err() != nil {
+			select {
+			case ended <- struct{}{}:
+			default:
+			}
+		}
+	})
+	patience := time.NewTimer(p.cfg.TLSTimeout)
+	defer patience.Stop()
+	select {
+	case <-wire.frames.settled:
+		p.streams.Store(wire.frames.streams.Load())
+		return &http2Conn{cc: cc, wire: wire}, nil
+	case <-ended:
+		err = cc.Err()
+	case <-patience.C:
+		err = context.DeadlineExceeded
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	cc.Close()
+	return fault(err)
+}
+
+// ended is called by net/http when a stream or the connection ends; the former is known.
+// It is called with the line's lock held, too, which so isn't taken here.
+func (p *Pool) ended(cc *http.ClientConn) {
+	if cc.Err() != nil {
+		go p.line.serve()
+	}
+}
+
+// retire lets the connection close after its last request. The line's lock is held.
+func (c *http2Conn) retire() {
+	c.retired = true
+	if c.active == 0 {
+		go c.cc.Close() // over TLS it waits for a peer that takes nothing
+	}
+}
+
+// closeHTTP2 lets the connections of HTTP/2 close after their last request.
+func (p *Pool) closeHTTP2() {
+	p.line.mu.Lock()
+	defer p.line.mu.Unlock()
+	for _, c := range p.conns {
+		c.retire()
+	}
+	p.conns = nil
+}

@@ -98,7 +98,7 @@ func TestCompareRevisions(t *testing.T) {
 	if _, err := os.Stat("../.git"); err != nil {
 		t.Skip("not a git repository: clone one to test the comparison of revisions")
 	}
-	p := unraced(t, "compare", "--refs", "HEAD,HEAD", "--rounds", "3", "--set", "profiles.quick.steady=1s", "--set", "load.rate=300/s",
+	p := unraced(t, "compare", "--refs", "HEAD,HEAD", "--rounds", "8", "--set", "profiles.quick.steady=1s", "--set", "load.rate=300/s",
 		"--tolerance", "900%") // a machine busy with other tests is no place to find less
 	p.run(0)
 	c := comparisonOf(t, p)

@@ -64,13 +64,16 @@ func (p *invocation) noneInEngine() {
 
 // The same scenario passes in a container as it does as a process (TestRunPasses).
 func containersPass(t *testing.T) {
-	p := unraced(t, "run", tiny, "--profile", "standard", "--upstream", "container", "--set", "systems.new.limits={memory: 300MB, cpus: 2}")
+	p := unraced(t, "run", tiny, "--profile", "standard", "--upstream", "container", "--set", "systems.new.limits={memory: 300MB, cpus: 1}")
 	p.run(0)
 	p.noneInEngine()
 	unraced(t, "verify", p.out).run(0)
 	r := p.result()
-	if said := strings.Join(r.Notices, "\n"); r.Environment.Upstream != "container" || !strings.Contains(said, "at most 300 MB and 2 CPUs") {
+	if said := strings.Join(r.Notices, "\n"); r.Environment.Upstream != "container" || !strings.Contains(said, "at most 300 MB and 1 CPUs") {
 		t.Errorf("upstream %q, notices:\n%s", r.Environment.Upstream, said)
+	}
+	if s := r.Systems["new"]; s.CPUs != 1 || s.Setup == nil || s.Setup.CacheBytes == nil || *s.Setup.CacheBytes != 75e6 {
+		t.Errorf("a share of %g CPUs, set up as %+v; want those that it may use, and what it was told of its cache", s.CPUs, s.Setup)
 	}
 	if g := p.gate("memory"); g.Value == nil || *g.Value < 5e6 || g.Samples < 3 {
 		t.Errorf("memory %+v: the container's was not sampled", g)

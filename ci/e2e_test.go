@@ -26,7 +26,7 @@ const (
 func TestRunPasses(t *testing.T) {
 	t.Parallel()
 	// What the first look decides doesn't wait for the second that it may have.
-	p := phasegate(t, "run", tiny, "--profile", "standard", "--set", "profiles.standard.extensions=1")
+	p := phasegate(t, "run", tiny, "--profile", "standard", "--set", "profiles.standard.extensions=1", "--set", "systems.new.limits={memory: 300MB}")
 	p.run(0)
 	// One stall may leave the median's gate to the second look.
 	if g := p.gate("error_rate"); g.Confidence != 0.975 || g.Samples > int64(g.Looks)*2400 {
@@ -49,8 +49,10 @@ func TestRunPasses(t *testing.T) {
 			t.Errorf("%s has no value", metric)
 		}
 	}
-	if !strings.Contains(p.stdout.String(), "report.html") {
-		t.Errorf("the report isn't named:\n%s", &p.stdout)
+	for _, want := range []string{"report.html", "the new system isn't held to its limits (at most 300 MB)"} {
+		if !strings.Contains(p.stdout.String(), want) {
+			t.Errorf("%q isn't in\n%s", want, &p.stdout)
+		}
 	}
 	again := phasegate(t, "report", filepath.Join(p.out, "result.json"))
 	again.run(0)

@@ -6,8 +6,22 @@ import (
 	"path/filepath"
 	"testing"
 
+	"phasegate/harness/scenario"
+	"phasegate/optimizer"
 	"phasegate/reports/result"
 )
+
+// The room that a scenario gives to other caches is what the optimizer has.
+func TestSameRoom(t *testing.T) {
+	t.Parallel()
+	for _, mb := range []int{40, 100, 150, 2000} {
+		c := optimizer.Config{}
+		c.Cache.MaxMemoryMB = mb
+		if ours, theirs := c.CacheBytes(), (scenario.Cache{MaxMemory: int64(mb) * 1e6}).Bytes(); math.Abs(float64(ours-theirs)) > 1 {
+			t.Errorf("of %d MB the optimizer has %d bytes for responses, others %d", mb, ours, theirs)
+		}
+	}
+}
 
 // installed skips a test, and says what to install, where a system's program
 // isn't here.
@@ -76,7 +90,7 @@ func TestSystems(t *testing.T) {
 				p.atLeast(metric, least)
 			}
 			if s.Version == "" || s.Setup == nil || s.Setup.AccessLog == nil || *s.Setup.AccessLog || s.Setup.Warmed != 200 ||
-				s.Setup.CacheBytes == nil || math.Abs(float64(*s.Setup.CacheBytes)-55e6) > 1e6 {
+				s.Setup.CacheBytes == nil || math.Abs(float64(*s.Setup.CacheBytes)-75e6) > 1e6 {
 				t.Errorf("version %q, set up as %+v", s.Version, s.Setup)
 			}
 			heard := false

@@ -25,15 +25,27 @@ type kills struct {
 // containerSampler samples a container by its control group, or by the engine's
 // account where that can't be read from here.
 func containerSampler(c *environment.Container) *probe.GroupSampler {
-	if s, err := probe.Group(c.PID); err == nil {
+	if s, err := probe.Group(c.PID, c.ID, availableTo(c)); err == nil {
 		return s
 	}
-	return probe.Sampling(engineFigures, func() (probe.Reading, error) {
+	return probe.Sampling(engineFigures, availableTo(c), func() (probe.Reading, error) {
 		ctx, cancel := context.WithTimeout(context.Background(), Interval)
 		defer cancel()
-		resident, cpu, err := c.Usage(ctx)
-		return probe.Reading{Resident: resident, CPU: cpu}, err
+		u, err := c.Usage(ctx)
+		r := probe.Reading{Resident: u.Resident, CPU: u.CPU}
+		if u.OOM {
+			r.Kills = 1
+		}
+		return r, err
 	})
+}
+
+// availableTo is how many CPUs a system of ours may use; c is nil for a process.
+func availableTo(c *environment.Container) float64 {
+	if c != nil && c.Limits.CPUs > 0 {
+		return min(c.Limits.CPUs, probe.Available())
+	}
+	return probe.Available()
 }
 
 // tellContainers says of every system in a container what its figures rest on.
@@ -43,6 +55,9 @@ func (r *run) tellContainers() {
 	}
 	for i, arm := range r.arms {
 		c := r.env.Systems()[arm.Name].Container
+		if limits := r.plan.System(arm.Name).Limit; c == nil && limits != (scenario.Limits{}) {
+			r.notice("the %s system isn't held to its limits (%s): it runs as a process, and they are set on containers (--upstream container)", arm.Name, limitsText(limits))
+		}
 		if c == nil {
 			continue
 		}

@@ -86,7 +86,7 @@ func (r *record) fill() {
 func (r *record) system(name string) result.System {
 	s, end := r.begun.system(name), r.ended.Systems[name]
 	out := result.System{
-		Kind: s.Kind, URL: s.URL, Command: s.Command, LogFile: s.LogFile, Version: s.Setup.Version,
+		Kind: s.Kind, URL: s.URL, Command: s.Command, LogFile: s.LogFile, Version: s.Setup.Version, CPUs: s.CPUs,
 		Metrics: map[string]*float64{}, Exit: end.Exit,
 	}
 	if out.Exit != "" {

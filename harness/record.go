@@ -96,6 +96,7 @@ type begunSystem struct {
 	Command []string `json:"command,omitempty"`
 	LogFile string   `json:"log_file,omitempty"` // relative to the output folder
 	Sampled bool     `json:"sampled"`            // its process is ours to sample
+	CPUs    float64  `json:"cpus,omitempty"`     // available to it, if it is
 	Setup   setup    `json:"setup,omitzero"`
 	Rate    float64  `json:"rate"` // requests per second that it is offered …
 	Peak    float64  `json:"peak"` // … and at the most
@@ -369,6 +370,9 @@ func (r *run) systems() []begunSystem {
 			Name: arm.Name, Kind: string(s.Kind), URL: s.URL.String(), Command: s.Command,
 			Sampled: s.PID != 0 || s.Container != nil, Setup: setup(s.Setup),
 			Rate: r.schedule.Offered(arm.Name), Peak: r.schedule.Peak() * arm.Share,
+		}
+		if b.Sampled {
+			b.CPUs = availableTo(s.Container)
 		}
 		if s.LogFile != "" {
 			if rel, err := filepath.Rel(r.opts.Out, s.LogFile); err == nil {

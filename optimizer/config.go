@@ -223,8 +223,9 @@ func (c Config) Validate() error {
 	return errors.Join(append(faults, c.Upstream.Validate(), c.Guard.Validate())...)
 }
 
-// cacheBytes is the cache's part of the memory: what program and heap leave of it.
-func (c Config) cacheBytes() int64 {
+// CacheBytes is the room for stored responses and what keeping them costs: what
+// program and heap leave of cache.max_memory_mb.
+func (c Config) CacheBytes() int64 {
 	return int64(float64(c.Cache.MaxMemoryMB)*1e6-programBytes) - c.heapBytes()
 }
 

@@ -113,7 +113,7 @@ func New(cfg Config) (*Optimizer, error) {
 	if err != nil {
 		return nil, err
 	}
-	store, err := newStore(arena.Config{MaxBytes: cfg.cacheBytes(), MaxEntries: cfg.Cache.Capacity, MaxShare: cfg.Cache.MaxObjectShare, Policy: policies[cfg.Cache.Policy]})
+	store, err := newStore(arena.Config{MaxBytes: cfg.CacheBytes(), MaxEntries: cfg.Cache.Capacity, MaxShare: cfg.Cache.MaxObjectShare, Policy: policies[cfg.Cache.Policy]})
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +124,7 @@ func New(cfg Config) (*Optimizer, error) {
 		scheme:  "http",
 		guard:   cfg.Guard, timeout: cfg.Upstream.Timeout, preserveHost: cfg.Upstream.PreserveHost,
 		maxBuffered: int64(float64(cfg.Cache.MaxMemoryMB) * 1e6 * bufferShare),
-		maxArriving: int64(float64(cfg.cacheBytes()) * arrivingShare),
+		maxArriving: int64(float64(cfg.CacheBytes()) * arrivingShare),
 		background:  make(chan struct{}, maxBackground),
 	}
 	if cfg.TLS.on() {

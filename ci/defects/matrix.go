@@ -96,6 +96,9 @@ func (m *matrix) add(r row) {
 		fmt.Fprintf(os.Stdout, "   also failed: %s", strings.Join(r.also, ", "))
 	}
 	fmt.Fprintln(os.Stdout)
+	if r.verdict == caught {
+		fmt.Fprintf(os.Stdout, "%-11s must be caught from here on: %s\n", "", r.size)
+	}
 }
 
 // summary returns the exit code.

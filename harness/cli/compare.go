@@ -64,6 +64,11 @@ func (c *compareCommand) Run(ctx context.Context, std Streams) (err error) {
 	if err != nil {
 		return err
 	}
+	for i, plan := range plans {
+		if err := checkPrograms(plan); err != nil {
+			return fmt.Errorf("%s: %w", named[i].Name, err)
+		}
+	}
 	if cfg.Out = c.Out; cfg.Out == "" {
 		cfg.Out = filepath.Join("out", "compare-"+plans[0].Name)
 	}
@@ -122,6 +127,9 @@ func (c *compareCommand) named(cfg *compare.Config) ([]compare.Named, error) {
 		return nil, usage("Say --systems A,B to compare systems, or --refs BASE,NEW to compare revisions of the optimizer.", "one of --systems and --refs is needed, and not both")
 	case c.Rounds < 0 || c.Rounds > 1000:
 		return nil, usage("", "--rounds %d; allowed: 1 to 1000", c.Rounds)
+	case c.Refs != "" && c.Rounds > 0 && c.Rounds < compare.MinRevisionRounds:
+		return nil, usage("Fewer rounds have no bounds at the confidence that is asked for, so that no regression could be shown.",
+			"--refs with --rounds %d; allowed: %d to 1000", c.Rounds, compare.MinRevisionRounds)
 	case c.Refs == "" && c.Scenario == "":
 		return nil, usage("`phasegate list` names the embedded ones.", "no scenario")
 	case c.Refs == "":

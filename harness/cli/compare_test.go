@@ -23,6 +23,7 @@ func TestCompareUsage(t *testing.T) {
 		{"a fault in a system of one's own", []string{"compare", "--systems", "optimizer,a={kind: command, command: [x]}"}, "no argument has {listen}"},
 		{"an unknown scenario", []string{"comparison", "--systems", "optimizer,direct"}, "no scenario"},
 		{"rounds", []string{"compare", "--systems", "optimizer,direct", "--rounds=-1"}, "allowed: 1 to 1000"},
+		{"rounds that can't show anything", []string{"--refs", "a,b", "--rounds", "7"}, "allowed: 8 to 1000"},
 		{"three revisions", []string{"--refs", "a,b,c"}, "allowed: two revisions"},
 		{"no tolerance", []string{"--refs", "a,b", "--tolerance", "0"}, "allowed: a share above 0"},
 		{"a tolerance that is none", []string{"--refs", "a,b", "--tolerance", "some"}, "allowed: a share above 0"},

@@ -70,7 +70,7 @@ func static(ctx context.Context, binary, source, path string) (string, error) {
 	}
 	build := exec.CommandContext(ctx, "go", "build", "-o", path, source)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux")
-	if out, err := build.CombinedOutput(); err != nil {
+	if out, err := environment.Gently(build).CombinedOutput(); err != nil {
 		return fail(fmt.Errorf("building one failed: %w\n%s", err, out))
 	}
 	return path, nil

@@ -12,6 +12,7 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"phasegate/harness/environment"
 	"phasegate/harness/scenario"
 )
 
@@ -54,7 +55,7 @@ func buildOptimizer(ctx context.Context, dir string) (string, error) {
 		return "", errors.New("this is not phasegate's source tree, to build it from")
 	}
 	path := filepath.Join(dir, builtOptimizer)
-	out, err := exec.CommandContext(ctx, "go", "build", "-o", path, "phasegate/optimizer/cmd/optimizer").CombinedOutput()
+	out, err := environment.Gently(exec.CommandContext(ctx, "go", "build", "-o", path, "phasegate/optimizer/cmd/optimizer")).CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("building it failed: %w\n%s", err, out)
 	}

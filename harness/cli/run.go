@@ -165,6 +165,12 @@ func openFolder(dir string) error {
 // is started.
 func checkPrograms(plan *scenario.Plan) error {
 	for _, s := range plan.Systems {
+		if s.Kind.Packaged() {
+			var missing *environment.Error
+			if errors.As(environment.Installed(&s), &missing) {
+				return &failure{exitEnvironment, errors.New(missing.Error()), missing.Hint}
+			}
+		}
 		if s.Kind != scenario.KindCommand {
 			continue
 		}

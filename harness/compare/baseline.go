@@ -58,7 +58,7 @@ func ReadBaseline(path string) (*Baseline, error) {
 	}
 	b := &Baseline{file: filepath.Base(path), started: r.Started, environment: r.Environment, scenario: r.Scenario, profile: r.Profile, seed: r.Seed, single: true}
 	old := then{r.Systems[scenario.New].Kind, map[string][]float64{}}
-	for metric, v := range metricsOf(r, float64(r.Environment.CPUs)) {
+	for metric, v := range metricsOf(r) {
 		if v != nil {
 			old.values[metric] = []float64{*v}
 		}

@@ -219,7 +219,7 @@ func kept(res *result.Result, round, position int, file string) result.ComparedR
 	s := res.Systems[scenario.New]
 	out := result.ComparedRun{
 		Round: round, Position: position, File: file, Verdict: res.Verdict, Complete: res.Complete,
-		Requests: s.Requests, Metrics: metricsOf(res, probe.Available()), Histogram: s.Histogram,
+		Requests: s.Requests, Metrics: metricsOf(res), Histogram: s.Histogram,
 	}
 	out.Warmup, _ = steady(res)
 	for _, in := range res.Timeline {

@@ -43,7 +43,7 @@ func (f *fake) run(_ context.Context, plan *scenario.Plan, opts harness.Options)
 
 // measured is a run's result with these metrics of the new system.
 func measured(metrics map[string]float64) *result.Result {
-	s := result.System{Kind: "optimizer", Requests: 1000, Metrics: map[string]*float64{}}
+	s := result.System{Kind: "optimizer", Requests: 1000, CPUs: 2, Metrics: map[string]*float64{}}
 	for name, v := range metrics {
 		s.Metrics[name] = &v
 	}

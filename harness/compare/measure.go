@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"phasegate/harness/gate"
-	"phasegate/harness/probe"
 	"phasegate/harness/scenario"
 	"phasegate/harness/stat"
 	"phasegate/reports/result"
@@ -29,10 +28,13 @@ const (
 // what a request costs, since waiting for others doesn't count.
 const cpuPerRequest = "cpu_per_request"
 
-// metricsOf are a run's metrics of its new system, and what follows from them;
-// cpus is how many were available to it.
-func metricsOf(res *result.Result, cpus float64) map[string]*float64 {
+// metricsOf are a run's metrics of its new system, and what follows from them.
+func metricsOf(res *result.Result) map[string]*float64 {
 	s := res.Systems[scenario.New]
+	cpus := s.CPUs
+	if cpus == 0 {
+		cpus = float64(res.Environment.CPUs)
+	}
 	out := maps.Clone(s.Metrics)
 	if out == nil {
 		out = map[string]*float64{}
@@ -121,7 +123,7 @@ func values(runs []*result.Result, metric string) []float64 {
 	out := make([]float64, len(runs))
 	for i, res := range runs {
 		out[i] = math.NaN()
-		if v := metricsOf(res, probe.Available())[metric]; v != nil {
+		if v := metricsOf(res)[metric]; v != nil {
 			out[i] = *v
 		}
 	}
@@ -133,7 +135,7 @@ func metrics(systems []result.ComparedSystem, whole [][]*result.Result) []result
 	names := map[string]bool{}
 	for _, runs := range whole {
 		for _, res := range runs {
-			for name, v := range metricsOf(res, probe.Available()) {
+			for name, v := range metricsOf(res) {
 				if v != nil {
 					names[name] = true
 				}
@@ -250,9 +252,8 @@ func bounds(n int, e stat.Estimate, ok bool) result.Bounds {
 	return result.Bounds{Value: &e.Value, Low: &e.Low, High: &e.High}
 }
 
-// gates lays every gate of the scenario beside the systems. Rounds of two
-// revisions are short, so that there are many: where none decided a share, all of
-// them together may, at such a look; without one each round stands for itself.
+// gates lays every gate of the scenario beside the systems. With a look they are
+// two revisions; without one each round stands for itself.
 func gates(systems []result.ComparedSystem, whole [][]*result.Result, look *gate.Look) []result.ComparedGate {
 	var out []result.ComparedGate
 	for i := range systems {
@@ -282,18 +283,39 @@ func gates(systems []result.ComparedSystem, whole [][]*result.Result, look *gate
 			for out[i].Implied && len(cell.Rounds) < len(whole[j]) {
 				cell.Rounds = append(cell.Rounds, result.Pass)
 			}
-			cell.Verdict = together(cell.Rounds)
-			undecided := !slices.ContainsFunc(cell.Rounds, func(v result.Verdict) bool { return v != result.Inconclusive })
-			if look != nil && undecided {
-				pool(cell, out[i], whole[j], *look)
+			if cell.Verdict = together(cell.Rounds); look != nil {
+				ofRevision(cell, out[i], whole[j], *look)
 			}
 		}
 	}
 	return out
 }
 
-// pool judges a share by all rounds of a system together, if they saw it.
-func pool(cell *result.ComparedByGate, row result.ComparedGate, runs []*result.Result, look gate.Look) {
+// ofRevision judges a revision's gate by its many short rounds. At the threshold
+// one round in twenty fails, so among 24 some do: a share is judged by all rounds
+// together, if they saw it, and other estimates fail only in more rounds than chance
+// explains. What is counted in full fails by one.
+func ofRevision(cell *result.ComparedByGate, row result.ComparedGate, runs []*result.Result, look gate.Look) {
+	switch metric, known := scenario.Lookup(row.Metric); {
+	case !known || metric.Estimator == scenario.ByCount:
+	case metric.Estimator == scenario.ByShare && pool(cell, row, runs, look):
+	case cell.Verdict == result.Fail:
+		failed := 0
+		for _, v := range cell.Rounds {
+			if v == result.Fail {
+				failed++
+			}
+		}
+		if by := 1 - look.Confidence; stat.Lower(float64(failed), float64(len(cell.Rounds)), 1-by/float64(look.Planned)) <= by {
+			cell.Verdict = result.Inconclusive
+			cell.Reason = fmt.Sprintf("failed in %d of %d rounds, which happens by chance at the threshold; in one of them, %s", failed, len(cell.Rounds), cell.Reason)
+		}
+	}
+}
+
+// pool judges a share by all rounds of a system together, and reports whether they
+// saw it.
+func pool(cell *result.ComparedByGate, row result.ComparedGate, runs []*result.Result, look gate.Look) bool {
 	var c scenario.Condition
 	var rounds []stat.Count
 	for _, res := range runs {
@@ -307,12 +329,13 @@ func pool(cell *result.ComparedByGate, row result.ComparedGate, runs []*result.R
 			rounds = append(rounds, stat.Count{K: math.Round(*g.Value * n), N: n})
 		}
 	}
-	if len(rounds) == 0 || c.Metric.Estimator != scenario.ByShare {
-		return
+	if len(rounds) == 0 {
+		return false
 	}
 	v, reason := gate.JudgeRounds(c, rounds, look)
 	cell.Verdict, cell.Reason, cell.Pooled = result.Verdict(v), reason, true
 	if cell.Verdict == result.Pass {
 		cell.Reason = ""
 	}
+	return true
 }

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"phasegate/harness/environment"
 )
 
 // buildFolder is where revisions are built, below the comparison's folder.
@@ -127,7 +129,7 @@ func build(ctx context.Context, top, dir, commit string) (binary string, err err
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-o", binary, "./optimizer/cmd/optimizer")
 	cmd.Dir = source
 	cmd.Env = append(os.Environ(), "GOWORK=off", "CGO_ENABLED=0") // static, as a container needs it
-	if said, err := cmd.CombinedOutput(); err != nil {
+	if said, err := environment.Gently(cmd).CombinedOutput(); err != nil {
 		return "", errors.Join(ctx.Err(), fmt.Errorf("%w\n%s", err, strings.TrimSpace(string(said))))
 	}
 	return binary, nil

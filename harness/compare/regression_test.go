@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"phasegate/reports/result"
@@ -111,9 +112,29 @@ func TestAnswerFromFewRounds(t *testing.T) {
 
 func TestLooks(t *testing.T) {
 	t.Parallel()
-	for rounds, want := range map[int][]int{1: {1}, 3: {3}, 5: {5}, 10: {7, 10}, 12: {8, 12}, 20: {7, 14, 20}} {
+	for rounds, want := range map[int][]int{1: {1}, 8: {8}, 10: {10}, 12: {8, 12}, 20: {14, 20}, 24: {8, 16, 24}} {
 		if got := looks(rounds); !slices.Equal(got, want) {
 			t.Errorf("%d rounds are looked at after %v, want %v", rounds, got, want)
+		}
+	}
+}
+
+// As few rounds as are allowed show a revision that takes ten times the CPU, and
+// fewer, which have no bounds, are no pass.
+func TestFewestRounds(t *testing.T) {
+	t.Parallel()
+	for rounds, want := range map[int]result.Verdict{MinRevisionRounds: result.Fail, 5: result.Inconclusive} {
+		f := &fake{answer: func(system string, round int) (*result.Result, error) {
+			cpu := 0.05 + 0.001*float64(round)
+			if system == "new" {
+				cpu *= 10
+			}
+			return measured(map[string]float64{"cpu": cpu}), nil
+		}}
+		c := config(t, f, "old", "new")
+		c.Rounds, c.Tolerance = rounds, 0.05
+		if out, err := Run(t.Context(), c); err != nil || out.Verdict != want {
+			t.Errorf("%d rounds: verdict %s, %v; want %s", rounds, out.Verdict, err, want)
 		}
 	}
 }
@@ -149,18 +170,21 @@ func TestRegressionWithoutFigures(t *testing.T) {
 }
 
 // No round of two seconds decides a share; all of them do, for both revisions,
-// and of what isn't a share each round stands for itself.
+// and what isn't a share fails in more rounds than chance explains.
 func TestRevisionsPoolTheirRounds(t *testing.T) {
 	t.Parallel()
-	f := &fake{answer: func(system string, _ int) (*result.Result, error) {
+	f := &fake{answer: func(system string, round int) (*result.Result, error) {
 		res := measured(map[string]float64{"cpu": 0.3})
-		errors := 0.0
+		errors, late := 0.0, result.Inconclusive
 		if system == "new" {
 			errors = 0.05
+			if round == 1 {
+				late = result.Fail
+			}
 		}
 		res.Gates = []result.Gate{
 			{Gate: "error_rate < 1%", Metric: "error_rate", Op: "<", Threshold: 0.01, System: "new", Value: &errors, Samples: 6000, Verdict: result.Inconclusive, Reason: "too short"},
-			{Gate: "p95_latency < 10ms", Metric: "p95_latency", Op: "<", Threshold: 0.01, System: "new", Value: &errors, Samples: 6000, Verdict: result.Inconclusive, Reason: "too short"},
+			{Gate: "p95_latency < 10ms", Metric: "p95_latency", Op: "<", Threshold: 0.01, System: "new", Value: &errors, Samples: 6000, Verdict: late, Reason: "too short"},
 			{Gate: "dashboard_uptime > 99.9%", Metric: "dashboard_uptime", Op: ">", Threshold: 0.999, System: "new", Verdict: result.Inconclusive, Reason: "no dashboards"},
 		}
 		return res, nil
@@ -175,7 +199,7 @@ func TestRevisionsPoolTheirRounds(t *testing.T) {
 		if cell := out.Gates[0].Cells[i]; cell.Verdict != want || !cell.Pooled {
 			t.Errorf("%s: %+v, want %s by all rounds", out.Systems[i].Name, cell, want)
 		}
-		if cell := out.Gates[1].Cells[i]; cell.Verdict != result.Inconclusive || cell.Pooled || cell.Reason != "too short" {
+		if cell := out.Gates[1].Cells[i]; cell.Verdict != result.Inconclusive || cell.Pooled || !strings.HasSuffix(cell.Reason, "too short") {
 			t.Errorf("%s: %+v, want what the rounds say", out.Systems[i].Name, cell)
 		}
 		if cell := out.Gates[2].Cells[i]; cell.Pooled || cell.Reason != "no dashboards" {

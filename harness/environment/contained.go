@@ -138,6 +138,7 @@ func (e *Environment) containOptimizer(ctx context.Context, s *scenario.System) 
 	if err == nil {
 		system.Admin = &url.URL{Scheme: "http", Host: c.address(insideAdmin)}
 		system.Metrics = system.Admin.JoinPath("metrics")
+		system.Setup = declared(s)
 	}
 	return system, err
 }

@@ -68,6 +68,7 @@ func connect(ctx context.Context) (*container.Engine, error) {
 // Container is a system's container.
 type Container struct {
 	Name   string
+	ID     string // the engine's
 	Image  string
 	PID    int // of its first process as the engine sees it; 0 where it doesn't say
 	Limits scenario.Limits
@@ -78,15 +79,20 @@ type Container struct {
 	engine *container.Engine
 	run    string
 	member string
-	ended  string // file for how it ended
+	at     netip.Addr // its own address
+	ended  string     // file for how it ended
 	oom    atomic.Bool
 }
 
 // Usage asks the engine for what the container holds and has used since its
-// start: resident bytes, and CPU time.
-func (c *Container) Usage(ctx context.Context) (resident int64, cpu time.Duration, err error) {
+// start, and whether the kernel has killed a process of it for want of memory: of one
+// that goes on, not every engine knows that.
+func (c *Container) Usage(ctx context.Context) (container.Usage, error) {
 	u, err := c.engine.Usage(ctx, c.Name)
-	return u.Resident, u.CPU, err
+	if state, inspected := c.engine.Inspect(ctx, c.Name); inspected == nil {
+		u.OOM = state.OOM
+	}
+	return u, err
 }
 
 // OOM reports whether the container ended by itself after the kernel had killed
@@ -96,8 +102,18 @@ func (c *Container) OOM() bool { return c.oom.Load() }
 // Detach takes it off the network, Attach puts it back.
 func (c *Container) Detach(ctx context.Context) error { return c.engine.Detach(ctx, c.run, c.member) }
 
-// Attach undoes Detach.
-func (c *Container) Attach(ctx context.Context) error { return c.engine.Attach(ctx, c.run, c.member) }
+// Attach undoes Detach. A container that was reached by its own address, and came
+// back with another one, is an error: what goes to the old one would be blamed on it.
+func (c *Container) Attach(ctx context.Context) error {
+	if err := c.engine.Attach(ctx, c.run, c.member); err != nil || c.Published {
+		return err
+	}
+	state, err := c.engine.Inspect(ctx, c.Name)
+	if err == nil && state.Address != c.at {
+		err = fmt.Errorf("container %s came back to its network as %v, and is reached by its own address only, which was %v", c.Name, state.Address, c.at)
+	}
+	return err
+}
 
 // Pause stops all of its processes where they stand, Resume lets them go on.
 func (c *Container) Pause(ctx context.Context) error { return c.engine.Pause(ctx, c.run, c.member) }
@@ -155,7 +171,6 @@ type contained struct {
 	*process
 	*Container
 	ports []container.Port
-	state container.State
 }
 
 // startTries is how often a container is started when somebody else has taken a
@@ -245,7 +260,7 @@ func (e *Environment) awaitRunning(ctx context.Context, c *contained) error {
 	for {
 		state, err := e.engine.Inspect(bounded, c.Name)
 		if err == nil && state.Running {
-			c.state, c.PID = state, state.PID
+			c.ID, c.PID, c.at = state.ID, state.PID, state.Address
 			return nil
 		}
 		if err == nil {
@@ -280,7 +295,7 @@ func (c *Container) explain(how string) string {
 // address is where a port of the container is found from here.
 func (c *contained) address(inside uint16) string {
 	if !c.Published {
-		return netip.AddrPortFrom(c.state.Address, inside).String()
+		return netip.AddrPortFrom(c.at, inside).String()
 	}
 	i := slices.IndexFunc(c.ports, func(p container.Port) bool { return p.Inside == inside })
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), c.ports[i].Published).String()
@@ -297,7 +312,7 @@ func (e *Environment) locate(ctx context.Context, p *prober, c *contained, insid
 	for {
 		var errs []error
 		for _, published := range []bool{true, false} {
-			if !published && (time.Since(begun) < publishedTime || !c.state.Address.IsValid()) {
+			if !published && (time.Since(begun) < publishedTime || !c.at.IsValid()) {
 				continue
 			}
 			c.Published = published

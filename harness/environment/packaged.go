@@ -38,6 +38,13 @@ var packages = map[scenario.Kind]packaged{
 // sbin is where Debian has servers, which isn't on the PATH of plain users.
 var sbin = []string{"/usr/local/sbin", "/usr/sbin", "/sbin"}
 
+// Installed looks for the program of a system of a packaged kind. The error, an
+// *[Error], says what to install.
+func Installed(s *scenario.System) error {
+	_, err := packages[s.Kind].find(s.Name)
+	return err
+}
+
 // find returns the program's path. The error is an *Error.
 func (p packaged) find(system string) (string, error) {
 	path, err := exec.LookPath(p.program)

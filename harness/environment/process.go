@@ -23,6 +23,18 @@ const (
 	drainTime = time.Second      // to hand over the last log lines
 )
 
+// patience is how long a program of the user's toolchain has to tidy up.
+const patience = 5 * time.Second
+
+// Gently makes the end of a command's context interrupt it, so that it can remove
+// what it has made, as go build does, and end its children; it is killed if that
+// takes long.
+func Gently(cmd *exec.Cmd) *exec.Cmd {
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = patience
+	return cmd
+}
+
 // process is a running command with its supervisor, seen from the harness.
 type process struct {
 	command    []string

@@ -227,9 +227,14 @@ func (e *Environment) startOptimizer(ctx context.Context, s *scenario.System) (*
 	}
 	system := e.system(s, p, listen)
 	system.Admin, system.Metrics = admin, admin.JoinPath("metrics")
-	stored := s.Cache.Bytes()
-	system.Setup = Setup{CacheBytes: &stored, AccessLog: &s.Cache.AccessLog}
+	system.Setup = declared(s)
 	return system, e.waitHealthy(ctx, system, "")
+}
+
+// declared is how the optimizer was told to be.
+func declared(s *scenario.System) Setup {
+	stored := s.Cache.Bytes()
+	return Setup{CacheBytes: &stored, AccessLog: &s.Cache.AccessLog}
 }
 
 // optimizerCertificate makes the certificate for its clients, who choose h2 in

@@ -40,20 +40,22 @@ type GroupSampler struct {
 	last    Reading
 }
 
-// Sampling returns a sampler of a container's readings, which come from source.
-func Sampling(source string, read func() (Reading, error)) *GroupSampler {
-	return &GroupSampler{read: read, source: source, available: Available()}
+// Sampling returns a sampler of a container's readings, which come from source;
+// its CPU use is a share of cpus.
+func Sampling(source string, cpus float64, read func() (Reading, error)) *GroupSampler {
+	return &GroupSampler{read: read, source: source, available: cpus}
 }
 
-// Group returns a sampler of the control group that the process pid is in. The
-// error says why it can't be read from here: the engine is on another machine,
-// or its groups aren't mounted here.
-func Group(pid int) (*GroupSampler, error) {
-	g, err := findGroup(os.DirFS("/"), pid)
+// Group returns a sampler of the control group of the container id, which the
+// process pid is in; its CPU use is a share of cpus. The error says why the group
+// can't be read from here: the engine is on another machine, or its groups aren't
+// mounted here.
+func Group(pid int, id string, cpus float64) (*GroupSampler, error) {
+	g, err := findGroup(os.DirFS("/"), pid, id)
 	if err != nil {
 		return nil, err
 	}
-	return Sampling(g.String(), g.read), nil
+	return Sampling(g.String(), cpus, g.read), nil
 }
 
 // Source says where the figures come from: "its control group (version 1)".
@@ -89,9 +91,9 @@ type group struct {
 
 func (g group) String() string { return fmt.Sprintf("its control group (version %d)", g.version) }
 
-// findGroup finds the group of a process. A machine may have both versions
-// mounted; the one that has the memory controller counts.
-func findGroup(root fs.FS, pid int) (group, error) {
+// findGroup finds the group of a container's process. A machine may have both
+// versions mounted; the one that has the memory controller counts.
+func findGroup(root fs.FS, pid int, id string) (group, error) {
 	fail := func(err error) (group, error) {
 		return group{}, fmt.Errorf("find the control group of process %d: %w", pid, err)
 	}
@@ -127,6 +129,11 @@ func findGroup(root fs.FS, pid int) (group, error) {
 	}
 	if g.memory == "" || g.cpu == "" {
 		return fail(errors.New("no file system shows its memory and CPU time"))
+	}
+	// Whoever counts processes otherwise than the engine may find one of that number
+	// that has nothing to do with it. Engines name a container's group by its ID.
+	if !strings.Contains(g.memory, id) {
+		return fail(fmt.Errorf("%s isn't that of container %s", g.memory, id))
 	}
 	// A path that is right for another machine's process may exist here too.
 	if members, err := g.members(); err != nil {

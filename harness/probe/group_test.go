@@ -71,7 +71,7 @@ func TestGroup(t *testing.T) {
 		{"a mount that shows the hierarchy from the container's parent on",
 			with(version2(), "proc/self/mountinfo", "30 20 0:26 /system.slice /sys/fs/cgroup/system.slice rw - cgroup2 cgroup rw\n"), usual, "(version 2)"},
 	} {
-		g, err := findGroup(tt.root, 77)
+		g, err := findGroup(tt.root, 77, "abc")
 		if err != nil {
 			t.Errorf("%s: %v", tt.why, err)
 			continue
@@ -96,15 +96,17 @@ func TestGroupOutOfReach(t *testing.T) {
 		why  string
 		root fs.FS
 		pid  int
+		id   string
 		want string
 	}{
-		{"the engine says no number", version2(), 0, "its number isn't known"},
-		{"the engine is on another machine", version2(), 1234, "proc/1234/cgroup"},
-		{"there the number is somebody else's", other, 77, "has other processes"},
-		{"the hierarchy isn't mounted in this container", unmounted, 77, "no file system shows"},
-		{"the controller isn't delegated", controllers, 77, "memory.stat"},
+		{"the engine says no number", version2(), 0, "abc", "its number isn't known"},
+		{"the engine is on another machine", version2(), 1234, "abc", "proc/1234/cgroup"},
+		{"there the number is somebody else's", other, 77, "abc", "has other processes"},
+		{"and here that of a process in a group of its own", version2(), 77, "def", "isn't that of container def"},
+		{"the hierarchy isn't mounted in this container", unmounted, 77, "abc", "no file system shows"},
+		{"the controller isn't delegated", controllers, 77, "abc", "memory.stat"},
 	} {
-		if _, err := findGroup(tt.root, tt.pid); err == nil || !strings.Contains(err.Error(), tt.want) {
+		if _, err := findGroup(tt.root, tt.pid, tt.id); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, want %q", tt.why, err, tt.want)
 		}
 	}
@@ -113,7 +115,7 @@ func TestGroupOutOfReach(t *testing.T) {
 func TestGroupSampler(t *testing.T) {
 	t.Parallel()
 	readings := []Reading{{Resident: 10, CPU: time.Second}, {Resident: 30, Peak: 50, CPU: 2 * time.Second, Kills: 1}, {Resident: 20, CPU: time.Second}}
-	s := Sampling("a list", func() (Reading, error) {
+	s := Sampling("a list", 1, func() (Reading, error) {
 		if len(readings) == 0 {
 			return Reading{}, ErrGone
 		}

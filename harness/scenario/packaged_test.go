@@ -58,7 +58,9 @@ func TestPackaged(t *testing.T) {
 			t.Errorf("%s: notices\n%s\nhave %q", tt.why, notices, tt.silent)
 		}
 	}
-	if got := (scenario.Cache{MaxMemory: 100e6}).Bytes(); got != 55e6 {
-		t.Errorf("room for %d bytes of 100 MB; want 55 MB, as the optimizer has it", got)
+	for limit, want := range map[int64]int64{100e6: 75e6, 40e6: 16.2e6, 10e6: 4e6} {
+		if got := (scenario.Cache{MaxMemory: limit}).Bytes(); got != want {
+			t.Errorf("room for %d bytes of %d; want %d", got, limit, want)
+		}
 	}
 }

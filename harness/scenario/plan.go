@@ -97,12 +97,12 @@ type Cache struct {
 	AccessLog  bool          // telemetry.access_log; a packaged system never has one
 }
 
-// storedShare is the part of MaxMemory for stored responses. The optimizer takes
-// as much of its limit; the rest is what keeping and serving them costs.
-const storedShare = 0.55
-
-// Bytes is the room for stored responses.
-func (c Cache) Bytes() int64 { return int64(storedShare * float64(c.MaxMemory)) }
+// Bytes is the room for stored responses with what keeping them costs: as much as
+// the optimizer takes of its limit, whose program and heap have the rest. Below the
+// least limit that it starts with, 40 MB, it is 40 % for the others.
+func (c Cache) Bytes() int64 {
+	return int64(max(0.98*float64(c.MaxMemory)-23e6, 0.4*float64(c.MaxMemory)))
+}
 
 // System is one arm: what is started, or reached, and its share of the load.
 type System struct {

@@ -128,6 +128,7 @@ type System struct {
 	Examples         []string `json:"examples,omitempty"`     // the first failed answers, one sentence each
 	Growth           *Growth  `json:"growth,omitempty"`       // of resident memory in the steady state
 	Setup            *Setup   `json:"setup,omitempty"`        // nil in results of earlier versions
+	CPUs             float64  `json:"cpus,omitempty"`         // available to it: what its CPU use is a share of; 0 where it wasn't sampled, or in results of earlier versions
 }
 
 // Setup is how a system was set up and used: what must be alike for a

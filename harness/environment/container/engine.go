@@ -93,6 +93,7 @@ type State struct {
 	PID     int        // of its first process, as the engine sees it
 	Address netip.Addr // in the run's network; the zero Addr while it is detached
 	Running bool
+	OOM     bool // the kernel killed a process of it for want of memory
 }
 
 // Inspect returns the state of a container by name. The error of one that
@@ -104,7 +105,7 @@ func (e *Engine) Inspect(ctx context.Context, name string) (State, error) {
 	}
 	s := State{ID: result.Container.ID}
 	if state := result.Container.State; state != nil {
-		s.PID, s.Running = state.Pid, state.Running
+		s.PID, s.Running, s.OOM = state.Pid, state.Running, state.OOMKilled
 	}
 	if settings := result.Container.NetworkSettings; settings != nil {
 		for _, endpoint := range settings.Networks {
@@ -135,6 +136,7 @@ func (e *Engine) ReadFile(ctx context.Context, name, path string, limit int64) (
 type Usage struct {
 	Resident int64 // bytes that can't be given back: anonymous memory and mapped files
 	CPU      time.Duration
+	OOM      bool // a process of it was killed for want of memory
 }
 
 // Usage asks the engine for a container's figures: for where its control group

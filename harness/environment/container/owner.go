@@ -42,7 +42,7 @@ func labels(run string) map[string]string {
 // owner names a process beyond its number, which comes again: where it runs,
 // and when it was started.
 type owner struct {
-	host      string // name of its machine
+	host      string // its machine's name and ID (machine-id(5)): names alone come twice at one engine
 	boot      string // of the machine's kernel: another one after each start of it
 	namespace string // in which the number counts
 	pid       int
@@ -66,10 +66,11 @@ func parseOwner(text string) (o owner, err error) {
 
 var self = sync.OnceValue(func() owner {
 	host, _ := os.Hostname()
+	id, _ := os.ReadFile("/etc/machine-id")
 	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	namespace, _ := os.Readlink("/proc/self/ns/pid")
 	born, _ := birth(os.Getpid())
-	return owner{host, strings.TrimSpace(string(boot)), namespace, os.Getpid(), born}
+	return owner{host + "~" + strings.TrimSpace(string(id)), strings.TrimSpace(string(boot)), namespace, os.Getpid(), born}
 })
 
 // birth is when a process started; false if it isn't there.

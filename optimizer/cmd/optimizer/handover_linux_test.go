@@ -168,9 +168,9 @@ type client struct {
 	fresh   bool // a new connection for each
 	conn    net.Conn
 	in      *bufio.Reader
-	closes  int64 // kept connections that the server said it closes
-	rest    time.Time
-	silent  time.Duration // on a kept connection, before the last request had left
+	closes  int64         // kept connections that the server said it closes
+	sent    time.Time     // when the last request began to be written
+	silent  time.Duration // at most, as the server sees it: from the request before to the last one's end
 }
 
 func (c *client) ask(method, path, body string) error {
@@ -179,20 +179,22 @@ func (c *client) ask(method, path, body string) error {
 		if err != nil {
 			return err
 		}
-		c.conn, c.in, c.rest = conn, bufio.NewReader(conn), time.Now()
+		c.conn, c.in, c.sent = conn, bufio.NewReader(conn), time.Now()
 	}
+	before := c.sent
+	c.sent = time.Now()
+	defer func() { c.silent = time.Since(before) }()
 	if err := c.conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintf(c.conn, "%s %s HTTP/1.1\r\nHost: api.test\r\nContent-Length: %d\r\n\r\n%s", method, path, len(body), body)
-	if c.silent = time.Since(c.rest); err != nil {
+	if err != nil {
 		return err
 	}
 	resp, err := http.ReadResponse(c.in, &http.Request{Method: method})
 	if err != nil {
 		return err
 	}
-	c.rest = time.Now()
 	got, err := io.ReadAll(resp.Body)
 	resp.Body.Close()
 	switch {

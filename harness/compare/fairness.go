@@ -64,6 +64,9 @@ func fairness(systems []System, whole [][]*result.Result) []result.FairnessCheck
 	if c, ok := containedAlike(all); ok {
 		out = append(out, c)
 	}
+	if c, ok := startedAlike(all); ok {
+		out = append(out, c)
+	}
 	if len(caches) > 1 {
 		out = append(out, warmedAlike(caches), upstreamProtocol(caches), keepAlive(caches))
 		out = append(out, declared(caches)...)
@@ -74,6 +77,18 @@ func fairness(systems []System, whole [][]*result.Result) []result.FairnessCheck
 // check makes one from what was found of each system.
 func check(name, state string, found []string) result.FairnessCheck {
 	return result.FairnessCheck{Check: name, State: state, Found: strings.Join(found, "; ")}
+}
+
+// startedAlike finds servers that were running before, if there are any: what a
+// round leaves in them is there in the next.
+func startedAlike(all []subject) (_ result.FairnessCheck, ok bool) {
+	var running []string
+	for _, s := range all {
+		if s.kind == scenario.KindURL {
+			running = append(running, s.Name+" is a server that runs on from round to round")
+		}
+	}
+	return check("freshly started for every round", result.Violated, running), len(running) > 0
 }
 
 func sameLoad(all []subject) result.FairnessCheck {

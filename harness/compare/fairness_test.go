@@ -31,6 +31,7 @@ func TestFairness(t *testing.T) {
 		{"HTTP/2 from the client on one side", "same protocol to the system", result.Violated, func(r *result.Result) { r.Load.Spoken[0].Protocol = "h2c" }, nil},
 		{"both in containers", "in a container alike", result.Held, nil, nil},
 		{"only one in a container", "in a container alike", result.Violated, nil, []string{"systems.new={kind: nginx}"}},
+		{"what nobody starts", "freshly started for every round", result.Violated, nil, []string{"systems.new={kind: url, url: \"http://127.0.0.1:1\"}"}},
 		{"a neighbour took CPU time", "CPU not taken by others on the host", result.Violated, func(r *result.Result) { r.Load.Stolen = 0.3 }, nil},
 		{"not prewarmed", "warmed alike", result.Violated, func(r *result.Result) { r.Load.Prewarmed = 0 }, nil},
 		{"prewarming failed", "warmed alike", result.Violated, func(r *result.Result) { r.Load.PrewarmFailed = 3 }, nil},

@@ -41,11 +41,13 @@ type Config struct {
 	// 20 connections carry 43 requests/s. So the default, 512, is a safety net
 	// against running out of descriptors and not a brake; an upstream that wants
 	// fewer sets fewer. Over HTTP/2 a further connection is opened when the upstream
-	// allows no more streams on the others. One that the upstream gave notice on
-	// (GOAWAY) isn't counted while its last answers come.
+	// allows no more streams on the others. Those that take no more requests (GOAWAY,
+	// or too old) aren't counted while their last answers come; but all in all there are
+	// twice as many at most.
 	MaxConnectionsPerHost int `yaml:"max_connections_per_host" help:"open connections at most; further requests wait; default 512"`
 	// MaxWaiting and WaitTimeout bound those who wait for a connection or a stream, in
-	// order of arrival. Who is beyond gets 503 with Retry-After, or a stale response.
+	// order of arrival. Who is beyond gets 503 with Retry-After, or a stale response; so
+	// does, with the optimizer's cache, who waits beside one of them for the same response.
 	MaxWaiting  int           `yaml:"max_waiting" help:"requests that wait for a connection at most, further ones get 503 at once; default 1024"`
 	WaitTimeout time.Duration `yaml:"wait_timeout" help:"how long one waits before it gets 503; default 5s, at most half of timeout"`
 	// ConnectionPoolSize bounds the connections of HTTP/1.1 kept open without work;

@@ -20,11 +20,15 @@ type http2Conn struct {
 	cc   *http.ClientConn
 	wire *conn
 	used atomic.Bool
+	lost atomic.Bool // net/http takes no more requests for it, and says so only when asked to send one
 
 	// The line's lock guards these.
 	active  int  // streams
 	retired bool // takes no more requests, and closes after the last one
 }
+
+// maxUnread bounds what of an answer's body may arrive before it is read.
+const maxUnread = 64 << 10
 
 // dialled is the key of the connection that net/http is to use, in the context that
 // its dial function gets.
@@ -34,13 +38,20 @@ type dialled struct{}
 // affairs: it gets what is within, so that the pool can watch the frames.
 func newHTTP2Transport(cfg Config) *http.Transport {
 	t := &http.Transport{
-		Protocols:             new(http.Protocols),
-		DisableCompression:    true,
-		IdleConnTimeout:       cfg.IdleTimeout,
-		ResponseHeaderTimeout: cfg.FirstByteTimeout,
-		// Without pings a connection whose other end vanished would take every request
-		// until TCP gives up, which is a quarter of an hour.
-		HTTP2: &http.HTTP2Config{SendPingTimeout: min(10*time.Second, cfg.Timeout/2), PingTimeout: min(5*time.Second, cfg.Timeout/2)},
+		Protocols:              new(http.Protocols),
+		DisableCompression:     true,
+		IdleConnTimeout:        cfg.IdleTimeout,
+		ResponseHeaderTimeout:  cfg.FirstByteTimeout,
+		MaxResponseHeaderBytes: maxAnswerHeader,
+		HTTP2: &http.HTTP2Config{
+			// Without pings a connection whose other end vanished would take every request
+			// until TCP gives up, which is a quarter of an hour.
+			SendPingTimeout: min(10*time.Second, cfg.Timeout/2), PingTimeout: min(5*time.Second, cfg.Timeout/2),
+			// What a client doesn't take waits here, beside every account. The connection's
+			// window stays wider than all streams' together: if those that wait could use
+			// it up, the others would wait for the slowest clients.
+			MaxReceiveBufferPerStream: maxUnread,
+		},
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return ctx.Value(dialled{}).(*conn), nil
 		},
@@ -104,9 +115,7 @@ func (p *Pool) sweep() {
 	for _, c := range p.conns {
 		switch {
 		case c.cc.Err() != nil:
-		case c.wire.frames.leaving.Load():
-			p.leaving = append(p.leaving, c)
-		case c.wire.tooOld(now):
+		case c.wire.frames.leaving.Load(), c.lost.Load(), c.wire.tooOld(now):
 			c.retire()
 			p.leaving = append(p.leaving, c)
 		default:
@@ -132,7 +141,10 @@ func (p *Pool) dialMore(waiting int) {
 		return
 	}
 	each := max(1, int(p.streams.Load()))
-	for needed := (waiting + each - 1) / each; p.dialing < needed && len(p.conns)+p.dialing < p.cfg.MaxConnectionsPerHost; {
+	needed := (waiting + each - 1) / each
+	// With those that are leaving they are twice as many at most: an upstream that gives notice
+	// on one after the other, while its answers hang, doesn't get a socket for each.
+	for most := p.cfg.MaxConnectionsPerHost; p.dialing < needed && len(p.conns)+p.dialing < most && len(p.conns)+p.dialing+len(p.leaving) < 2*most; {
 		p.dialing++
 		go p.openHTTP2(true)
 	}
@@ -217,6 +229,12 @@ func (p *Pool) greet(ctx context.Context, wire *conn) (*http2Conn, error) {
 		if code == http11Required {
 			p.fallBack(wantsHTTP1)
 		}
+		go func() { // without work it closes at once, and who waits for its streams gets others
+			p.line.mu.Lock()
+			defer p.line.mu.Unlock()
+			p.sweep()
+			p.line.serveLocked()
+		}()
 	})
 	wire.uncount()
 	fault := func(err error) (*http2Conn, error) {

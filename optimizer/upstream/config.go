@@ -33,7 +33,8 @@ type Config struct {
 	Balance  string   `yaml:"balance" help:"among several, round_robin or least_pending; default round_robin"`
 	Protocol string   `yaml:"protocol" help:"auto, http/1.1 or h2c; default auto"`
 	// FallbackFor is how long HTTP/1.1 is spoken after the upstream turned out not to
-	// speak HTTP/2; then a connection is opened beside the requests to look again.
+	// speak HTTP/2; then a connection is opened beside the requests to look again. If
+	// it said nothing at all, it is a second, unless HTTP/1.1 is answered in that.
 	FallbackFor time.Duration `yaml:"fallback_for" help:"after HTTP/2 failed, how long HTTP/1.1 is spoken before it is tried again; default 5m"`
 
 	// MaxConnectionsPerHost bounds the open connections; further requests wait.

@@ -67,8 +67,11 @@ func (p *Pool) speaksHTTP2() bool {
 		return false
 	}
 	until := p.fallenUntil.Load()
-	if until == 0 {
+	switch {
+	case until == 0:
 		return true
+	case p.onTrial.Load() && time.Now().UnixNano() >= until:
+		return p.fallenUntil.CompareAndSwap(until, 0)
 	}
 	if time.Now().UnixNano() >= until && p.fallenUntil.CompareAndSwap(until, time.Now().Add(p.cfg.FallbackFor).UnixNano()) {
 		go p.openHTTP2(false)
@@ -80,18 +83,37 @@ func (p *Pool) speaksHTTP2() bool {
 const (
 	withoutH2       = "alpn"              // the upstream chose HTTP/1.1, or has no ALPN
 	nothingInCommon = "no_common_alpn"    // the upstream speaks none of what was offered; HTTP/1.1 goes without being offered
-	notHTTP2        = "preface"           // what came was no HTTP/2, or nothing
+	notHTTP2        = "preface"           // what came was no HTTP/2
+	saidNothing     = "silence"           // nothing came, so that HTTP/1.1 is on trial
 	wantsHTTP1      = "http_1_1_required" // the upstream said so (RFC 9113 §7)
 )
 
-var fallbackReasons = []string{withoutH2, nothingInCommon, notHTTP2, wantsHTTP1}
+var fallbackReasons = []string{withoutH2, nothingInCommon, notHTTP2, saidNothing, wantsHTTP1}
 
-// fallBack has requests go over HTTP/1.1 from now on, for upstream.fallback_for.
+// trialTime is how long HTTP/1.1 is spoken after HTTP/2 got no answer, unless one comes.
+const trialTime = time.Second
+
+// fallBack has requests go over HTTP/1.1 from now on, for upstream.fallback_for. Silence
+// may be that of an upstream which is down, and speaks HTTP/2 when it is back.
 func (p *Pool) fallBack(reason string) {
 	p.fallbacks.add(reason)
 	p.bare.Store(reason == nothingInCommon)
-	p.fallenUntil.Store(time.Now().Add(p.cfg.FallbackFor).UnixNano())
+	long := p.cfg.FallbackFor
+	if reason == saidNothing {
+		long = min(long, trialTime)
+	}
+	p.onTrial.Store(reason == saidNothing)
+	p.fallenUntil.Store(time.Now().Add(long).UnixNano())
 	p.line.serve()
+}
+
+// proveHTTP1 ends a trial: HTTP/1.1 was answered.
+func (p *Pool) proveHTTP1() {
+	if p.onTrial.CompareAndSwap(true, false) {
+		if until := p.fallenUntil.Load(); until != 0 {
+			p.fallenUntil.CompareAndSwap(until, time.Now().Add(p.cfg.FallbackFor).UnixNano())
+		}
+	}
 }
 
 // takeStream takes a stream on the first connection that has one, so that those
@@ -202,13 +224,18 @@ func (p *Pool) negotiate(ctx context.Context) (*http2Conn, error) {
 			return c, err
 		}
 		// Anything but HTTP/2 is an answer. Silence may be the network's doing, once.
-		if silent := !wire.frames.any.Load(); silent && !errors.Is(err, context.DeadlineExceeded) && again {
+		silent := !wire.frames.any.Load()
+		if silent && !errors.Is(err, context.DeadlineExceeded) && again {
 			continue
 		}
 		if p.hasHTTP2() { // it has enough of connections, not of the protocol
 			return nil, &unprocessedError{err}
 		}
-		p.fallBack(notHTTP2)
+		if silent {
+			p.fallBack(saidNothing)
+		} else {
+			p.fallBack(notHTTP2)
+		}
 		return nil, nil
 	}
 }

@@ -156,6 +156,9 @@ func (a *attempt) send(req *http.Request) (resp *http.Response, err error) {
 		a.pool.leave(a.grant)
 		return nil, err
 	case c == nil:
+		if a.pool.onTrial.Load() && resp.StatusCode < 400 { // else it may say that it wants HTTP/2
+			a.pool.proveHTTP1()
+		}
 	case resp.Body == http.NoBody:
 		a.pool.leave(a.grant)
 	default:

@@ -80,6 +80,9 @@ func (h *handler) fetch(f *fetch, t *ticket) (out outcome) {
 	}
 	if t.flight != nil {
 		t.flight.failed, t.flight.silent = out.failed, out.status == 0
+		if unsent(out.err) {
+			t.flight.unsent = out.err
+		}
 		t.release()
 	}
 	return out

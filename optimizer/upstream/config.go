@@ -67,6 +67,9 @@ type Config struct {
 	// included, to the last byte; for a streamed body, the header and then every
 	// pause between two reads. Default 30s.
 	Timeout time.Duration `yaml:"timeout" help:"for a whole exchange, or the pause between two reads of a streamed body; default 30s"`
+	// LastByteTimeout bounds all of an exchange with a streamed body, so that an upstream
+	// that drips doesn't hold its connection forever.
+	LastByteTimeout time.Duration `yaml:"last_byte_timeout" help:"from a request to the last byte of its streamed body; default 1h"`
 
 	// RetryBudget bounds the retries of idempotent requests whose connection ended
 	// without an answer: this share of all requests, and ten per second. Requests that
@@ -133,6 +136,7 @@ func (c Config) WithDefaults() Config {
 	orNumber(&c.Timeout, 30*time.Second)
 	orNumber(&c.WaitTimeout, max(time.Millisecond, min(5*time.Second, c.Timeout/2)))
 	orNumber(&c.FirstByteTimeout, c.Timeout)
+	orNumber(&c.LastByteTimeout, time.Hour)
 	orNumber(&c.MaxConnectionAge, 10*time.Minute)
 	if c.RetryBudget == nil {
 		c.RetryBudget = new(0.2)
@@ -202,7 +206,7 @@ func (c Config) Validate() error {
 		{"upstream.idle_timeout", c.IdleTimeout}, {"upstream.dial_timeout", c.DialTimeout}, {"upstream.tls_timeout", c.TLSTimeout},
 		{"upstream.fallback_for", c.FallbackFor}, {"upstream.max_connection_age", c.MaxConnectionAge}, {"upstream.first_byte_timeout", c.FirstByteTimeout},
 		{"upstream.eject_for", c.EjectFor}, {"upstream.health.interval", c.Health.Interval}, {"upstream.health.timeout", c.Health.Timeout},
-		{"upstream.timeout", c.Timeout}, {"upstream.wait_timeout", c.WaitTimeout}, {"breaker.window", c.Breaker.Window}, {"breaker.open_for", c.Breaker.OpenFor},
+		{"upstream.timeout", c.Timeout}, {"upstream.last_byte_timeout", c.LastByteTimeout}, {"upstream.wait_timeout", c.WaitTimeout}, {"breaker.window", c.Breaker.Window}, {"breaker.open_for", c.Breaker.OpenFor},
 	} {
 		if d.value < time.Millisecond {
 			fault("%s: %v, must be 1ms or more (a number needs a unit, like 5s)", d.key, d.value)

@@ -66,10 +66,16 @@ func (h *handler) follow(x *exchange, flight *flight, stale *object, patience ti
 	defer flight.leave()
 	timer := time.NewTimer(time.Until(patience))
 	defer timer.Stop()
+	var left <-chan struct{}
+	if client := x.gone(); client != nil {
+		left = client.Done()
+	}
 	select {
 	case <-flight.done:
 	case <-timer.C:
 		return 0, unshareable
+	case <-left:
+		return h.passOn(x, outcome{err: errClientLeft}, "; fwd=miss; collapsed", telemetry.Miss), served
 	}
 	x.now = time.Now()
 	if flight.failed && stale != nil && stale.fresh.StaleOnError(&x.directives, x.now, h.grace(flight.silent)) {
@@ -77,6 +83,8 @@ func (h *handler) follow(x *exchange, flight *flight, stale *object, patience ti
 	}
 	o := flight.object
 	switch {
+	case flight.unsent != nil:
+		return h.passOn(x, outcome{err: flight.unsent}, "; fwd=miss; collapsed", telemetry.Miss), served
 	case o == nil && flight.failed:
 		return 0, unlucky
 	case o == nil:

@@ -33,6 +33,7 @@ upstream:
   dial_timeout: 1s
   tls_timeout: 10s
   first_byte_timeout: 2s
+  last_byte_timeout: 30m
   timeout: 3s
   retry_budget: 0.1
   eject_after: 3

@@ -291,6 +291,38 @@ func TestRequestsBeyondThePoolAreToldAtOnce(t *testing.T) {
 	}
 }
 
+// Who waits beside another for its fetch waits in no line, so what that one is told for
+// want of a connection goes for all: none waits, or asks, in its turn again.
+func TestThoseBesideARefusedOneAreRefused(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	let := sync.OnceFunc(func() { close(release) })
+	p := start(t, func(w http.ResponseWriter, r *http.Request) { <-release }, func(c *optimizer.Config) {
+		c.Upstream.MaxConnectionsPerHost, c.Upstream.MaxWaiting, c.Upstream.WaitTimeout = 1, 10, time.Second
+	})
+	t.Cleanup(let)
+	var wg, refused sync.WaitGroup
+	wg.Go(func() { p.get("/long") })
+	eventually(t, "the connection is in use", func() bool { return p.asked.Load() == 1 })
+	for range 20 {
+		refused.Go(func() {
+			if a := p.get("/beside"); a.status != 503 || a.header.Get("Retry-After") != "1" {
+				t.Errorf("%d, Retry-After %q", a.status, a.header.Get("Retry-After"))
+			}
+		})
+	}
+	refused.Wait()
+	u, _ := url.Parse(p.upstream)
+	count := func(reason string) float64 {
+		return p.metric(`optimizer_upstream_refused_total{reason="` + reason + `",upstream="` + u.Host + `"}`)
+	}
+	if n := count("full") + count("timeout"); n == 0 || n > 5 { // 1, unless some of them come late
+		t.Errorf("%v of 20 asked for a connection", n)
+	}
+	let()
+	wg.Wait()
+}
+
 // certificates are of an authority of the test's own, in files.
 type certificates struct {
 	ca    string

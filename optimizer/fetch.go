@@ -80,6 +80,9 @@ func (h *handler) fetch(f *fetch, t *ticket) (out outcome) {
 	}
 	if t.flight != nil {
 		t.flight.failed, t.flight.silent = out.failed, out.status == 0
+		if unsent(out.err) {
+			t.flight.unsent = out.err
+		}
 		t.release()
 	}
 	return out
@@ -134,7 +137,7 @@ func (h *handler) exchange(f *fetch, t *ticket, conditional bool) outcome {
 		finish()
 		return outcome{err: err}
 	}
-	body := &streamedBody{ReadCloser: resp.Body, deadline: deadline, idle: h.timeout, finish: finish}
+	body := &streamedBody{ReadCloser: resp.Body, deadline: deadline, idle: h.timeout, end: asked.Add(h.lastByte), finish: finish}
 	resp.Body = body
 	answered := httpcache.Response{Status: resp.StatusCode, Header: resp.Header, RequestTime: asked, ResponseTime: time.Now()}
 	httpcache.StripHopByHop(resp.Header)
@@ -385,11 +388,12 @@ func (out *outcome) hangUp() {
 }
 
 // streamedBody moves the deadline on with every read, so that a long body may take
-// its time but may not stand still.
+// its time, up to the end, but may not stand still.
 type streamedBody struct {
 	io.ReadCloser
 	deadline *time.Timer
 	idle     time.Duration
+	end      time.Time
 	streamed bool
 	finish   func()
 }
@@ -397,7 +401,7 @@ type streamedBody struct {
 // Read reads from the upstream.
 func (b *streamedBody) Read(p []byte) (int, error) {
 	if b.streamed {
-		b.deadline.Reset(b.idle)
+		b.deadline.Reset(min(b.idle, time.Until(b.end)))
 	}
 	return b.ReadCloser.Read(p)
 }

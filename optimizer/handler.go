@@ -35,6 +35,7 @@ type handler struct {
 	rules        atomic.Pointer[rules] // replaced as a whole by a reload
 	guard        guard.Config
 	timeout      time.Duration
+	lastByte     time.Duration
 	preserveHost bool
 	scheme       string // of the clients' requests
 	maxBody      int64  // bytes of the largest body that is stored

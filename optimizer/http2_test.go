@@ -241,6 +241,34 @@ func TestStreamsEndAndGoOnByThemselves(t *testing.T) {
 	}
 }
 
+// A request that its client has reset no longer waits for another's fetch.
+func TestAResetStreamWaitsForNobody(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	let := sync.OnceFunc(func() { close(release) })
+	p := start(t, func(w http.ResponseWriter, r *http.Request) { <-release })
+	t.Cleanup(let)
+	other := &proxy{o: p.o, client: &http.Client{Transport: new(http.Transport)}}
+	other.speak(plainHTTP2)
+	t.Cleanup(other.client.CloseIdleConnections)
+	var asking sync.WaitGroup
+	asking.Go(func() { p.get("/") })
+	eventually(t, "the upstream is asked", func() bool { return p.asked.Load() == 1 })
+	ctx, cancel := context.WithCancel(t.Context())
+	asking.Go(func() {
+		req, _ := http.NewRequestWithContext(ctx, "GET", p.url, nil)
+		if resp, err := other.client.Do(req); err == nil {
+			resp.Body.Close()
+			t.Error("answered")
+		}
+	})
+	eventually(t, "another one waits", func() bool { return p.metric("optimizer_in_flight_requests") == 2 })
+	cancel()
+	eventually(t, "it doesn't any more", func() bool { return p.metric("optimizer_in_flight_requests") == 1 })
+	let()
+	asking.Wait()
+}
+
 // Stop while streams are under way: they are finished, clients are told to leave, and
 // nothing that was sent before they could know is lost.
 func TestStopFinishesStreams(t *testing.T) {

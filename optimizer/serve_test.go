@@ -90,6 +90,21 @@ func TestLargeBodiesAreStreamedNotStored(t *testing.T) {
 	}
 }
 
+// A body that comes drop by drop never stands still; it ends all the same.
+func TestStreamedBodiesEnd(t *testing.T) {
+	t.Parallel()
+	p := start(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "no-store")
+		for end := time.Now().Add(5 * time.Second); time.Now().Before(end) && r.Context().Err() == nil; time.Sleep(5 * time.Millisecond) {
+			io.WriteString(w, "x")
+			w.(http.Flusher).Flush()
+		}
+	}, func(c *optimizer.Config) { c.Upstream.LastByteTimeout = 300 * time.Millisecond })
+	if a, err := p.try("GET", "/", ""); err == nil {
+		t.Errorf("%d bytes, as if that were all", len(a.body))
+	}
+}
+
 func TestRequestBodiesGoUpUnchanged(t *testing.T) {
 	t.Parallel()
 	p := start(t, func(w http.ResponseWriter, r *http.Request) {

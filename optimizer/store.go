@@ -51,6 +51,7 @@ type flight struct {
 	values  []byte   // and the leader's values of that
 	failed  bool     // the upstream gave no usable answer
 	silent  bool     // or none at all
+	unsent  error    // and wasn't asked, nor can be for those who waited
 	since   uint64   // the stripe's count of purges at its begin
 }
 

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -143,8 +144,17 @@ func (c *http2Conn) untouched(j job, sent bool, err error) bool {
 		return true
 	case errors.As(err, &reset):
 		return reset.Code == http2.ErrCodeRefusedStream
+	case aboveLastStream(err):
+		return true
 	}
 	return c.served.Load() && idempotent(j.method)
+}
+
+// aboveLastStream reports whether the server's GOAWAY left the request out (RFC 9113,
+// section 6.8). net/http has two errors for that, and exports neither.
+func aboveLastStream(err error) bool {
+	text := err.Error()
+	return strings.Contains(text, "Transport received Server's graceful shutdown GOAWAY") || strings.Contains(text, "Transport received GOAWAY from server")
 }
 
 // request renders a request. The target goes out as it is.

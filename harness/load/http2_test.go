@@ -278,6 +278,26 @@ func TestHTTP2OnTheWire(t *testing.T) {
 				return false
 			},
 			want: [timeline.Classes]int{timeline.OK: 3}, opened: 1, retried: 1},
+		{why: "a write above the last stream of a GOAWAY wasn't done either", method: "POST",
+			s: func(conn, n int, f *http2.Framer, id uint32) bool {
+				if conn == 0 && n == 1 {
+					_ = f.WriteGoAway(id-2, http2.ErrCodeNo, nil)
+				} else {
+					answerFrames(f, id, 0)
+				}
+				return false
+			},
+			want: [timeline.Classes]int{timeline.OK: 3}, opened: 2, retried: 1},
+		{why: "nor was the first one of a connection that ends for cause", method: "POST",
+			s: func(conn, _ int, f *http2.Framer, id uint32) bool {
+				if conn == 0 {
+					_ = f.WriteGoAway(0, http2.ErrCodeEnhanceYourCalm, nil)
+				} else {
+					answerFrames(f, id, 0)
+				}
+				return false
+			},
+			want: [timeline.Classes]int{timeline.OK: 3}, opened: 2, retried: 1},
 		{why: "who is refused twice has failed",
 			s: func(_, _ int, f *http2.Framer, id uint32) bool {
 				_ = f.WriteRSTStream(id, http2.ErrCodeRefusedStream)

@@ -17,7 +17,7 @@
 //	optimizer_upstream_dials_total             connections opened
 //	optimizer_upstream_handshakes_total{kind}  connections made ready: plain, full, or resumed (TLS)
 //	optimizer_upstream_handshake_failures_total{reason}   dns, dial, dial_timeout, tls, tls_timeout, certificate, alpn, preface
-//	optimizer_upstream_fallbacks_total{reason} from HTTP/2 to HTTP/1.1: alpn, no_common_alpn, preface, http_1_1_required
+//	optimizer_upstream_fallbacks_total{reason} from HTTP/2 to HTTP/1.1: alpn, no_common_alpn, preface, silence, http_1_1_required
 //	optimizer_upstream_goaways_total           HTTP/2 connections that the upstream gave notice on
 //	optimizer_upstream_waiting_requests, _upstream_wait_seconds   for a connection or a stream
 //	optimizer_upstream_refused_total{reason}   requests that couldn't wait for one: full, timeout

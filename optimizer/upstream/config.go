@@ -33,7 +33,8 @@ type Config struct {
 	Balance  string   `yaml:"balance" help:"among several, round_robin or least_pending; default round_robin"`
 	Protocol string   `yaml:"protocol" help:"auto, http/1.1 or h2c; default auto"`
 	// FallbackFor is how long HTTP/1.1 is spoken after the upstream turned out not to
-	// speak HTTP/2; then a connection is opened beside the requests to look again.
+	// speak HTTP/2; then a connection is opened beside the requests to look again. If
+	// it said nothing at all, it is a second, unless HTTP/1.1 is answered in that.
 	FallbackFor time.Duration `yaml:"fallback_for" help:"after HTTP/2 failed, how long HTTP/1.1 is spoken before it is tried again; default 5m"`
 
 	// MaxConnectionsPerHost bounds the open connections; further requests wait.
@@ -41,11 +42,13 @@ type Config struct {
 	// 20 connections carry 43 requests/s. So the default, 512, is a safety net
 	// against running out of descriptors and not a brake; an upstream that wants
 	// fewer sets fewer. Over HTTP/2 a further connection is opened when the upstream
-	// allows no more streams on the others. One that the upstream gave notice on
-	// (GOAWAY) isn't counted while its last answers come.
+	// allows no more streams on the others. Those that take no more requests (GOAWAY,
+	// or too old) aren't counted while their last answers come; but all in all there are
+	// twice as many at most.
 	MaxConnectionsPerHost int `yaml:"max_connections_per_host" help:"open connections at most; further requests wait; default 512"`
 	// MaxWaiting and WaitTimeout bound those who wait for a connection or a stream, in
-	// order of arrival. Who is beyond gets 503 with Retry-After, or a stale response.
+	// order of arrival. Who is beyond gets 503 with Retry-After, or a stale response; so
+	// does, with the optimizer's cache, who waits beside one of them for the same response.
 	MaxWaiting  int           `yaml:"max_waiting" help:"requests that wait for a connection at most, further ones get 503 at once; default 1024"`
 	WaitTimeout time.Duration `yaml:"wait_timeout" help:"how long one waits before it gets 503; default 5s, at most half of timeout"`
 	// ConnectionPoolSize bounds the connections of HTTP/1.1 kept open without work;
@@ -64,6 +67,9 @@ type Config struct {
 	// included, to the last byte; for a streamed body, the header and then every
 	// pause between two reads. Default 30s.
 	Timeout time.Duration `yaml:"timeout" help:"for a whole exchange, or the pause between two reads of a streamed body; default 30s"`
+	// LastByteTimeout bounds all of an exchange with a streamed body, so that an upstream
+	// that drips doesn't hold its connection forever.
+	LastByteTimeout time.Duration `yaml:"last_byte_timeout" help:"from a request to the last byte of its streamed body; default 1h"`
 
 	// RetryBudget bounds the retries of idempotent requests whose connection ended
 	// without an answer: this share of all requests, and ten per second. Requests that
@@ -130,6 +136,7 @@ func (c Config) WithDefaults() Config {
 	orNumber(&c.Timeout, 30*time.Second)
 	orNumber(&c.WaitTimeout, max(time.Millisecond, min(5*time.Second, c.Timeout/2)))
 	orNumber(&c.FirstByteTimeout, c.Timeout)
+	orNumber(&c.LastByteTimeout, time.Hour)
 	orNumber(&c.MaxConnectionAge, 10*time.Minute)
 	if c.RetryBudget == nil {
 		c.RetryBudget = new(0.2)
@@ -199,7 +206,7 @@ func (c Config) Validate() error {
 		{"upstream.idle_timeout", c.IdleTimeout}, {"upstream.dial_timeout", c.DialTimeout}, {"upstream.tls_timeout", c.TLSTimeout},
 		{"upstream.fallback_for", c.FallbackFor}, {"upstream.max_connection_age", c.MaxConnectionAge}, {"upstream.first_byte_timeout", c.FirstByteTimeout},
 		{"upstream.eject_for", c.EjectFor}, {"upstream.health.interval", c.Health.Interval}, {"upstream.health.timeout", c.Health.Timeout},
-		{"upstream.timeout", c.Timeout}, {"upstream.wait_timeout", c.WaitTimeout}, {"breaker.window", c.Breaker.Window}, {"breaker.open_for", c.Breaker.OpenFor},
+		{"upstream.timeout", c.Timeout}, {"upstream.last_byte_timeout", c.LastByteTimeout}, {"upstream.wait_timeout", c.WaitTimeout}, {"breaker.window", c.Breaker.Window}, {"breaker.open_for", c.Breaker.OpenFor},
 	} {
 		if d.value < time.Millisecond {
 			fault("%s: %v, must be 1ms or more (a number needs a unit, like 5s)", d.key, d.value)

@@ -56,7 +56,7 @@ func TestFallback(t *testing.T) {
 		{"nothing in common", []string{"spdy/3"}, nil, "no_common_alpn", 2},
 		{"an old server behind h2c", nil, nil, "preface", 2},
 		{"garbage", []string{"h2", "http/1.1"}, func(c net.Conn) { c.Write(bytes.Repeat([]byte("garbage! "), 10)) }, "preface", 2},
-		{"closed without a word, twice", []string{"h2", "http/1.1"}, func(c net.Conn) {}, "preface", 3},
+		{"closed without a word, twice", []string{"h2", "http/1.1"}, func(c net.Conn) {}, "silence", 3},
 		{"HTTP_1_1_REQUIRED on the connection", []string{"h2", "http/1.1"}, func(c net.Conn) {
 			f := http2.NewFramer(c, c)
 			io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
@@ -157,6 +157,32 @@ func TestHTTP2IsTriedAgain(t *testing.T) {
 	})
 	modern.Store(true)
 	until(t, "HTTP/2", func() bool { return spoken() == "HTTP/2.0" })
+}
+
+// Silence says nothing of the protocol: an upstream that was down when HTTP/2 was begun is
+// spoken to in HTTP/2 soon after it is back, unless it has answered in HTTP/1.1, and not
+// only that it wants none.
+func TestSilenceIsSoonForgotten(t *testing.T) {
+	t.Parallel()
+	only := &peer{serve: func(c *peerConn, r peerRequest) { c.answer(r.stream, "ok") }}
+	var opened atomic.Int64
+	address := listen(t, nil, func(conn net.Conn) {
+		if opened.Add(1) <= 2 {
+			return
+		}
+		var running sync.WaitGroup
+		only.talk(&peerConn{Conn: conn, framer: http2.NewFramer(conn, conn)}, &running) // returns at once from HTTP/1.1
+		running.Wait()
+		io.WriteString(conn, "HTTP/1.1 426 Upgrade Required\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+	})
+	p := newPool(t, upstream.Config{URL: "http://" + address, Protocol: upstream.H2C, Breaker: upstream.Breaker{Disabled: true}})
+	if _, body, _ := ask(t, p, "POST"); body != "" || p.Stats().Fallbacks["silence"] != 1 {
+		t.Errorf("%q, %+v", body, p.Stats())
+	}
+	until(t, "HTTP/2", func() bool {
+		_, body, err := ask(t, p, "POST")
+		return err == nil && body == "ok"
+	})
 }
 
 func certificateOf(c *tls.Config, alpn ...string) *tls.Config {

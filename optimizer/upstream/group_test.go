@@ -299,3 +299,39 @@ func TestTheUnprocessedGoesToAnother(t *testing.T) {
 		})
 	}
 }
+
+// Probes that find every connection in use say nothing of the upstream; one that waits for
+// an upstream which doesn't begin to speak does.
+func TestBusyIsNotSick(t *testing.T) {
+	t.Parallel()
+	probes := upstream.Health{Path: "/health", Interval: 5 * time.Millisecond, Timeout: 20 * time.Millisecond}
+	watch := func(g *upstream.Group) {
+		watched := make(chan struct{})
+		go func() { g.Watch(t.Context()); close(watched) }()
+		t.Cleanup(func() { <-watched })
+	}
+	s := newSeveral(t, 2)
+	g := s.group(t, upstream.Config{Health: probes, MaxConnectionsPerHost: 1, WaitTimeout: time.Minute})
+	let := sync.OnceFunc(func() { close(s.hold) })
+	t.Cleanup(let)
+	var held sync.WaitGroup
+	held.Go(func() { askGroup(t, g, "GET", "/hold", "") })
+	until(t, "one is busy", func() bool { return s.asked[0].Load()+s.asked[1].Load() == 1 })
+	busy := int(s.asked[1].Load())
+	watch(g)
+	until(t, "three probes", func() bool { one := g.Stats()[busy]; return one.Refused["timeout"]+one.Probes["bad"] >= 3 })
+	if one := g.Stats()[busy]; one.Out || one.Probes["bad"] > 0 {
+		t.Errorf("%+v", one)
+	}
+	let()
+	held.Wait()
+
+	silent := listen(t, nil, func(conn net.Conn) { io.Copy(io.Discard, conn) })
+	mute, err := upstream.NewGroup(upstream.Config{URL: "http://" + silent, Protocol: upstream.H2C, Health: probes, TLSTimeout: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(mute.Close)
+	watch(mute)
+	until(t, "bad probes", func() bool { return mute.Stats()[0].Probes["bad"] >= 3 })
+}

@@ -20,11 +20,15 @@ type http2Conn struct {
 	cc   *http.ClientConn
 	wire *conn
 	used atomic.Bool
+	lost atomic.Bool // net/http takes no more requests for it, and says so only when asked to send one
 
 	// The line's lock guards these.
 	active  int  // streams
 	retired bool // takes no more requests, and closes after the last one
 }
+
+// maxUnread bounds what of an answer's body may arrive before it is read.
+const maxUnread = 64 << 10
 
 // dialled is the key of the connection that net/http is to use, in the context that
 // its dial function gets.
@@ -34,13 +38,20 @@ type dialled struct{}
 // affairs: it gets what is within, so that the pool can watch the frames.
 func newHTTP2Transport(cfg Config) *http.Transport {
 	t := &http.Transport{
-		Protocols:             new(http.Protocols),
-		DisableCompression:    true,
-		IdleConnTimeout:       cfg.IdleTimeout,
-		ResponseHeaderTimeout: cfg.FirstByteTimeout,
-		// Without pings a connection whose other end vanished would take every request
-		// until TCP gives up, which is a quarter of an hour.
-		HTTP2: &http.HTTP2Config{SendPingTimeout: min(10*time.Second, cfg.Timeout/2), PingTimeout: min(5*time.Second, cfg.Timeout/2)},
+		Protocols:              new(http.Protocols),
+		DisableCompression:     true,
+		IdleConnTimeout:        cfg.IdleTimeout,
+		ResponseHeaderTimeout:  cfg.FirstByteTimeout,
+		MaxResponseHeaderBytes: maxAnswerHeader,
+		HTTP2: &http.HTTP2Config{
+			// Without pings a connection whose other end vanished would take every request
+			// until TCP gives up, which is a quarter of an hour.
+			SendPingTimeout: min(10*time.Second, cfg.Timeout/2), PingTimeout: min(5*time.Second, cfg.Timeout/2),
+			// What a client doesn't take waits here, beside every account. The connection's
+			// window stays wider than all streams' together: if those that wait could use
+			// it up, the others would wait for the slowest clients.
+			MaxReceiveBufferPerStream: maxUnread,
+		},
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return ctx.Value(dialled{}).(*conn), nil
 		},
@@ -56,8 +67,11 @@ func (p *Pool) speaksHTTP2() bool {
 		return false
 	}
 	until := p.fallenUntil.Load()
-	if until == 0 {
+	switch {
+	case until == 0:
 		return true
+	case p.onTrial.Load() && time.Now().UnixNano() >= until:
+		return p.fallenUntil.CompareAndSwap(until, 0)
 	}
 	if time.Now().UnixNano() >= until && p.fallenUntil.CompareAndSwap(until, time.Now().Add(p.cfg.FallbackFor).UnixNano()) {
 		go p.openHTTP2(false)
@@ -69,18 +83,37 @@ func (p *Pool) speaksHTTP2() bool {
 const (
 	withoutH2       = "alpn"              // the upstream chose HTTP/1.1, or has no ALPN
 	nothingInCommon = "no_common_alpn"    // the upstream speaks none of what was offered; HTTP/1.1 goes without being offered
-	notHTTP2        = "preface"           // what came was no HTTP/2, or nothing
+	notHTTP2        = "preface"           // what came was no HTTP/2
+	saidNothing     = "silence"           // nothing came, so that HTTP/1.1 is on trial
 	wantsHTTP1      = "http_1_1_required" // the upstream said so (RFC 9113 §7)
 )
 
-var fallbackReasons = []string{withoutH2, nothingInCommon, notHTTP2, wantsHTTP1}
+var fallbackReasons = []string{withoutH2, nothingInCommon, notHTTP2, saidNothing, wantsHTTP1}
 
-// fallBack has requests go over HTTP/1.1 from now on, for upstream.fallback_for.
+// trialTime is how long HTTP/1.1 is spoken after HTTP/2 got no answer, unless one comes.
+const trialTime = time.Second
+
+// fallBack has requests go over HTTP/1.1 from now on, for upstream.fallback_for. Silence
+// may be that of an upstream which is down, and speaks HTTP/2 when it is back.
 func (p *Pool) fallBack(reason string) {
 	p.fallbacks.add(reason)
 	p.bare.Store(reason == nothingInCommon)
-	p.fallenUntil.Store(time.Now().Add(p.cfg.FallbackFor).UnixNano())
+	long := p.cfg.FallbackFor
+	if reason == saidNothing {
+		long = min(long, trialTime)
+	}
+	p.onTrial.Store(reason == saidNothing)
+	p.fallenUntil.Store(time.Now().Add(long).UnixNano())
 	p.line.serve()
+}
+
+// proveHTTP1 ends a trial: HTTP/1.1 was answered.
+func (p *Pool) proveHTTP1() {
+	if p.onTrial.CompareAndSwap(true, false) {
+		if until := p.fallenUntil.Load(); until != 0 {
+			p.fallenUntil.CompareAndSwap(until, time.Now().Add(p.cfg.FallbackFor).UnixNano())
+		}
+	}
 }
 
 // takeStream takes a stream on the first connection that has one, so that those
@@ -104,9 +137,7 @@ func (p *Pool) sweep() {
 	for _, c := range p.conns {
 		switch {
 		case c.cc.Err() != nil:
-		case c.wire.frames.leaving.Load():
-			p.leaving = append(p.leaving, c)
-		case c.wire.tooOld(now):
+		case c.wire.frames.leaving.Load(), c.lost.Load(), c.wire.tooOld(now):
 			c.retire()
 			p.leaving = append(p.leaving, c)
 		default:
@@ -132,7 +163,10 @@ func (p *Pool) dialMore(waiting int) {
 		return
 	}
 	each := max(1, int(p.streams.Load()))
-	for needed := (waiting + each - 1) / each; p.dialing < needed && len(p.conns)+p.dialing < p.cfg.MaxConnectionsPerHost; {
+	needed := (waiting + each - 1) / each
+	// With those that are leaving they are twice as many at most: an upstream that gives notice
+	// on one after the other, while its answers hang, doesn't get a socket for each.
+	for most := p.cfg.MaxConnectionsPerHost; p.dialing < needed && len(p.conns)+p.dialing < most && len(p.conns)+p.dialing+len(p.leaving) < 2*most; {
 		p.dialing++
 		go p.openHTTP2(true)
 	}
@@ -190,13 +224,18 @@ func (p *Pool) negotiate(ctx context.Context) (*http2Conn, error) {
 			return c, err
 		}
 		// Anything but HTTP/2 is an answer. Silence may be the network's doing, once.
-		if silent := !wire.frames.any.Load(); silent && !errors.Is(err, context.DeadlineExceeded) && again {
+		silent := !wire.frames.any.Load()
+		if silent && !errors.Is(err, context.DeadlineExceeded) && again {
 			continue
 		}
 		if p.hasHTTP2() { // it has enough of connections, not of the protocol
 			return nil, &unprocessedError{err}
 		}
-		p.fallBack(notHTTP2)
+		if silent {
+			p.fallBack(saidNothing)
+		} else {
+			p.fallBack(notHTTP2)
+		}
 		return nil, nil
 	}
 }
@@ -217,6 +256,12 @@ func (p *Pool) greet(ctx context.Context, wire *conn) (*http2Conn, error) {
 		if code == http11Required {
 			p.fallBack(wantsHTTP1)
 		}
+		go func() { // without work it closes at once, and who waits for its streams gets others
+			p.line.mu.Lock()
+			defer p.line.mu.Unlock()
+			p.sweep()
+			p.line.serveLocked()
+		}()
 	})
 	wire.uncount()
 	fault := func(err error) (*http2Conn, error) {

@@ -1,11 +1,13 @@
 package upstream_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -377,5 +379,172 @@ func TestOneMoreConnectionComesToNothing(t *testing.T) {
 		if n > 0 {
 			t.Errorf("fell back: %s", reason)
 		}
+	}
+}
+
+// A connection on which a stream was reset with PROTOCOL_ERROR takes no more requests,
+// which net/http says only to who sends one: while an answer still comes on it, the others
+// go over another one, those that may not be repeated too.
+func TestAConnectionThatIsNoLongerUsable(t *testing.T) {
+	t.Parallel()
+	var bad atomic.Bool
+	peer := newPeer(t, func(c *peerConn, r peerRequest) {
+		switch {
+		case r.path == "/hang":
+			<-t.Context().Done()
+		case !bad.Swap(true):
+			c.reset(r.stream, http2.ErrCodeProtocol)
+		default:
+			c.answer(r.stream, r.body)
+		}
+	})
+	p := newPool(t, upstream.Config{URL: peer.url(), Protocol: upstream.H2C, RetryBudget: new(0.0), Breaker: upstream.Breaker{MinRequests: 3}})
+	ctx, cancel := context.WithCancel(t.Context())
+	var hanging sync.WaitGroup
+	hanging.Go(func() {
+		req, _ := http.NewRequestWithContext(ctx, "GET", peer.url()+"/hang", nil)
+		if _, err := p.Do(req); err == nil {
+			t.Error("answered")
+		}
+	})
+	until(t, "one hangs", func() bool { return p.Stats().Streams == 1 })
+	if _, err := send(t, p, "POST", "first", false); err == nil {
+		t.Error("the reset one was answered")
+	}
+	for range 10 {
+		if got, err := send(t, p, "POST", "next", true); err != nil || got != "next" {
+			t.Fatalf("%q, %v", got, err)
+		}
+	}
+	if s := p.Stats(); s.Dials != 2 || s.Retries["unsent"] != 1 || s.Protocol["h2"].Leaving != 1 || s.State != upstream.Closed {
+		t.Errorf("%+v", s)
+	}
+	cancel()
+	hanging.Wait()
+	until(t, "it is closed after its last answer", func() bool { return p.Stats().Protocol["h2"].Leaving == 0 })
+}
+
+// An upstream that gives notice on each connection while its answers hang gets as many
+// again as are allowed, and no more.
+func TestLeavingConnectionsAreBounded(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	peer := newPeer(t, func(c *peerConn, r peerRequest) {
+		c.goAway(r.stream, http2.ErrCodeNo)
+		<-release
+		c.answer(r.stream, "ok")
+	}, http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 1})
+	p := newPool(t, upstream.Config{URL: peer.url(), Protocol: upstream.H2C, MaxConnectionsPerHost: 2, WaitTimeout: time.Second})
+	results := make(chan error)
+	for range 10 {
+		go func() {
+			_, _, err := ask(t, p, "GET")
+			results <- err
+		}()
+	}
+	for range 6 {
+		if err := <-results; !errors.As(err, new(*upstream.BusyError)) {
+			t.Errorf("beyond the bound: %v", err)
+		}
+	}
+	if n := peer.opened.Load(); n != 4 {
+		t.Errorf("%d connections, want 4", n)
+	}
+	close(release)
+	for range 4 {
+		if err := <-results; err != nil {
+			t.Error(err)
+		}
+	}
+	if _, _, err := ask(t, p, "GET"); err != nil {
+		t.Errorf("after they have ended: %v", err)
+	}
+}
+
+// A connection without work that the upstream gives notice on is closed, and not only
+// after upstream.idle_timeout or with the next request.
+func TestIdleConnectionsLeaveAtOnce(t *testing.T) {
+	t.Parallel()
+	answered, closed := make(chan struct{}), make(chan struct{})
+	peer := newPeer(t, func(c *peerConn, r peerRequest) {
+		c.answer(r.stream, "ok")
+		<-answered
+		c.goAway(r.stream, http2.ErrCodeNo)
+		for err := error(nil); err == nil; time.Sleep(5 * time.Millisecond) {
+			c.write(func(f *http2.Framer) { err = f.WritePing(false, [8]byte{}) })
+		}
+		close(closed)
+	})
+	p := newPool(t, upstream.Config{URL: peer.url(), Protocol: upstream.H2C})
+	if _, _, err := ask(t, p, "GET"); err != nil {
+		t.Fatal(err)
+	}
+	close(answered)
+	select {
+	case <-closed:
+	case <-time.After(10 * time.Second):
+		t.Error("it is still open")
+	}
+}
+
+// What isn't read of an answer waits at the upstream, but for 64 KiB, and keeps none of the
+// others waiting.
+func TestUnreadAnswersAreBounded(t *testing.T) {
+	t.Parallel()
+	const window = 64 << 10
+	sent := make(chan bool, 1)
+	peer := newPeer(t, func(c *peerConn, r peerRequest) {
+		if r.path == "/" {
+			c.answer(r.stream, "ok")
+			return
+		}
+		c.begin(r.stream)
+		data := window
+		if r.path == "/beyond" {
+			data = 16 * window
+		}
+		for ; data > 0; data -= 16 << 10 {
+			c.write(func(f *http2.Framer) { f.WriteData(r.stream, false, make([]byte, 16<<10)) })
+		}
+		if r.path == "/beyond" {
+			c.write(func(f *http2.Framer) { f.WriteData(r.stream, true, nil) })
+			sent <- true
+		}
+	})
+	p := newPool(t, upstream.Config{URL: peer.url(), Protocol: upstream.H2C})
+	get := func(path string) *http.Response {
+		req, _ := http.NewRequestWithContext(t.Context(), "GET", peer.url()+path, nil)
+		resp, err := p.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp
+	}
+	for range 99 {
+		defer get("/full").Body.Close()
+	}
+	if _, body, err := ask(t, p, "GET"); err != nil || body != "ok" || peer.opened.Load() != 1 {
+		t.Errorf("beside 99 that wait: %q, %v, on %d connections", body, err, peer.opened.Load())
+	}
+	resp := get("/beyond")
+	defer resp.Body.Close()
+	<-sent
+	if n, err := io.Copy(io.Discard, resp.Body); err == nil || n > window {
+		t.Errorf("%d bytes came of one that isn't read, %v", n, err)
+	}
+}
+
+// An answer's header is as long at most as over HTTP/1.1.
+func TestLongHeadersOverHTTP2(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Long", strings.Repeat("x", 300<<10))
+	}))
+	server.Config.Protocols = new(http.Protocols)
+	server.Config.Protocols.SetUnencryptedHTTP2(true)
+	server.Start()
+	t.Cleanup(server.Close)
+	if _, _, err := ask(t, newPool(t, upstream.Config{URL: server.URL, Protocol: upstream.H2C}), "GET"); err == nil {
+		t.Error("accepted")
 	}
 }

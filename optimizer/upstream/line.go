@@ -23,7 +23,7 @@ func (e *BusyError) Error() string {
 	if e.Waited == 0 {
 		return "every connection is in use, and as many requests wait for one as upstream.max_waiting allows"
 	}
-	return fmt.Sprintf("no connection became free in %v, and upstream.wait_timeout allows no more", e.Waited.Round(time.Millisecond))
+	return fmt.Sprintf("no connection became free in %v, and upstream.wait_timeout, or the request's own deadline, allows no more", e.Waited.Round(time.Millisecond))
 }
 
 // busyRetryAfter is what clients are told. How long the line will be then is unknown;
@@ -95,6 +95,11 @@ func (l *line) enter(ctx context.Context, again bool) (grant, error) {
 			return g, g.err
 		case <-ctx.Done():
 			err = context.Cause(ctx)
+			l.mu.Lock()
+			if errors.Is(err, context.DeadlineExceeded) && !l.first() { // the line used the time up, not the upstream
+				err = &BusyError{Waited: time.Since(begun), RetryAfter: busyRetryAfter}
+			}
+			l.mu.Unlock()
 		case <-patience.C:
 			l.mu.Lock()
 			if l.first() {

@@ -108,13 +108,17 @@ func (c *peerConn) write(what func(*http2.Framer)) {
 	what(c.framer)
 }
 
-func (c *peerConn) answer(stream uint32, body string) {
+func (c *peerConn) begin(stream uint32) {
 	var block bytes.Buffer
 	hpack.NewEncoder(&block).WriteField(hpack.HeaderField{Name: ":status", Value: "200"})
 	c.write(func(f *http2.Framer) {
 		f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block.Bytes(), EndHeaders: true})
-		f.WriteData(stream, true, []byte(body))
 	})
+}
+
+func (c *peerConn) answer(stream uint32, body string) {
+	c.begin(stream)
+	c.write(func(f *http2.Framer) { f.WriteData(stream, true, []byte(body)) })
 }
 
 func (c *peerConn) reset(stream uint32, code http2.ErrCode) {

@@ -30,6 +30,7 @@ type Pool struct {
 
 	wantsHTTP2  bool
 	fallenUntil atomic.Int64  // Unix nanoseconds; 0: HTTP/2 is spoken, if it is wanted
+	onTrial     atomic.Bool   // so is HTTP/1.1, which hasn't answered yet
 	bare        atomic.Bool   // HTTP/1.1 isn't offered by ALPN, but spoken
 	streams     atomic.Uint32 // that the upstream last allowed on a connection
 

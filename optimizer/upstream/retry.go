@@ -150,9 +150,15 @@ func (a *attempt) send(req *http.Request) (resp *http.Response, err error) {
 	}
 	switch {
 	case err != nil:
+		if c != nil && unusable(err) {
+			c.lost.Store(true) // before others who wait are given it
+		}
 		a.pool.leave(a.grant)
 		return nil, err
 	case c == nil:
+		if a.pool.onTrial.Load() && resp.StatusCode < 400 { // else it may say that it wants HTTP/2
+			a.pool.proveHTTP1()
+		}
 	case resp.Body == http.NoBody:
 		a.pool.leave(a.grant)
 	default:
@@ -198,7 +204,7 @@ func (a *attempt) retryable(req *http.Request, err error) string {
 		return retryHTTP1
 	case aboveLastStream(err):
 		return retryGoAway
-	case !a.headed.Load() && (c.cc.Err() != nil || c.wire.frames.leaving.Load()):
+	case !a.headed.Load() && (c.cc.Err() != nil || c.wire.frames.leaving.Load() || c.lost.Load()):
 		return retryUnsent
 	case idempotent(req) && (c.cc.Err() != nil || errors.As(err, &stream)):
 		return retryLost
@@ -212,6 +218,11 @@ func aboveLastStream(err error) bool {
 	text := err.Error()
 	return strings.Contains(text, "Transport received Server's graceful shutdown GOAWAY") || strings.Contains(text, "Transport received GOAWAY from server")
 }
+
+// unusable reports whether net/http sent nothing because it is done with the connection:
+// after the peer reset another stream with PROTOCOL_ERROR, after it stood idle for too long
+// by the wall clock, without stream numbers left. It has no name for that error either.
+func unusable(err error) bool { return strings.Contains(err.Error(), "http2: client conn not usable") }
 
 // idempotent reports whether sending the request twice does no more than once (RFC 9110
 // §9.2.2), by its method or because it has an Idempotency-Key.

@@ -1,14 +1,9 @@
 package network
 
 import (
-	"net"
-	"reflect"
-	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
-	"github.com/Shopify/toxiproxy/v2"
 	"github.com/Shopify/toxiproxy/v2/toxics"
 )
 
@@ -27,7 +22,6 @@ func init() {
 
 var (
 	counts  sync.Map // by number, *atomic.Int64
-	proxies sync.Map // by number, *toxiproxy.Proxy
 	numbers atomic.Int64
 )
 
@@ -83,9 +77,8 @@ func (m *meter) Pipe(stub *toxics.ToxicStub) {
 	}
 }
 
-// reset resets a connection with the first data that comes, and drops these. The
-// library's reset_peer can't tell what it did, and has all new connections end with a
-// reset, whatever its share.
+// reset ends a connection with the first data that comes, and drops these. It is the
+// library's reset_peer, which can't tell what it did.
 type reset struct {
 	Count int64 `json:"count"`
 }
@@ -95,46 +88,8 @@ func (r *reset) Pipe(stub *toxics.ToxicStub) {
 	case <-stub.Interrupt:
 	case c := <-stub.Input:
 		if c != nil {
-			if inner, ok := proxies.Load(r.Count); ok && !abrupt(inner.(*toxiproxy.Proxy), stub) {
-				stub.Output <- c // the next one will do
-				return
-			}
 			count(r.Count)
 		}
 		stub.Close()
 	}
-}
-
-// abrupt has both sockets of the stub's connection end with a reset, or reports that the
-// library interrupts the stub to change its toxics. It gives no toxic its connection, and
-// keeps what it has of them to itself, so they are looked up there by reflection; the
-// tests tell if another version of it has them elsewhere.
-func abrupt(inner *toxiproxy.Proxy, stub *toxics.ToxicStub) bool {
-	for !inner.Toxics.TryLock() { // who holds it may wait for the stub
-		select {
-		case <-stub.Interrupt:
-			return false
-		case <-time.After(time.Millisecond):
-		}
-	}
-	defer inner.Toxics.Unlock()
-	connections := reflect.ValueOf(inner).Elem().FieldByName("connections")
-	guard := (*toxiproxy.ConnectionList)(connections.Addr().UnsafePointer())
-	guard.Lock()
-	defer guard.Unlock()
-	for links := reflect.ValueOf(inner.Toxics).Elem().FieldByName("links").MapRange(); links.Next(); {
-		name, own := strings.CutSuffix(links.Key().String(), "downstream")
-		stubs := links.Value().Elem().FieldByName("stubs")
-		for i := 0; own && i < stubs.Len(); i++ {
-			if stubs.Index(i).UnsafePointer() != reflect.ValueOf(stub).UnsafePointer() {
-				continue
-			}
-			for _, side := range []string{"downstream", "upstream"} {
-				if socket := connections.FieldByName("list").MapIndex(reflect.ValueOf(name + side)); socket.IsValid() {
-					_ = (*net.TCPConn)(socket.Elem().UnsafePointer()).SetLinger(0)
-				}
-			}
-		}
-	}
-	return true
 }

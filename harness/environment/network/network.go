@@ -47,14 +47,12 @@ type Proxy struct {
 
 // counted are the counts of the last worse network.
 type counted struct {
-	inner   *toxiproxy.Proxy
 	numbers []int64
 	counts  map[string]*atomic.Int64
 }
 
 func (c *counted) add(name string) (number int64) {
 	c.counts[name], number = newCount()
-	proxies.Store(number, c.inner)
 	c.numbers = append(c.numbers, number)
 	return number
 }
@@ -63,7 +61,6 @@ func (c *counted) add(name string) (number int64) {
 func (c *counted) forget() {
 	for _, number := range c.numbers {
 		counts.Delete(number)
-		proxies.Delete(number)
 	}
 }
 
@@ -119,6 +116,9 @@ func worsening(n scenario.Network, met *counted) []toxic {
 		}
 	}
 	if n.Reset > 0 {
+		// Of the library's own, which resets none here, comes that the ends of new
+		// connections are resets.
+		add("reset_peer", 0, false, map[string]int64{"timeout": 0})
 		add(resetType, n.Reset, false, map[string]int64{"count": met.add(scenario.MetReset)})
 	}
 	if n.Timeout > 0 {
@@ -151,7 +151,7 @@ func (p *Proxy) Worsen(ctx context.Context, n scenario.Network) error {
 	if err != nil {
 		return err
 	}
-	met := &counted{inner: inner, counts: map[string]*atomic.Int64{}}
+	met := &counted{counts: map[string]*atomic.Int64{}}
 	if last := p.met.Swap(met); last != nil {
 		last.forget()
 	}

@@ -34,7 +34,7 @@
 // idle (measured with 10,000); a goroutine and its buffers while a request is lent.
 // One of HTTP/2 with TLS costs 12 kB while it is idle, one of HTTP/1.1 with TLS 19 kB
 // (resident, measured with 2,000), because they are lent for good. Nor does one hold what
-// has come over HTTP/2 of an answer that is passed on, and its client doesn't take yet: 64
+// has come over HTTP/2 of an answer that is passed on, and its client doesn't take yet: 256
 // KiB at most (package upstream).
 //
 // Measured at 100 MB by make bench-memory, 64 connections, peak resident set in 10^6

@@ -487,11 +487,11 @@ func TestIdleConnectionsLeaveAtOnce(t *testing.T) {
 	}
 }
 
-// What isn't read of an answer waits at the upstream, but for 64 KiB, and keeps none of the
+// What isn't read of an answer waits at the upstream, but for 256 KiB, and keeps none of the
 // others waiting.
 func TestUnreadAnswersAreBounded(t *testing.T) {
 	t.Parallel()
-	const window = 64 << 10
+	const window = 256 << 10
 	sent := make(chan bool, 1)
 	peer := newPeer(t, func(c *peerConn, r peerRequest) {
 		if r.path == "/" {

@@ -322,6 +322,9 @@ func (r *record) fillDrills() {
 func (r *record) expectation(plan scenario.Drill, d *drilled, e scenario.Expectation) result.Gate {
 	name := plan.Fault.String() + ": " + e.Text
 	g := result.Gate{Gate: name, Metric: "drill", System: scenario.New, Verdict: result.Inconclusive, Confidence: r.plan.Confidence, Looks: 1}
+	if c := e.Condition; c != nil {
+		g.Metric, g.Op, g.Threshold, g.Unit = c.Metric.Name, string(c.Op), c.Threshold, string(c.Metric.Unit)
+	}
 	switch {
 	case d.none != "":
 		g.Reason = d.none + "; need a run in which this drill is made to its end"
@@ -336,7 +339,7 @@ func (r *record) expectation(plan scenario.Drill, d *drilled, e scenario.Expecta
 	case e.Condition == nil && e.Text == scenario.NoTrigger:
 		g.Verdict, g.Reason = noTrigger(r.plan.Triggers, d.triggers)
 	default:
-		g.Reason = "this version can't judge what is expected; need a condition on a metric, or " + scenario.NoTrigger
+		g.Reason = "its fault wasn't made; need a run in which this drill is made to its end"
 	}
 	if plan.Fault.Kind == scenario.Worse && d.fault != nil && g.Verdict == result.Pass {
 		if part := unmet(plan.Fault.Network, d.fault.Met); part != "" {
@@ -449,5 +452,5 @@ func noTrigger(rules []scenario.Trigger, triggers []*gate.Trigger) (result.Verdi
 	case len(blind) > 0:
 		return result.Inconclusive, "without data: " + strings.Join(blind, "; ") + "; need a longer drill, or more requests a second"
 	}
-	return result.Pass, ""
+	return result.Pass, fmt.Sprintf("none of %d fired, and each had data", armed)
 }

@@ -98,7 +98,7 @@ type begunSystem struct {
 	Sampled bool     `json:"sampled"`            // its process is ours to sample
 	CPUs    float64  `json:"cpus,omitempty"`     // available to it, if it is
 	Setup   setup    `json:"setup,omitzero"`
-	Rate    float64  `json:"rate"` // requests per second that it is offered …
+	Rate    float64  `json:"rate"` // requests per second that it would be offered beyond the end …
 	Peak    float64  `json:"peak"` // … and at the most
 }
 
@@ -369,7 +369,7 @@ func (r *run) systems() []begunSystem {
 		b := begunSystem{
 			Name: arm.Name, Kind: string(s.Kind), URL: s.URL.String(), Command: s.Command,
 			Sampled: s.PID != 0 || s.Container != nil, Setup: setup(s.Setup),
-			Rate: r.schedule.Offered(arm.Name), Peak: r.schedule.Peak() * arm.Share,
+			Rate: r.schedule.GoingOn(arm.Name), Peak: r.schedule.Peak() * arm.Share,
 		}
 		if b.Sampled {
 			b.CPUs = availableTo(s.Container)

@@ -164,8 +164,10 @@ func newGateRow(g result.Gate, steady float64) gateRow {
 	row := gateRow{
 		Gate: clean(g.Gate), System: clean(g.System), Implied: g.Implied, Verdict: words(g.Verdict), Reason: clean(reason(g)),
 		Estimate: unit.Beside(g.Value, g.Threshold, g.Unit), Interval: interval(g),
-		Threshold: strings.TrimSpace(operators.Replace(g.Op) + " " + unit.Exact(g.Threshold, g.Unit)),
-		Sample:    unit.Count(g.Samples), Scale: newGateScale(g),
+		Sample: unit.Count(g.Samples), Scale: newGateScale(g),
+	}
+	if g.Op != "" { // what is expected of a drill may be no condition on a metric
+		row.Threshold = operators.Replace(g.Op) + " " + unit.Exact(g.Threshold, g.Unit)
 	}
 	// A burst of errors that falls outside a short run is not seen; so the
 	// length stands beside every share.

@@ -371,7 +371,7 @@ func (h *rehearsal) data(look int) gate.Data {
 	}
 	for i, a := range h.arms {
 		d.Windows[a.system.Name] = h.recorder.Window(i, h.schedule.Warmup, end)
-		d.Rate[a.system.Name] = h.schedule.Offered(a.system.Name)
+		d.Rate[a.system.Name] = h.schedule.GoingOn(a.system.Name)
 	}
 	return d
 }

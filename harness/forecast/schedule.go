@@ -124,6 +124,15 @@ func (s *Schedule) Offered(name string) float64 {
 	return total * s.Plan.System(name).Share
 }
 
+// GoingOn is what an arm would be offered beyond the schedule's end, in requests per
+// second: by it the requests that a gate needs become a time.
+func (s *Schedule) GoingOn(name string) float64 {
+	if rates := s.Plan.Load.Rate; len(rates) > 0 {
+		return rates[len(rates)-1].To * s.Plan.System(name).Share
+	}
+	return s.Offered(name)
+}
+
 // Peak is the highest rate of all arms together, in requests per second.
 func (s *Schedule) Peak() float64 {
 	if s.Plan.Load.Keys.PaceLog {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -422,14 +423,15 @@ const MaxStolen = 0.02
 // excuse says why latencies may be longer than the system made them; "" if
 // they may not.
 func excuse(lag time.Duration, of string, stolen, threshold float64) string {
-	switch {
-	case stolen > MaxStolen:
-		return fmt.Sprintf("the machine was starved: %s of its CPU time went to others on its host", formatShare(stolen))
-	case lag.Seconds() > threshold/10:
-		return fmt.Sprintf("the load generator was the bottleneck: it was up to %s late (%s) to get to a request, which is more than a tenth of %s",
-			formatSeconds(lag.Seconds()), of, formatSeconds(threshold))
+	var why []string
+	if stolen > MaxStolen {
+		why = append(why, fmt.Sprintf("the machine was starved: %s of its CPU time went to others on its host", formatShare(stolen)))
 	}
-	return ""
+	if lag.Seconds() > threshold/10 {
+		why = append(why, fmt.Sprintf("the load generator was the bottleneck: it was up to %s late (%s) to get to a request, which is more than a tenth of %s",
+			formatSeconds(lag.Seconds()), of, formatSeconds(threshold)))
+	}
+	return strings.Join(why, ", and ")
 }
 
 // remedy says what takes an excuse away: no number of requests does.
@@ -438,11 +440,15 @@ func remedy(lag time.Duration, of string, stolen, threshold float64) need {
 }
 
 func cure(lag time.Duration, of string, stolen, threshold float64) string {
+	var all []string
 	if stolen > MaxStolen {
-		return fmt.Sprintf("a machine of which others take at most %s", formatShare(MaxStolen))
+		all = append(all, fmt.Sprintf("a machine of which others take at most %s", formatShare(MaxStolen)))
 	}
-	return fmt.Sprintf("a lag (%s) of at most %s instead of %s, from a quieter machine or a lower load.rate",
-		of, formatSeconds(threshold/10), formatSeconds(lag.Seconds()))
+	if lag.Seconds() > threshold/10 {
+		all = append(all, fmt.Sprintf("a lag (%s) of at most %s instead of %s, from a quieter machine or a lower load.rate",
+			of, formatSeconds(threshold/10), formatSeconds(lag.Seconds())))
+	}
+	return strings.Join(all, ", and ")
 }
 
 // surelySlow counts requests that were too slow even if the load generator was

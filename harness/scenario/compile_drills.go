@@ -92,6 +92,13 @@ func (c *compiler) fault(kind FaultKind, v *value) Fault {
 		f.Network = c.network(v)
 		return f
 	case !kind.AtUpstream():
+		if f.Target == TargetUpstream && c.plan.Upstream == nil || f.Target != TargetUpstream && c.plan.System(f.Target) == nil {
+			at := v
+			if target := v.get("target"); target != nil {
+				at = target
+			}
+			c.fail(at, "the scenario has no %s to break; allowed: what it has", f.Target)
+		}
 		return f
 	}
 	f.Wire = wire.Fault{
@@ -145,8 +152,7 @@ func (c *compiler) network(v *value) Network {
 	return n
 }
 
-// expected joins a drill's expectations. Those with an operator must be
-// conditions; of the others only [NoTrigger] can be judged.
+// expected joins a drill's expectations: conditions, and [NoTrigger].
 func (c *compiler) expected(v *value) (text string, all []Expectation) {
 	var parts []string
 	for _, item := range v.items {
@@ -158,6 +164,8 @@ func (c *compiler) expected(v *value) (text string, all []Expectation) {
 				c.fail(item, "%v", err)
 			}
 			e = Expectation{condition.Text, &condition}
+		} else if text != NoTrigger {
+			c.fail(item, "%s; allowed: %s, or METRIC OP VALUE, such as error_rate < 1%%", quote(text), NoTrigger)
 		}
 		parts = append(parts, e.Text)
 		all = append(all, e)

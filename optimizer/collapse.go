@@ -14,7 +14,7 @@ func (h *handler) miss(x *exchange, stale *object) telemetry.Result {
 	if x.directives.OnlyIfCached {
 		return x.refused(http.StatusGatewayTimeout, "")
 	}
-	f := h.newFetch(x, string(x.ctx.Method()), stale)
+	f := h.newFetch(x, string(x.ctx.Method()), stale, true)
 	if !f.store {
 		return h.forward(x, f, "; fwd=miss", telemetry.Miss)
 	}

@@ -233,7 +233,7 @@ func (h *handler) lookup(x *exchange) *object {
 // pass sends a request up whose answer the cache has no part in, and invalidates
 // what its success makes obsolete.
 func (h *handler) pass(x *exchange, why string) telemetry.Result {
-	return h.forward(x, h.newFetch(x, string(x.ctx.Method()), nil).unstored(), why, telemetry.Bypass)
+	return h.forward(x, h.newFetch(x, string(x.ctx.Method()), nil, false), why, telemetry.Bypass)
 }
 
 // forward sends the request up and passes the answer on as it comes.
@@ -294,8 +294,9 @@ func (h *handler) head(x *exchange, f *fetch, t *ticket, out outcome) {
 	unused.close()
 }
 
-// newFetch copies what the upstream is to see of the request.
-func (h *handler) newFetch(x *exchange, method string, stale *object) *fetch {
+// newFetch copies what the upstream is to see of the request; keep says whether the
+// cache may have a part in the answer.
+func (h *handler) newFetch(x *exchange, method string, stale *object, keep bool) *fetch {
 	request := &x.ctx.Request.Header
 	var header http.Header
 	if s, ok := x.ctx.Conn().(*stream); ok {
@@ -307,7 +308,7 @@ func (h *handler) newFetch(x *exchange, method string, stale *object) *fetch {
 			header[name] = append(header[name], string(value))
 		}
 	}
-	f := h.compose(method, header, string(x.host), string(x.target), stale, x.directives)
+	f := h.compose(method, header, string(x.host), string(x.target), stale, keep, x.directives)
 	header["X-Forwarded-For"] = []string{x.ctx.RemoteIP().String()}
 	if !request.IsHTTP11() {
 		_, version, _ := strings.Cut(string(request.Protocol()), "/")
@@ -318,13 +319,13 @@ func (h *handler) newFetch(x *exchange, method string, stale *object) *fetch {
 }
 
 // compose makes a fetch of a request's header fields, which it takes over.
-func (h *handler) compose(method string, header http.Header, host, target string, stale *object, d httpcache.RequestDirectives) *fetch {
+func (h *handler) compose(method string, header http.Header, host, target string, stale *object, keep bool, d httpcache.RequestDirectives) *fetch {
 	httpcache.StripHopByHop(header)
 	f := &fetch{method: method, header: header, stale: stale}
 	f.request = httpcache.Request{
 		Method: f.method, Authorization: len(header["Authorization"]) > 0, Cookie: len(header["Cookie"]) > 0, Directives: d,
 	}
-	f.store = f.method == http.MethodGet && (stale != nil || len(header["Range"]) == 0)
+	f.store = keep && f.method == http.MethodGet && (stale != nil || len(header["Range"]) == 0)
 	for name := range header {
 		// Conditions and ranges are the cache's own affair where it keeps the answer:
 		// it asks for the whole and evaluates them itself.
@@ -344,11 +345,6 @@ func (h *handler) compose(method string, header http.Header, host, target string
 	if _, ok := header["User-Agent"]; !ok {
 		header["User-Agent"] = nil // keeps net/http from adding its own
 	}
-	return f
-}
-
-func (f *fetch) unstored() *fetch {
-	f.store = false
 	return f
 }
 

@@ -150,7 +150,8 @@ var requirements = []requirement{
 	{section: "9111 §4.3.2", level: "SHOULD", why: "or against Date", steps: []step{
 		{up: fresh, want: "miss"}, {wait: 9, ask: "If-Modified-Since: -5", want: "hit|304"}, {ask: "If-Modified-Since: -15", want: "hit|200"}}},
 	{section: "9111 §4.3.2", level: "MUST", why: "If-Match is for the origin", steps: []step{
-		{up: fresh + `|ETag: "a"`, want: "miss"}, {ask: `If-Match: "b"`, up: "412", want: "miss|412"}, {want: "hit"}}},
+		{up: fresh + `|ETag: "a"`, want: "miss"}, {ask: `If-Match: "b"`, up: "412", want: `miss|412|up:If-Match: "b"`}, {want: "hit"},
+		{ask: "If-Unmodified-Since: Sun, 06 Nov 1994 08:49:37 GMT", up: "412", want: "miss|412|up:If-Unmodified-Since: Sun, 06 Nov 1994 08:49:37 GMT"}}},
 	{section: "9111 §4.3.3", level: "MUST", why: "304: the stored response, updated", steps: []step{
 		{up: `Cache-Control: max-age=2|ETag: "a"`, want: "miss"}, {wait: 3, up: "304", want: "etag|200|body=answer 1"}}},
 	{section: "9111 §4.3.3", level: "MUST", why: "a full response is used, and replaces the stored one", steps: []step{
@@ -260,6 +261,8 @@ var requirements = []requirement{
 		{up: fresh + "|Date: -10", want: "miss|Date: -10"}, {wait: 5, want: "hit|Date: -15"}}},
 	{section: "9110 §6.6.1", level: "MUST", why: "and the moment of arrival where there is none", steps: []step{
 		{up: fresh + "|Date: soon", want: "miss|Date: +0"}, {wait: 5, want: "hit|Date: -5"}}},
+	{section: "9110 §13.1.2", level: "MUST", why: "a GET with a body isn't answered here, so its conditions go up", steps: []step{
+		{ask: `GET|Content-Length: 1|If-None-Match: "b"`, up: "304", want: `etag|304|up:If-None-Match: "b"`}}},
 	{section: "9110 §13.1.5", level: "MUST", why: "If-Range that doesn't match: the whole", steps: []step{
 		{up: fresh + `|ETag: W/"a"`, want: "miss"}, {ask: `Range: bytes=0-1|If-Range: W/"a"`, want: "hit|200"}, {ask: `Range: bytes=0-1|If-Range: "a"`, want: "hit|200"}}},
 	{section: "9110 §13.1.5", level: "MUST", why: "If-Range by a date only if that is strong", steps: []step{

@@ -261,6 +261,9 @@ var requirements = []requirement{
 		{up: fresh + "|Date: -10", want: "miss|Date: -10"}, {wait: 5, want: "hit|Date: -15"}}},
 	{section: "9110 §6.6.1", level: "MUST", why: "and the moment of arrival where there is none", steps: []step{
 		{up: fresh + "|Date: soon", want: "miss|Date: +0"}, {wait: 5, want: "hit|Date: -5"}}},
+	{section: "9110 §13.1.2", level: "MUST", why: "If-None-Match is a list, whose lines are one, the empty ones too", steps: []step{
+		{up: fresh + `|ETag: "b"`, want: "miss"}, {ask: `If-None-Match: "a"|If-None-Match: "b"`, want: "hit|304"}, {ask: `If-None-Match: |If-None-Match: "b"`, want: "hit|304"},
+		{ask: `If-None-Match: "a"|If-None-Match: "c"`, want: "hit|200"}}},
 	{section: "9110 §13.1.2", level: "MUST", why: "a GET with a body isn't answered here, so its conditions go up", steps: []step{
 		{ask: `GET|Content-Length: 1|If-None-Match: "b"`, up: "304", want: `etag|304|up:If-None-Match: "b"`}}},
 	{section: "9110 §13.1.5", level: "MUST", why: "If-Range that doesn't match: the whole", steps: []step{

@@ -128,10 +128,13 @@ func (h *handler) answer(x *exchange) telemetry.Result {
 	if !x.head && !request.IsGet() || hasBody(request) {
 		return h.pass(x, "; fwd=method")
 	}
+	x.readDirectives()
 	if len(request.Peek("If-Match")) > 0 || len(request.Peek("If-Unmodified-Since")) > 0 {
+		if x.directives.OnlyIfCached { // nothing that is stored is known to meet such a condition
+			return x.refused(http.StatusGatewayTimeout, "")
+		}
 		return h.pass(x, "; fwd=bypass")
 	}
-	x.readDirectives()
 	o := h.lookup(x)
 	if o == nil {
 		return h.miss(x, nil)

@@ -208,7 +208,8 @@ var requirements = []requirement{
 	{section: "9111 §5.2.1.5", level: "MUST", why: "no-store: the answer isn't kept", steps: []step{
 		{ask: "Cache-Control: no-store", up: fresh, want: "miss"}, {want: "miss"}}},
 	{section: "9111 §5.2.1.7", level: "SHOULD", why: "only-if-cached: 504 without a usable response", steps: []step{
-		{ask: "Cache-Control: only-if-cached", want: "hit|504"}, {up: fresh, want: "miss"}, {ask: "Cache-Control: only-if-cached", want: "hit|200"}}},
+		{ask: "Cache-Control: only-if-cached", want: "hit|504"}, {up: fresh, want: "miss"}, {ask: "Cache-Control: only-if-cached", want: "hit|200"},
+		{ask: `If-Match: "a"|Cache-Control: only-if-cached`, want: "hit|504"}}},
 	{section: "9111 §5.2.2.2", level: "MUST", why: "must-revalidate: validated once stale, 504 if that can't be", steps: []step{
 		{up: `Cache-Control: max-age=2, must-revalidate, stale-while-revalidate=60, stale-if-error=60|ETag: "a"`, want: "miss"}, {wait: 1, want: "hit"},
 		{wait: 2, ask: "Cache-Control: max-stale=60", up: "hang up", want: "etag|504"}, {up: "304", want: "etag|200"}}},

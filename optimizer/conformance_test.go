@@ -71,7 +71,8 @@ var conformance = []struct {
 	{category: "cache-control in requests", why: "max-stale against Age, of what was stale on arrival and can be validated", steps: []step{
 		{up: `Cache-Control: max-age=1500|Age: 2000|ETag: "a"`, want: "miss"}, {ask: "Cache-Control: max-stale=1000", want: "hit"}, {ask: "Cache-Control: max-stale=100", up: "304", want: "etag"}}},
 	{category: "cache-control in requests", why: "min-fresh against Age", steps: []step{{up: "Cache-Control: max-age=1500|Age: 1000", want: "miss"}, {ask: "Cache-Control: min-fresh=1000", want: "miss"}}},
-	{category: "cache-control in requests", why: "no-store may be answered from the store", steps: []step{{up: fresh, want: "miss"}, {ask: "Cache-Control: no-store", want: "hit"}}},
+	{category: "cache-control in requests", why: "no-store isn't answered from the store", steps: []step{
+		{up: fresh, want: "miss"}, {ask: "Cache-Control: no-store", want: "miss|body=answer 2|Cache-Status: optimizer; fwd=request"}, {ask: "Cache-Control: no-store", up: "hang up", want: "miss|200"}, {want: "hit|body=answer 1"}}},
 	{category: "cache-control in requests", why: "no-cache by Last-Modified", steps: []step{{up: fresh + "|Last-Modified: -60", want: "miss"}, {ask: "Cache-Control: no-cache", up: "304", want: "lm|200"}}},
 
 	{category: "cache-control in responses", why: "an older stored response doesn't come back after no-store", steps: []step{

@@ -242,7 +242,10 @@ func (f *Freshness) Age(now time.Time) time.Duration {
 // directives d (§4, §4.2.4, §5.2.1).
 func (f *Freshness) Decide(d *RequestDirectives, now time.Time) Use {
 	age := f.Age(now)
-	if f.Validate || d.NoCache || d.MaxAge != Absent && age > d.MaxAge {
+	// §5.2.1.5 leaves open whether no-store may be answered from the store. Asking is what
+	// a client that wants none of it can't object to, unless it forbids that as well.
+	asks := d.NoCache || d.NoStore && !d.OnlyIfCached
+	if f.Validate || asks || d.MaxAge != Absent && age > d.MaxAge {
 		return Validate
 	}
 	left := f.Lifetime - age

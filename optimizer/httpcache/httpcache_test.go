@@ -197,6 +197,8 @@ func TestRFC9111Section4_2_4And5_2Decisions(t *testing.T) {
 		{"stale from the lifetime on", "max-age=60", "", 60, validate, false},
 		{"no-cache is never used unasked", "max-age=60, no-cache", "", 1, validate, false},
 		{"client no-cache", "max-age=60", "no-cache", 1, validate, false},
+		{"client no-store: asked, with what is stored for the case that it fails", "max-age=60", "no-store", 1, validate, true},
+		{"client no-store and only-if-cached: nobody may be asked", "max-age=60", "no-store, only-if-cached", 1, fresh, true},
 		{"client max-age=0", "max-age=60", "max-age=0", 1, validate, false},
 		{"client max-age not reached", "max-age=60", "max-age=10", 10, fresh, true},
 		{"client max-age invalid: validated, to be safe", "max-age=60", "max-age=x", 1, validate, false},

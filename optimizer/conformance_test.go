@@ -70,6 +70,8 @@ var conformance = []struct {
 	{category: "cache-control in requests", why: "max-age against Age", steps: []step{{up: fresh + "|Age: 1800", want: "miss"}, {ask: "Cache-Control: max-age=600", want: "miss"}}},
 	{category: "cache-control in requests", why: "max-stale against Age, of what was stale on arrival and can be validated", steps: []step{
 		{up: `Cache-Control: max-age=1500|Age: 2000|ETag: "a"`, want: "miss"}, {ask: "Cache-Control: max-stale=1000", want: "hit"}, {ask: "Cache-Control: max-stale=100", up: "304", want: "etag"}}},
+	{category: "cache-control in requests", why: "and of what can't be", steps: []step{
+		{up: "Cache-Control: max-age=1500|Age: 2000", want: "miss"}, {ask: "Cache-Control: max-stale=1000", want: "hit|Age: 2000"}, {ask: "Cache-Control: max-stale=100", want: "miss"}}},
 	{category: "cache-control in requests", why: "min-fresh against Age", steps: []step{{up: "Cache-Control: max-age=1500|Age: 1000", want: "miss"}, {ask: "Cache-Control: min-fresh=1000", want: "miss"}}},
 	{category: "cache-control in requests", why: "no-store isn't answered from the store", steps: []step{
 		{up: fresh, want: "miss"}, {ask: "Cache-Control: no-store", want: "miss|body=answer 2|Cache-Status: optimizer; fwd=request"}, {ask: "Cache-Control: no-store", up: "hang up", want: "miss|200"}, {want: "hit|body=answer 1"}}},

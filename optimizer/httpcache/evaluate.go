@@ -50,8 +50,9 @@ type Freshness struct {
 
 // Evaluate decides by RFC 9111 §3 whether resp may be stored, and computes its
 // freshness. The reason says which rule forbids it, in words; it is empty when
-// ok. A response that could never be used from the cache, being stale at once
-// and without a validator, isn't worth storing.
+// ok. A response that could never be used from the cache, being stale at once,
+// without a validator, and not for clients that accept staleness either, isn't worth
+// storing.
 func Evaluate(req Request, resp Response, p Policy) (f Freshness, reason string) {
 	d, targeted := responseDirectives(resp.Header)
 	lifetime, said := explicitLifetime(d, targeted, resp)
@@ -107,7 +108,8 @@ func Evaluate(req Request, resp Response, p Policy) (f Freshness, reason string)
 		return f, "no freshness information"
 	}
 	useless := f.Validate || f.Age(resp.ResponseTime) >= f.Lifetime+max(f.StaleWhileRevalidate, f.StaleIfError)
-	if useless && !hasValidator(resp.Header) {
+	maxStale := f.Lifetime > 0 && !f.Validate && !f.Strict && !f.NoMaxStale // §5.2.1.2; who says max-age=0 wants no reuse
+	if useless && !maxStale && !hasValidator(resp.Header) {
 		return f, "stale on arrival"
 	}
 	return f, ""

@@ -262,8 +262,11 @@ func (h *handler) forward(x *exchange, f *fetch, why string, result telemetry.Re
 			return x.refused(http.StatusRequestEntityTooLarge, why)
 		}
 	}
-	if x.head && f.stale != nil && out.stream != nil {
-		h.head(x, f, &t, out)
+	if x.head && f.stale != nil {
+		if out.stream != nil {
+			h.head(x, f, &t, out)
+		}
+		return h.conclude(x, f, out)
 	}
 	if httpcache.Invalidates(f.method, out.status) {
 		h.store.invalidate(x.key)

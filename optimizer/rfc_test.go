@@ -158,6 +158,9 @@ var requirements = []requirement{
 		{up: `Cache-Control: max-age=2|ETag: "a"`, want: "miss"}, {wait: 3, up: fresh, want: "etag|body=answer 2"}, {want: "hit|body=answer 2"}}},
 	{section: "9111 §4.3.3", level: "MAY", why: "5xx: forwarded where stale isn't allowed", steps: []step{
 		{up: `Cache-Control: max-age=2, must-revalidate|ETag: "a"`, want: "miss"}, {wait: 3, up: "500", want: "etag|500"}}},
+	{section: "9111 §4.3.3", level: "MAY", why: "to HEAD too: the stored response where it is allowed", steps: []step{
+		{up: "Cache-Control: max-age=2, stale-if-error=60|A: 1", want: "miss"}, {wait: 3, ask: "HEAD", up: "503", want: "miss|200|A: 1|Age: 3|Cache-Status: optimizer; fwd=stale"},
+		{ask: "HEAD", up: "hang up", want: "miss|200|A: 1"}, {ask: "HEAD", up: "404", want: "miss|404|Cache-Status: optimizer; fwd=stale; fwd-status=404"}}},
 	{section: "9111 §4.3.4", level: "MUST", why: "a 304 with another strong validator updates nothing", steps: []step{
 		{up: `Cache-Control: max-age=2|ETag: "a"`, want: "miss"}, {wait: 3, up: `304|ETag: "b"`, want: "miss|502"}}},
 	{section: "9111 §4.3.4", level: "SHOULD", why: "one with the same weak validator does", steps: []step{
@@ -212,7 +215,8 @@ var requirements = []requirement{
 		{ask: `If-Match: "a"|Cache-Control: only-if-cached`, want: "hit|504"}}},
 	{section: "9111 §5.2.2.2", level: "MUST", why: "must-revalidate: validated once stale, 504 if that can't be", steps: []step{
 		{up: `Cache-Control: max-age=2, must-revalidate, stale-while-revalidate=60, stale-if-error=60|ETag: "a"`, want: "miss"}, {wait: 1, want: "hit"},
-		{wait: 2, ask: "Cache-Control: max-stale=60", up: "hang up", want: "etag|504"}, {up: "304", want: "etag|200"}}},
+		{wait: 2, ask: "Cache-Control: max-stale=60", up: "hang up", want: "etag|504"}, {ask: "HEAD", up: "hang up", want: "miss|504"},
+		{up: "304", want: "etag|200"}}},
 	{section: "9111 §5.2.2.3", level: "SHOULD", why: "must-understand silences no-store where the status is understood", steps: []step{
 		{up: "Cache-Control: max-age=60, no-store, must-understand", want: "miss"}, {want: "hit"}}},
 	{section: "9111 §5.2.2.4", level: "MUST", why: "no-cache: validated each time", steps: []step{

@@ -286,7 +286,15 @@ func (h *handler) head(x *exchange, f *fetch, t *ticket, out outcome) {
 		return
 	}
 	merged, ok := httpcache.HeadFreshens(f.stale.header(), out.stream.Header, int64(len(f.stale.body)))
-	if !ok || out.status != int(f.stale.status) {
+	if out.status != int(f.stale.status) {
+		switch out.status {
+		case http.StatusOK, http.StatusNotFound, http.StatusGone:
+			ok = false
+		default: // 401, 403 and 429, say, are about this client or moment, not the resource
+			return
+		}
+	}
+	if !ok {
 		h.store.invalidate(x.key)
 		return
 	}

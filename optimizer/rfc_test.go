@@ -172,6 +172,9 @@ var requirements = []requirement{
 		{up: fresh + `|ETag: "a"`, want: "miss"}, {ask: "HEAD|Cache-Control: no-cache", up: `ETag: "b"|` + fresh, want: "miss"}, {want: "miss|200"}}},
 	{section: "9111 §4.3.5", level: "SHOULD", why: "HEAD with another length makes stale", steps: []step{
 		{up: fresh, want: "miss"}, {ask: "HEAD|Cache-Control: no-cache", up: fresh + "|Content-Length: 9", want: "miss"}, {want: "miss|200"}}},
+	{section: "9111 §4.3.5", level: "SHOULD", why: "only 200 does, and what says that nothing is there: not what is about the client", steps: []step{
+		{up: fresh, want: "miss"}, {ask: "HEAD|Cache-Control: no-cache", up: "401", want: "miss|401"}, {ask: "HEAD|Cache-Control: no-cache", up: "403", want: "miss|403"},
+		{ask: "HEAD|Cache-Control: no-cache", up: "429", want: "miss|429"}, {want: "hit|200"}, {ask: "HEAD|Cache-Control: no-cache", up: "404", want: "miss|404"}, {want: "miss|200"}}},
 	{section: "9111 §4.4", level: "MUST", why: "a successful unsafe method invalidates the target", steps: []step{
 		{up: fresh, want: "miss"}, {ask: "DELETE", up: "204", want: "miss"}, {want: "miss"}}},
 	{section: "9111 §4.4", level: "MUST", why: "one with a redirection too, and an unknown method", steps: []step{

@@ -271,12 +271,24 @@ func (h *handler) forward(x *exchange, f *fetch, why string, result telemetry.Re
 	if httpcache.Invalidates(f.method, out.status) {
 		h.store.invalidate(x.key)
 		if out.stream != nil {
-			for _, target := range httpcache.InvalidatedTargets(h.scheme, string(x.host), string(x.target), out.stream.Header) {
-				h.store.invalidate(append(bytes.Clone(x.host), target...))
-			}
+			h.invalidateNamed(x, f, out.stream.Header)
 		}
 	}
 	return h.passOn(x, out, why, result)
+}
+
+// invalidateNamed drops what a response to an unsafe method names beside its target (RFC
+// 9111 §4.4), be it as clients call it or, below the upstream's URL, as the upstream was asked.
+func (h *handler) invalidateNamed(x *exchange, f *fetch, header http.Header) {
+	for _, target := range httpcache.InvalidatedTargets(h.scheme, string(x.host), string(x.target), header) {
+		h.store.invalidate(append(bytes.Clone(x.host), target...))
+	}
+	base := strings.TrimSuffix(h.upstream.EscapedPath(), "/")
+	for _, target := range httpcache.InvalidatedTargets(f.url.Scheme, f.host, f.url.RequestURI(), header) {
+		if below, ok := strings.CutPrefix(target, base); ok && strings.HasPrefix(below, "/") {
+			h.store.invalidate(append(bytes.Clone(x.host), below...))
+		}
+	}
 }
 
 // head takes from a response to HEAD what it says of the stored response to GET: an

@@ -184,6 +184,11 @@ var requirements = []requirement{
 	{section: "9111 §4.4", level: "MAY", why: "Location and Content-Location of the same origin", steps: []step{
 		{ask: "GET /l", up: fresh, want: "miss"}, {ask: "GET /c", up: fresh, want: "miss"},
 		{ask: "POST /x", up: "201|Location: /l|Content-Location: http://api.test/c", want: "miss"}, {ask: "GET /l", want: "miss"}, {ask: "GET /c", want: "miss"}}},
+	{section: "9111 §4.4", level: "MAY", why: "an origin that is asked under a name of its own, and below a path, names them by those",
+		options: []func(*Config){func(c *Config) { c.Upstream.URL = "http://upstream.test/base" }}, steps: []step{
+			{ask: "GET /l", up: fresh, want: "miss"}, {ask: "GET /c", up: fresh, want: "miss"}, {ask: "GET /x", up: fresh, want: "miss"},
+			{ask: "POST /p", up: "201|Location: http://upstream.test/base/l|Content-Location: /base/c", want: "miss"}, {ask: "GET /l", want: "miss"}, {ask: "GET /c", want: "miss"},
+			{ask: "POST /p", up: "201|Location: http://upstream.test/basex/|Content-Location: http://upstream.test/x", want: "miss"}, {ask: "GET /x", want: "hit"}}},
 	{section: "9111 §4.4", level: "MUST", why: "not of another", steps: []step{
 		{ask: "GET http://evil.test/l", up: fresh, want: "miss"}, {ask: "POST /x", up: "201|Location: http://evil.test/l", want: "miss"}, {ask: "GET http://evil.test/l", want: "hit"}}},
 	{section: "9111 §4.4", level: "MUST", why: "all variants go", steps: []step{

@@ -113,6 +113,9 @@ var conformance = []struct {
 	{category: "cookies", why: "a request with Cookie may use what was stored without", steps: []step{{up: fresh, want: "miss"}, {ask: "Cookie: a=b", want: "hit"}}},
 	{category: "cookies", why: "what a request with Cookie brought isn't shared unless it says so", steps: []step{
 		{ask: "GET /1|Cookie: a=b", up: fresh, want: "miss"}, {ask: "GET /1", want: "miss"}, {ask: "GET /2|Cookie: a=b", up: "Cache-Control: public, max-age=60", want: "miss"}, {ask: "GET /2", want: "hit"}}},
+	{category: "cookies", why: "or varies by it: then it is for requests with the same", steps: []step{
+		{ask: "Cookie: a=b", up: fresh + "|Vary: Cookie", want: "miss"}, {ask: "Cookie: a=b", want: "hit"}, {ask: "Cookie: a=c", up: fresh + "|Vary: Cookie", want: "miss"},
+		{ask: "Cookie: a=b|Cookie: a=c", up: fresh + "|Vary: Cookie", want: "miss"}, {up: fresh + "|Vary: Cookie", want: "miss"}, {want: "hit|body=answer 5"}, {ask: "Cookie: a=c", want: "hit|body=answer 3"}}},
 	{category: "cookies", why: "Set-Cookie, if it is to be left out", steps: []step{{up: `Cache-Control: max-age=60, no-cache="Set-Cookie"|Set-Cookie: a=b`, want: "miss|Set-Cookie: a=b"}, {want: "hit|!Set-Cookie"}}},
 
 	{category: "vary", why: "three fields, one of them absent", steps: []step{

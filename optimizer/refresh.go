@@ -219,6 +219,12 @@ func (h *handler) renewStored(d due) {
 	slash := strings.IndexByte(primary, '/')
 	f := h.compose(http.MethodGet, header, primary[:slash], primary[slash:], o, true, httpcache.NoRequestDirectives)
 	f.renewal, f.bare = true, true
+	if f.request.Cookie { // nobody's session is kept alive in his absence
+		o.refreshAt.Store(f.retryAt(false, now).UnixNano())
+		o.release()
+		<-h.background
+		return
+	}
 	variantKey := []byte(nil)
 	if varies {
 		variantKey = []byte(d.key)

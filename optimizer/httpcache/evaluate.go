@@ -56,6 +56,8 @@ type Freshness struct {
 func Evaluate(req Request, resp Response, p Policy) (f Freshness, reason string) {
 	d, targeted := responseDirectives(resp.Header)
 	lifetime, said := explicitLifetime(d, targeted, resp)
+	fields, storable := Vary(resp.Header)
+	cookie := req.Cookie && !slices.Contains(fields, "Cookie") // else it is in the key (§4.1)
 	switch {
 	case req.Method != http.MethodGet:
 		return f, "method"
@@ -71,10 +73,9 @@ func Evaluate(req Request, resp Response, p Policy) (f Freshness, reason string)
 		return f, "private"
 	case req.Authorization && !d.Public && !d.MustRevalidate && d.SMaxAge == Absent: // §3.5
 		return f, "authorization"
-	case (req.Cookie || setsCookie(resp.Header, d)) && !d.Public && d.SMaxAge == Absent && !(p.ShareCookies && said):
+	case (cookie || setsCookie(resp.Header, d)) && !d.Public && d.SMaxAge == Absent && !(p.ShareCookies && said):
 		return f, "cookie"
-	}
-	if _, storable := Vary(resp.Header); !storable {
+	case !storable:
 		return f, "vary"
 	}
 	if !said {

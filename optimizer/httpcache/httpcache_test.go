@@ -94,6 +94,9 @@ func TestRFC9111Section3StoringResponses(t *testing.T) {
 		{"Set-Cookie isn't shared", get(), response(200, "Cache-Control: max-age=5", "Set-Cookie: a=b"), "cookie"},
 		{"Set-Cookie shared by order", get(), response(200, "Cache-Control: public, max-age=5", "Set-Cookie: a=b"), ""},
 		{"request with Cookie isn't shared", httpcache.Request{Method: "GET", Cookie: true, Directives: httpcache.NoRequestDirectives}, response(200, "Cache-Control: max-age=5"), "cookie"},
+		{"request with Cookie that selects the response", httpcache.Request{Method: "GET", Cookie: true, Directives: httpcache.NoRequestDirectives}, response(200, "Cache-Control: max-age=5", "Vary: A, cookie"), ""},
+		{"that sets another", httpcache.Request{Method: "GET", Cookie: true, Directives: httpcache.NoRequestDirectives}, response(200, "Cache-Control: max-age=5", "Vary: Cookie", "Set-Cookie: a=b"), "cookie"},
+		{"request with Cookie and Authorization", httpcache.Request{Method: "GET", Cookie: true, Authorization: true, Directives: httpcache.NoRequestDirectives}, response(200, "Cache-Control: max-age=5", "Vary: Cookie"), "authorization"},
 		{"request with Cookie, s-maxage", httpcache.Request{Method: "GET", Cookie: true, Directives: httpcache.NoRequestDirectives}, response(200, "Cache-Control: s-maxage=5"), ""},
 	} {
 		if _, reason := httpcache.Evaluate(tt.req, tt.resp, policy); reason != tt.reason {

@@ -145,6 +145,12 @@ var conformance = []struct {
 		{up: `Cache-Control: max-age=2|ETag: "a"|A: 1|A: 2`, want: "miss"}, {wait: 3, up: `304|ETag: "a"|A: 3`, want: "etag|A: 3"}}},
 	{category: "304", why: "no-store in it ends the storing", steps: []step{
 		{up: `Cache-Control: max-age=2|ETag: "a"`, want: "miss"}, {wait: 3, up: "304|Cache-Control: no-store", want: "etag|200"}, {want: "miss"}}},
+	// §4.3.4 would have it freshen what is stored. But what has become one for members only
+	// would then live on for everybody, by the members' requests (§3.5).
+	{category: "304", why: "to a request with credentials it renews nothing for others, unless it says so", steps: []step{
+		{up: `Cache-Control: max-age=2|ETag: "a"`, want: "miss"}, {wait: 3, ask: "Authorization: x", up: `304|ETag: "a"|A: 2|Cache-Control: max-age=60`, want: "etag|200"},
+		{ask: "Cookie: a=b", up: `304|ETag: "a"`, want: "etag|200"}, {up: "401", want: "etag|401"},
+		{up: `Cache-Control: max-age=2|ETag: "a"`, want: "miss"}, {wait: 3, ask: "Authorization: x", up: `304|ETag: "a"|Cache-Control: max-age=60, public`, want: "etag|200"}, {want: "hit"}}},
 	{category: "304", why: "without conditions it is an error", steps: []step{{up: "304", want: "miss|502"}}},
 
 	{category: "head", why: "answered from a stored GET", steps: []step{{up: fresh + "|A: 1", want: "miss"}, {ask: "HEAD", want: "hit|200|A: 1"}}},

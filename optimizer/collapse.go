@@ -14,13 +14,15 @@ func (h *handler) miss(x *exchange, stale *object) telemetry.Result {
 	if x.directives.OnlyIfCached {
 		return x.refused(http.StatusGatewayTimeout, "")
 	}
-	f := h.newFetch(x, string(x.ctx.Method()), stale)
+	f := h.newFetch(x, string(x.ctx.Method()), stale, true)
 	if !f.store {
 		return h.forward(x, f, "; fwd=miss", telemetry.Miss)
 	}
 	// Nobody waits for an answer that he may not get: one that is personal, that the
-	// client wants for itself, or that couldn't be shared the last time.
-	shared := !x.passing && !f.personal() && !x.directives.NoCache && (stale == nil || !stale.fresh.Validate && stale.fresh.Lifetime > 0)
+	// client wants for itself, or that couldn't be shared, or not without asking again,
+	// the last time.
+	shared := !x.passing && !f.personal() && !x.directives.NoCache &&
+		(stale == nil || stale.fresh.Decide(&noDirectives, time.Unix(0, stale.asked)) != httpcache.Validate)
 	patience := time.Now().Add(h.timeout)
 	for rounds := 0; ; rounds++ {
 		t, flight, leader := h.store.begin(x.key, x.variant, shared && rounds < maxRounds)

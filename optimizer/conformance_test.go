@@ -70,8 +70,11 @@ var conformance = []struct {
 	{category: "cache-control in requests", why: "max-age against Age", steps: []step{{up: fresh + "|Age: 1800", want: "miss"}, {ask: "Cache-Control: max-age=600", want: "miss"}}},
 	{category: "cache-control in requests", why: "max-stale against Age, of what was stale on arrival and can be validated", steps: []step{
 		{up: `Cache-Control: max-age=1500|Age: 2000|ETag: "a"`, want: "miss"}, {ask: "Cache-Control: max-stale=1000", want: "hit"}, {ask: "Cache-Control: max-stale=100", up: "304", want: "etag"}}},
+	{category: "cache-control in requests", why: "and of what can't be", steps: []step{
+		{up: "Cache-Control: max-age=1500|Age: 2000", want: "miss"}, {ask: "Cache-Control: max-stale=1000", want: "hit|Age: 2000"}, {ask: "Cache-Control: max-stale=100", want: "miss"}}},
 	{category: "cache-control in requests", why: "min-fresh against Age", steps: []step{{up: "Cache-Control: max-age=1500|Age: 1000", want: "miss"}, {ask: "Cache-Control: min-fresh=1000", want: "miss"}}},
-	{category: "cache-control in requests", why: "no-store may be answered from the store", steps: []step{{up: fresh, want: "miss"}, {ask: "Cache-Control: no-store", want: "hit"}}},
+	{category: "cache-control in requests", why: "no-store isn't answered from the store", steps: []step{
+		{up: fresh, want: "miss"}, {ask: "Cache-Control: no-store", want: "miss|body=answer 2|Cache-Status: optimizer; fwd=request"}, {ask: "Cache-Control: no-store", up: "hang up", want: "miss|200"}, {want: "hit|body=answer 1"}}},
 	{category: "cache-control in requests", why: "no-cache by Last-Modified", steps: []step{{up: fresh + "|Last-Modified: -60", want: "miss"}, {ask: "Cache-Control: no-cache", up: "304", want: "lm|200"}}},
 
 	{category: "cache-control in responses", why: "an older stored response doesn't come back after no-store", steps: []step{
@@ -110,6 +113,9 @@ var conformance = []struct {
 	{category: "cookies", why: "a request with Cookie may use what was stored without", steps: []step{{up: fresh, want: "miss"}, {ask: "Cookie: a=b", want: "hit"}}},
 	{category: "cookies", why: "what a request with Cookie brought isn't shared unless it says so", steps: []step{
 		{ask: "GET /1|Cookie: a=b", up: fresh, want: "miss"}, {ask: "GET /1", want: "miss"}, {ask: "GET /2|Cookie: a=b", up: "Cache-Control: public, max-age=60", want: "miss"}, {ask: "GET /2", want: "hit"}}},
+	{category: "cookies", why: "or varies by it: then it is for requests with the same", steps: []step{
+		{ask: "Cookie: a=b", up: fresh + "|Vary: Cookie", want: "miss"}, {ask: "Cookie: a=b", want: "hit"}, {ask: "Cookie: a=c", up: fresh + "|Vary: Cookie", want: "miss"},
+		{ask: "Cookie: a=b|Cookie: a=c", up: fresh + "|Vary: Cookie", want: "miss"}, {up: fresh + "|Vary: Cookie", want: "miss"}, {want: "hit|body=answer 5"}, {ask: "Cookie: a=c", want: "hit|body=answer 3"}}},
 	{category: "cookies", why: "Set-Cookie, if it is to be left out", steps: []step{{up: `Cache-Control: max-age=60, no-cache="Set-Cookie"|Set-Cookie: a=b`, want: "miss|Set-Cookie: a=b"}, {want: "hit|!Set-Cookie"}}},
 
 	{category: "vary", why: "three fields, one of them absent", steps: []step{
@@ -139,6 +145,12 @@ var conformance = []struct {
 		{up: `Cache-Control: max-age=2|ETag: "a"|A: 1|A: 2`, want: "miss"}, {wait: 3, up: `304|ETag: "a"|A: 3`, want: "etag|A: 3"}}},
 	{category: "304", why: "no-store in it ends the storing", steps: []step{
 		{up: `Cache-Control: max-age=2|ETag: "a"`, want: "miss"}, {wait: 3, up: "304|Cache-Control: no-store", want: "etag|200"}, {want: "miss"}}},
+	// §4.3.4 would have it freshen what is stored. But what has become one for members only
+	// would then live on for everybody, by the members' requests (§3.5).
+	{category: "304", why: "to a request with credentials it renews nothing for others, unless it says so", steps: []step{
+		{up: `Cache-Control: max-age=2|ETag: "a"`, want: "miss"}, {wait: 3, ask: "Authorization: x", up: `304|ETag: "a"|A: 2|Cache-Control: max-age=60`, want: "etag|200"},
+		{ask: "Cookie: a=b", up: `304|ETag: "a"`, want: "etag|200"}, {up: "401", want: "etag|401"},
+		{up: `Cache-Control: max-age=2|ETag: "a"`, want: "miss"}, {wait: 3, ask: "Authorization: x", up: `304|ETag: "a"|Cache-Control: max-age=60, public`, want: "etag|200"}, {want: "hit"}}},
 	{category: "304", why: "without conditions it is an error", steps: []step{{up: "304", want: "miss|502"}}},
 
 	{category: "head", why: "answered from a stored GET", steps: []step{{up: fresh + "|A: 1", want: "miss"}, {ask: "HEAD", want: "hit|200|A: 1"}}},

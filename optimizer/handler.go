@@ -129,10 +129,13 @@ func (h *handler) answer(x *exchange) telemetry.Result {
 	if !x.head && !request.IsGet() || hasBody(request) {
 		return h.pass(x, "; fwd=method")
 	}
+	x.readDirectives()
 	if len(request.Peek("If-Match")) > 0 || len(request.Peek("If-Unmodified-Since")) > 0 {
+		if x.directives.OnlyIfCached { // nothing that is stored is known to meet such a condition
+			return x.refused(http.StatusGatewayTimeout, "")
+		}
 		return h.pass(x, "; fwd=bypass")
 	}
-	x.readDirectives()
 	o := h.lookup(x)
 	if o == nil {
 		return h.miss(x, nil)
@@ -234,7 +237,7 @@ func (h *handler) lookup(x *exchange) *object {
 // pass sends a request up whose answer the cache has no part in, and invalidates
 // what its success makes obsolete.
 func (h *handler) pass(x *exchange, why string) telemetry.Result {
-	return h.forward(x, h.newFetch(x, string(x.ctx.Method()), nil).unstored(), why, telemetry.Bypass)
+	return h.forward(x, h.newFetch(x, string(x.ctx.Method()), nil, false), why, telemetry.Bypass)
 }
 
 // forward sends the request up and passes the answer on as it comes.
@@ -260,18 +263,33 @@ func (h *handler) forward(x *exchange, f *fetch, why string, result telemetry.Re
 			return x.refused(http.StatusRequestEntityTooLarge, why)
 		}
 	}
-	if x.head && f.stale != nil && out.stream != nil {
-		h.head(x, f, &t, out)
+	if x.head && f.stale != nil {
+		if out.stream != nil {
+			h.head(x, f, &t, out)
+		}
+		return h.conclude(x, f, out)
 	}
 	if httpcache.Invalidates(f.method, out.status) {
 		h.store.invalidate(x.key)
 		if out.stream != nil {
-			for _, target := range httpcache.InvalidatedTargets(h.scheme, string(x.host), string(x.target), out.stream.Header) {
-				h.store.invalidate(append(bytes.Clone(x.host), target...))
-			}
+			h.invalidateNamed(x, f, out.stream.Header)
 		}
 	}
 	return h.passOn(x, out, why, result)
+}
+
+// invalidateNamed drops what a response to an unsafe method names beside its target (RFC
+// 9111 §4.4), be it as clients call it or, below the upstream's URL, as the upstream was asked.
+func (h *handler) invalidateNamed(x *exchange, f *fetch, header http.Header) {
+	for _, target := range httpcache.InvalidatedTargets(h.scheme, string(x.host), string(x.target), header) {
+		h.store.invalidate(append(bytes.Clone(x.host), target...))
+	}
+	base := strings.TrimSuffix(h.upstream.EscapedPath(), "/")
+	for _, target := range httpcache.InvalidatedTargets(f.url.Scheme, f.host, f.url.RequestURI(), header) {
+		if below, ok := strings.CutPrefix(target, base); ok && strings.HasPrefix(below, "/") {
+			h.store.invalidate(append(bytes.Clone(x.host), below...))
+		}
+	}
 }
 
 // head takes from a response to HEAD what it says of the stored response to GET: an
@@ -281,7 +299,15 @@ func (h *handler) head(x *exchange, f *fetch, t *ticket, out outcome) {
 		return
 	}
 	merged, ok := httpcache.HeadFreshens(f.stale.header(), out.stream.Header, int64(len(f.stale.body)))
-	if !ok || out.status != int(f.stale.status) {
+	if out.status != int(f.stale.status) {
+		switch out.status {
+		case http.StatusOK, http.StatusNotFound, http.StatusGone:
+			ok = false
+		default: // 401, 403 and 429, say, are about this client or moment, not the resource
+			return
+		}
+	}
+	if !ok {
 		h.store.invalidate(x.key)
 		return
 	}
@@ -295,8 +321,9 @@ func (h *handler) head(x *exchange, f *fetch, t *ticket, out outcome) {
 	unused.close()
 }
 
-// newFetch copies what the upstream is to see of the request.
-func (h *handler) newFetch(x *exchange, method string, stale *object) *fetch {
+// newFetch copies what the upstream is to see of the request; keep says whether the
+// cache may have a part in the answer.
+func (h *handler) newFetch(x *exchange, method string, stale *object, keep bool) *fetch {
 	request := &x.ctx.Request.Header
 	var header http.Header
 	if s, ok := x.ctx.Conn().(*stream); ok {
@@ -308,7 +335,7 @@ func (h *handler) newFetch(x *exchange, method string, stale *object) *fetch {
 			header[name] = append(header[name], string(value))
 		}
 	}
-	f := h.compose(method, header, string(x.host), string(x.target), stale, x.directives)
+	f := h.compose(method, header, string(x.host), string(x.target), stale, keep, x.directives)
 	header["X-Forwarded-For"] = []string{x.ctx.RemoteIP().String()}
 	if !request.IsHTTP11() {
 		_, version, _ := strings.Cut(string(request.Protocol()), "/")
@@ -319,13 +346,13 @@ func (h *handler) newFetch(x *exchange, method string, stale *object) *fetch {
 }
 
 // compose makes a fetch of a request's header fields, which it takes over.
-func (h *handler) compose(method string, header http.Header, host, target string, stale *object, d httpcache.RequestDirectives) *fetch {
+func (h *handler) compose(method string, header http.Header, host, target string, stale *object, keep bool, d httpcache.RequestDirectives) *fetch {
 	httpcache.StripHopByHop(header)
 	f := &fetch{method: method, header: header, stale: stale}
 	f.request = httpcache.Request{
 		Method: f.method, Authorization: len(header["Authorization"]) > 0, Cookie: len(header["Cookie"]) > 0, Directives: d,
 	}
-	f.store = f.method == http.MethodGet && (stale != nil || len(header["Range"]) == 0)
+	f.store = keep && f.method == http.MethodGet && (stale != nil || len(header["Range"]) == 0)
 	for name := range header {
 		// Conditions and ranges are the cache's own affair where it keeps the answer:
 		// it asks for the whole and evaluates them itself.
@@ -345,11 +372,6 @@ func (h *handler) compose(method string, header http.Header, host, target string
 	if _, ok := header["User-Agent"]; !ok {
 		header["User-Agent"] = nil // keeps net/http from adding its own
 	}
-	return f
-}
-
-func (f *fetch) unstored() *fetch {
-	f.store = false
 	return f
 }
 

@@ -238,25 +238,33 @@ func TestCollapsedMissesRespectVary(t *testing.T) {
 
 func TestUnshareableAnswersDoNotQueue(t *testing.T) {
 	t.Parallel()
-	var now, peak atomic.Int64
-	all := make(chan struct{})
-	p := start(t, func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Cache-Control", "private")
-		if r.URL.RawQuery != "" || now.Add(1) == 1 && peak.CompareAndSwap(0, 1) {
-			return // the first one teaches the cache
-		}
-		if now.Load() == 5 {
-			close(all)
-		}
-		<-all // only if the next four run side by side does any of them end
-	})
-	p.get("/p")
-	var wg sync.WaitGroup
-	for range 4 {
-		wg.Go(func() { p.get("/p") })
+	for _, lines := range [][]string{{"Cache-Control: private"}, {"Cache-Control: max-age=60", "Age: 90"}} {
+		t.Run(lines[0], func(t *testing.T) {
+			t.Parallel()
+			var now, peak atomic.Int64
+			all := make(chan struct{})
+			p := start(t, func(w http.ResponseWriter, r *http.Request) {
+				for _, line := range lines {
+					name, value, _ := strings.Cut(line, ": ")
+					w.Header().Set(name, value)
+				}
+				if r.URL.RawQuery != "" || now.Add(1) == 1 && peak.CompareAndSwap(0, 1) {
+					return // the first one teaches the cache
+				}
+				if now.Load() == 5 {
+					close(all)
+				}
+				<-all // only if the next four run side by side does any of them end
+			})
+			p.get("/p")
+			var wg sync.WaitGroup
+			for range 4 {
+				wg.Go(func() { p.get("/p") })
+			}
+			wg.Wait()
+			p.wantAsked(5, "no answer for others")
+		})
 	}
-	wg.Wait()
-	p.wantAsked(5, "private answers")
 }
 
 // The same for those that are too large to be stored.

@@ -95,7 +95,7 @@ func (m *reference) step(n int, e event) (body, status int, asked bool) {
 	if k != nil {
 		late := m.now - k.born - k.life()
 		switch {
-		case k.say.noCache || e.ask.noCache || e.ask.maxAge >= 0 && m.now-k.born > e.ask.maxAge:
+		case k.say.noCache || e.ask.noCache || e.ask.noStore && !e.ask.onlyIfCached || e.ask.maxAge >= 0 && m.now-k.born > e.ask.maxAge:
 		case late < 0 && -late >= e.ask.minFresh:
 			return k.body, k.status, false
 		case late < 0 || k.say.must || e.ask.minFresh >= 0:

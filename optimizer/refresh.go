@@ -64,7 +64,7 @@ func (h *handler) refresh(x *exchange, o *object) {
 		o.refreshAt.Store(now + int64(refreshRetry))
 		return
 	}
-	f := h.newFetch(x, http.MethodGet, o.hold())         // after a HEAD too: a HEAD's answer can't be stored
+	f := h.newFetch(x, http.MethodGet, o.hold(), true)   // after a HEAD too: a HEAD's answer can't be stored
 	f.request.Directives = httpcache.NoRequestDirectives // the client's wishes were met; this is the cache's own
 	f.interim, f.renewal = nil, true
 	h.renew(f, x.key, x.variant)
@@ -217,8 +217,14 @@ func (h *handler) renewStored(d due) {
 		return
 	}
 	slash := strings.IndexByte(primary, '/')
-	f := h.compose(http.MethodGet, header, primary[:slash], primary[slash:], o, httpcache.NoRequestDirectives)
+	f := h.compose(http.MethodGet, header, primary[:slash], primary[slash:], o, true, httpcache.NoRequestDirectives)
 	f.renewal, f.bare = true, true
+	if f.request.Cookie { // nobody's session is kept alive in his absence
+		o.refreshAt.Store(f.retryAt(false, now).UnixNano())
+		o.release()
+		<-h.background
+		return
+	}
 	variantKey := []byte(nil)
 	if varies {
 		variantKey = []byte(d.key)

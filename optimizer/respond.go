@@ -1,6 +1,7 @@
 package optimizer
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -25,7 +26,7 @@ func (x *exchange) respond(o *object, cacheStatus string, age bool, result telem
 	request, resp := &x.ctx.Request.Header, &x.ctx.Response
 	status, body := int(o.status), o.body
 	if status == http.StatusOK {
-		if len(request.Peek("If-None-Match"))+len(request.Peek("If-Modified-Since")) > 0 && x.conditions(o).NotModified() {
+		if len(x.lines("If-None-Match"))+len(request.Peek("If-Modified-Since")) > 0 && x.conditions(o).NotModified() {
 			status, body = http.StatusNotModified, nil
 		} else if spec := request.Peek("Range"); len(spec) > 0 && !x.head {
 			status, body = x.part(o, string(spec))
@@ -70,7 +71,7 @@ func (x *exchange) deliver(o *object, body []byte) {
 func (x *exchange) conditions(o *object) httpcache.Conditions {
 	request := &x.ctx.Request.Header
 	return httpcache.Conditions{
-		IfNoneMatch: string(request.Peek("If-None-Match")), IfModifiedSince: string(request.Peek("If-Modified-Since")), IfRange: string(request.Peek("If-Range")),
+		IfNoneMatch: string(bytes.Join(x.lines("If-None-Match"), []byte(", "))), IfModifiedSince: string(request.Peek("If-Modified-Since")), IfRange: string(request.Peek("If-Range")),
 		Etag: string(o.field("Etag")), LastModified: string(o.field("Last-Modified")), Date: string(o.field("Date")),
 	}
 }

@@ -150,13 +150,17 @@ var requirements = []requirement{
 	{section: "9111 §4.3.2", level: "SHOULD", why: "or against Date", steps: []step{
 		{up: fresh, want: "miss"}, {wait: 9, ask: "If-Modified-Since: -5", want: "hit|304"}, {ask: "If-Modified-Since: -15", want: "hit|200"}}},
 	{section: "9111 §4.3.2", level: "MUST", why: "If-Match is for the origin", steps: []step{
-		{up: fresh + `|ETag: "a"`, want: "miss"}, {ask: `If-Match: "b"`, up: "412", want: "miss|412"}, {want: "hit"}}},
+		{up: fresh + `|ETag: "a"`, want: "miss"}, {ask: `If-Match: "b"`, up: "412", want: `miss|412|up:If-Match: "b"`}, {want: "hit"},
+		{ask: "If-Unmodified-Since: Sun, 06 Nov 1994 08:49:37 GMT", up: "412", want: "miss|412|up:If-Unmodified-Since: Sun, 06 Nov 1994 08:49:37 GMT"}}},
 	{section: "9111 §4.3.3", level: "MUST", why: "304: the stored response, updated", steps: []step{
 		{up: `Cache-Control: max-age=2|ETag: "a"`, want: "miss"}, {wait: 3, up: "304", want: "etag|200|body=answer 1"}}},
 	{section: "9111 §4.3.3", level: "MUST", why: "a full response is used, and replaces the stored one", steps: []step{
 		{up: `Cache-Control: max-age=2|ETag: "a"`, want: "miss"}, {wait: 3, up: fresh, want: "etag|body=answer 2"}, {want: "hit|body=answer 2"}}},
 	{section: "9111 §4.3.3", level: "MAY", why: "5xx: forwarded where stale isn't allowed", steps: []step{
 		{up: `Cache-Control: max-age=2, must-revalidate|ETag: "a"`, want: "miss"}, {wait: 3, up: "500", want: "etag|500"}}},
+	{section: "9111 §4.3.3", level: "MAY", why: "to HEAD too: the stored response where it is allowed", steps: []step{
+		{up: "Cache-Control: max-age=2, stale-if-error=60|A: 1", want: "miss"}, {wait: 3, ask: "HEAD", up: "503", want: "miss|200|A: 1|Age: 3|Cache-Status: optimizer; fwd=stale"},
+		{ask: "HEAD", up: "hang up", want: "miss|200|A: 1"}, {ask: "HEAD", up: "404", want: "miss|404|Cache-Status: optimizer; fwd=stale; fwd-status=404"}}},
 	{section: "9111 §4.3.4", level: "MUST", why: "a 304 with another strong validator updates nothing", steps: []step{
 		{up: `Cache-Control: max-age=2|ETag: "a"`, want: "miss"}, {wait: 3, up: `304|ETag: "b"`, want: "miss|502"}}},
 	{section: "9111 §4.3.4", level: "SHOULD", why: "one with the same weak validator does", steps: []step{
@@ -168,6 +172,9 @@ var requirements = []requirement{
 		{up: fresh + `|ETag: "a"`, want: "miss"}, {ask: "HEAD|Cache-Control: no-cache", up: `ETag: "b"|` + fresh, want: "miss"}, {want: "miss|200"}}},
 	{section: "9111 §4.3.5", level: "SHOULD", why: "HEAD with another length makes stale", steps: []step{
 		{up: fresh, want: "miss"}, {ask: "HEAD|Cache-Control: no-cache", up: fresh + "|Content-Length: 9", want: "miss"}, {want: "miss|200"}}},
+	{section: "9111 §4.3.5", level: "SHOULD", why: "only 200 does, and what says that nothing is there: not what is about the client", steps: []step{
+		{up: fresh, want: "miss"}, {ask: "HEAD|Cache-Control: no-cache", up: "401", want: "miss|401"}, {ask: "HEAD|Cache-Control: no-cache", up: "403", want: "miss|403"},
+		{ask: "HEAD|Cache-Control: no-cache", up: "429", want: "miss|429"}, {want: "hit|200"}, {ask: "HEAD|Cache-Control: no-cache", up: "404", want: "miss|404"}, {want: "miss|200"}}},
 	{section: "9111 §4.4", level: "MUST", why: "a successful unsafe method invalidates the target", steps: []step{
 		{up: fresh, want: "miss"}, {ask: "DELETE", up: "204", want: "miss"}, {want: "miss"}}},
 	{section: "9111 §4.4", level: "MUST", why: "one with a redirection too, and an unknown method", steps: []step{
@@ -177,6 +184,11 @@ var requirements = []requirement{
 	{section: "9111 §4.4", level: "MAY", why: "Location and Content-Location of the same origin", steps: []step{
 		{ask: "GET /l", up: fresh, want: "miss"}, {ask: "GET /c", up: fresh, want: "miss"},
 		{ask: "POST /x", up: "201|Location: /l|Content-Location: http://api.test/c", want: "miss"}, {ask: "GET /l", want: "miss"}, {ask: "GET /c", want: "miss"}}},
+	{section: "9111 §4.4", level: "MAY", why: "an origin that is asked under a name of its own, and below a path, names them by those",
+		options: []func(*Config){func(c *Config) { c.Upstream.URL = "http://upstream.test/base" }}, steps: []step{
+			{ask: "GET /l", up: fresh, want: "miss"}, {ask: "GET /c", up: fresh, want: "miss"}, {ask: "GET /x", up: fresh, want: "miss"},
+			{ask: "POST /p", up: "201|Location: http://upstream.test/base/l|Content-Location: /base/c", want: "miss"}, {ask: "GET /l", want: "miss"}, {ask: "GET /c", want: "miss"},
+			{ask: "POST /p", up: "201|Location: http://upstream.test/basex/|Content-Location: http://upstream.test/x", want: "miss"}, {ask: "GET /x", want: "hit"}}},
 	{section: "9111 §4.4", level: "MUST", why: "not of another", steps: []step{
 		{ask: "GET http://evil.test/l", up: fresh, want: "miss"}, {ask: "POST /x", up: "201|Location: http://evil.test/l", want: "miss"}, {ask: "GET http://evil.test/l", want: "hit"}}},
 	{section: "9111 §4.4", level: "MUST", why: "all variants go", steps: []step{
@@ -207,10 +219,12 @@ var requirements = []requirement{
 	{section: "9111 §5.2.1.5", level: "MUST", why: "no-store: the answer isn't kept", steps: []step{
 		{ask: "Cache-Control: no-store", up: fresh, want: "miss"}, {want: "miss"}}},
 	{section: "9111 §5.2.1.7", level: "SHOULD", why: "only-if-cached: 504 without a usable response", steps: []step{
-		{ask: "Cache-Control: only-if-cached", want: "hit|504"}, {up: fresh, want: "miss"}, {ask: "Cache-Control: only-if-cached", want: "hit|200"}}},
+		{ask: "Cache-Control: only-if-cached", want: "hit|504"}, {up: fresh, want: "miss"}, {ask: "Cache-Control: only-if-cached", want: "hit|200"},
+		{ask: `If-Match: "a"|Cache-Control: only-if-cached`, want: "hit|504"}}},
 	{section: "9111 §5.2.2.2", level: "MUST", why: "must-revalidate: validated once stale, 504 if that can't be", steps: []step{
 		{up: `Cache-Control: max-age=2, must-revalidate, stale-while-revalidate=60, stale-if-error=60|ETag: "a"`, want: "miss"}, {wait: 1, want: "hit"},
-		{wait: 2, ask: "Cache-Control: max-stale=60", up: "hang up", want: "etag|504"}, {up: "304", want: "etag|200"}}},
+		{wait: 2, ask: "Cache-Control: max-stale=60", up: "hang up", want: "etag|504"}, {ask: "HEAD", up: "hang up", want: "miss|504"},
+		{up: "304", want: "etag|200"}}},
 	{section: "9111 §5.2.2.3", level: "SHOULD", why: "must-understand silences no-store where the status is understood", steps: []step{
 		{up: "Cache-Control: max-age=60, no-store, must-understand", want: "miss"}, {want: "hit"}}},
 	{section: "9111 §5.2.2.4", level: "MUST", why: "no-cache: validated each time", steps: []step{
@@ -260,6 +274,11 @@ var requirements = []requirement{
 		{up: fresh + "|Date: -10", want: "miss|Date: -10"}, {wait: 5, want: "hit|Date: -15"}}},
 	{section: "9110 §6.6.1", level: "MUST", why: "and the moment of arrival where there is none", steps: []step{
 		{up: fresh + "|Date: soon", want: "miss|Date: +0"}, {wait: 5, want: "hit|Date: -5"}}},
+	{section: "9110 §13.1.2", level: "MUST", why: "If-None-Match is a list, whose lines are one, the empty ones too", steps: []step{
+		{up: fresh + `|ETag: "b"`, want: "miss"}, {ask: `If-None-Match: "a"|If-None-Match: "b"`, want: "hit|304"}, {ask: `If-None-Match: |If-None-Match: "b"`, want: "hit|304"},
+		{ask: `If-None-Match: "a"|If-None-Match: "c"`, want: "hit|200"}}},
+	{section: "9110 §13.1.2", level: "MUST", why: "a GET with a body isn't answered here, so its conditions go up", steps: []step{
+		{ask: `GET|Content-Length: 1|If-None-Match: "b"`, up: "304", want: `etag|304|up:If-None-Match: "b"`}}},
 	{section: "9110 §13.1.5", level: "MUST", why: "If-Range that doesn't match: the whole", steps: []step{
 		{up: fresh + `|ETag: W/"a"`, want: "miss"}, {ask: `Range: bytes=0-1|If-Range: W/"a"`, want: "hit|200"}, {ask: `Range: bytes=0-1|If-Range: "a"`, want: "hit|200"}}},
 	{section: "9110 §13.1.5", level: "MUST", why: "If-Range by a date only if that is strong", steps: []step{

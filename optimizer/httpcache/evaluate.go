@@ -50,11 +50,14 @@ type Freshness struct {
 
 // Evaluate decides by RFC 9111 §3 whether resp may be stored, and computes its
 // freshness. The reason says which rule forbids it, in words; it is empty when
-// ok. A response that could never be used from the cache, being stale at once
-// and without a validator, isn't worth storing.
+// ok. A response that could never be used from the cache, being stale at once,
+// without a validator, and not for clients that accept staleness either, isn't worth
+// storing.
 func Evaluate(req Request, resp Response, p Policy) (f Freshness, reason string) {
 	d, targeted := responseDirectives(resp.Header)
 	lifetime, said := explicitLifetime(d, targeted, resp)
+	fields, storable := Vary(resp.Header)
+	cookie := req.Cookie && !slices.Contains(fields, "Cookie") // else it is in the key (§4.1)
 	switch {
 	case req.Method != http.MethodGet:
 		return f, "method"
@@ -70,10 +73,9 @@ func Evaluate(req Request, resp Response, p Policy) (f Freshness, reason string)
 		return f, "private"
 	case req.Authorization && !d.Public && !d.MustRevalidate && d.SMaxAge == Absent: // §3.5
 		return f, "authorization"
-	case (req.Cookie || setsCookie(resp.Header, d)) && !d.Public && d.SMaxAge == Absent && !(p.ShareCookies && said):
+	case (cookie || setsCookie(resp.Header, d)) && !d.Public && d.SMaxAge == Absent && !(p.ShareCookies && said):
 		return f, "cookie"
-	}
-	if _, storable := Vary(resp.Header); !storable {
+	case !storable:
 		return f, "vary"
 	}
 	if !said {
@@ -107,7 +109,8 @@ func Evaluate(req Request, resp Response, p Policy) (f Freshness, reason string)
 		return f, "no freshness information"
 	}
 	useless := f.Validate || f.Age(resp.ResponseTime) >= f.Lifetime+max(f.StaleWhileRevalidate, f.StaleIfError)
-	if useless && !hasValidator(resp.Header) {
+	maxStale := f.Lifetime > 0 && !f.Validate && !f.Strict && !f.NoMaxStale // §5.2.1.2; who says max-age=0 wants no reuse
+	if useless && !maxStale && !hasValidator(resp.Header) {
 		return f, "stale on arrival"
 	}
 	return f, ""
@@ -242,7 +245,10 @@ func (f *Freshness) Age(now time.Time) time.Duration {
 // directives d (§4, §4.2.4, §5.2.1).
 func (f *Freshness) Decide(d *RequestDirectives, now time.Time) Use {
 	age := f.Age(now)
-	if f.Validate || d.NoCache || d.MaxAge != Absent && age > d.MaxAge {
+	// §5.2.1.5 leaves open whether no-store may be answered from the store. Asking is what
+	// a client that wants none of it can't object to, unless it forbids that as well.
+	asks := d.NoCache || d.NoStore && !d.OnlyIfCached
+	if f.Validate || asks || d.MaxAge != Absent && age > d.MaxAge {
 		return Validate
 	}
 	left := f.Lifetime - age

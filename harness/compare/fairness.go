@@ -179,7 +179,7 @@ func containedAlike(all []subject) (c result.FairnessCheck, ok bool) {
 
 // quietMachine looks at the CPU time that went to others on the machine's host.
 func quietMachine(all []subject) result.FairnessCheck {
-	const name = "CPU not taken by others on the host"
+	const name = "machine left to the systems"
 	var found []string
 	state := result.Held
 	for _, s := range all {
@@ -192,7 +192,7 @@ func quietMachine(all []subject) result.FairnessCheck {
 		if worst > gate.MaxStolen {
 			state = result.Violated
 		}
-		found = append(found, fmt.Sprintf("%s at most %s", s.Name, unit.Format(worst, "share")))
+		found = append(found, fmt.Sprintf("%s at most %s of the CPU time went to others", s.Name, unit.Format(worst, "share")))
 	}
 	return check(name, state, found)
 }

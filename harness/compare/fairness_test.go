@@ -32,7 +32,7 @@ func TestFairness(t *testing.T) {
 		{"both in containers", "in a container alike", result.Held, nil, nil},
 		{"only one in a container", "in a container alike", result.Violated, nil, []string{"systems.new={kind: nginx}"}},
 		{"what nobody starts", "freshly started for every round", result.Violated, nil, []string{"systems.new={kind: url, url: \"http://127.0.0.1:1\"}"}},
-		{"a neighbour took CPU time", "CPU not taken by others on the host", result.Violated, func(r *result.Result) { r.Load.Stolen = 0.3 }, nil},
+		{"a neighbour took CPU time", "machine left to the systems", result.Violated, func(r *result.Result) { r.Load.Stolen = 0.3 }, nil},
 		{"not prewarmed", "warmed alike", result.Violated, func(r *result.Result) { r.Load.Prewarmed = 0 }, nil},
 		{"prewarming failed", "warmed alike", result.Violated, func(r *result.Result) { r.Load.PrewarmFailed = 3 }, nil},
 		{"prewarmed, and yet cold", "warmed alike", result.Violated, func(r *result.Result) { cold := 0.5; r.Timeline[0].HitRatio = &cold }, nil},

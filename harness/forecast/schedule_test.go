@@ -43,6 +43,19 @@ func TestRecordingFitsTheStages(t *testing.T) {
 	}
 }
 
+// What a gate needs comes at the rate that a run would go on with, and not at the
+// highest that it had.
+func TestGoingOn(t *testing.T) {
+	t.Parallel()
+	s := Schedule{Plan: &scenario.Plan{
+		Systems: []scenario.System{{Name: scenario.New, Share: 0.5}},
+		Load:    scenario.Load{Rate: []scenario.Segment{{From: 50, To: 300, For: time.Second}, {From: 8, To: 8}}},
+	}}
+	if on, most := s.GoingOn(scenario.New), s.Offered(scenario.New); on != 4 || most != 150 {
+		t.Errorf("%g/s beyond the end, at most %g/s; want 4 and 150", on, most)
+	}
+}
+
 // A forecast asks for every second of the run.
 func TestRatesOfARecordingAreComputedOnce(t *testing.T) {
 	t.Parallel()

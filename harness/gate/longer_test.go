@@ -75,6 +75,8 @@ func TestExcusesSayWhatHelps(t *testing.T) {
 	}{
 		{"a late generator", func(d *Data) { d.LagP99 = ptr(3 * ms) }, "; more requests don't help: need a lag (p99) of at most 1ms instead of 3ms, from a quieter machine or a lower load.rate"},
 		{"a starved machine", func(d *Data) { d.Stolen = 0.1 }, "; more requests don't help: need a machine of which others take at most 2 %"},
+		{"both", func(d *Data) { d.Stolen, d.LagP99 = 0.1, ptr(3*ms) },
+			"need a machine of which others take at most 2 %, and a lag (p99) of at most 1ms instead of 3ms, from a quieter machine or a lower load.rate"},
 	} {
 		d := run{seconds: 20, rate: 100, outcome: always(sentLate)}.data(t, g)
 		tt.change(&d)

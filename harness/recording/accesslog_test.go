@@ -74,6 +74,7 @@ func TestParseLineRefuses(t *testing.T) {
 		{"a negative size", common + `"GET / HTTP/1.1" 200 -1`, "size"},
 		{"a size beyond int64", common + `"GET / HTTP/1.1" 200 99999999999999999999`, "size"},
 		{"the client sent nothing", common + `"-" 408 -`, "the client sent none"},
+		{"a path that no server takes", common + `"GET /%zz HTTP/1.1" 400 1`, "without two hexadecimal digits"},
 		{"TLS on a clear-text port", common + `"\x16\x03\x01" 400 1`, "doesn't begin with a method"},
 		{"no version", common + `"GET /" 200 1`, "protocol version"},
 		{"a tunnel", common + `"CONNECT h:25 HTTP/1.1" 405 1`, "tunnel"},

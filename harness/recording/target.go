@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
@@ -23,7 +24,8 @@ func checkMethod(method string) error {
 // originForm makes a request target in origin form (RFC 9112, section 3.2.1)
 // of a path or an http URL, and tells the URL's host. A URL is cut down to its
 // path and query; bytes above 0x7E are percent-encoded; a fragment, which no
-// request has, is dropped.
+// request has, is dropped. A path with a broken escape is refused, as by servers: they
+// answer it with 400 themselves, whatever stands behind them.
 func originForm(raw []byte) (target, host string, err error) {
 	if len(raw) > 0 && raw[0] != '/' {
 		if raw, host, err = cutAuthority(raw); err != nil {
@@ -33,6 +35,10 @@ func originForm(raw []byte) (target, host string, err error) {
 	raw, _, _ = bytes.Cut(raw, []byte("#"))
 	if len(raw) == 0 {
 		return "", "", errors.New("the request has no target")
+	}
+	path, _, _ := bytes.Cut(raw, []byte("?"))
+	if _, err := url.PathUnescape(string(path)); err != nil {
+		return "", "", fmt.Errorf("request target %.40q has a %% without two hexadecimal digits after it", raw)
 	}
 	var out strings.Builder
 	for _, c := range raw {

@@ -323,11 +323,18 @@ func (r *run) decided(n int, lag load.Lag) bool {
 	r.report.SteadyLag = lag
 	r.collect()
 	left := r.stages.end(r.stages.looks) - r.stages.end(n)
+	open := false
 	for _, g := range r.plan.Gates {
-		later := g.Metric.Source == scenario.FromSequential // measured when the load has ended
-		if !later && gate.MayDecide(g, r.data, r.look(n), left) {
+		if g.Metric.Source == scenario.FromSequential { // measured when the load has ended
+			continue
+		}
+		if gate.MayDecide(g, r.data, r.look(n), left) {
 			return false
 		}
+		open = open || gate.Judge(g, r.data, r.look(n)).Verdict == gate.Inconclusive
+	}
+	if open {
+		r.notice("not run on for the %s that its extensions allow: no gate that is open would be decided by them", left)
 	}
 	return true
 }

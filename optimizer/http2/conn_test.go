@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 )
 
 func TestAnswersOfBothKinds(t *testing.T) {
@@ -181,6 +182,12 @@ func TestWrongRequests(t *testing.T) {
 		{"a status", []string{":status", "200"}, http2.ErrCodeProtocol},
 		{"an upper-case name", []string{"X-A", "b"}, http2.ErrCodeProtocol},
 		{"a line break", []string{"x-a", "b\r\nc: d"}, http2.ErrCodeProtocol},
+		{"a value that begins with a space", []string{"x-a", " b"}, http2.ErrCodeProtocol},
+		{"a value that ends with a space", []string{"x-a", "b "}, http2.ErrCodeProtocol},
+		{"a value that begins with a tab", []string{"x-a", "\tb"}, http2.ErrCodeProtocol},
+		{"a value that ends with a tab", []string{"x-a", "b\t"}, http2.ErrCodeProtocol},
+		// Whitespace within one is a value's own, and an empty value has none.
+		{"a space within", []string{"x-a", "b c", "x-b", ""}, http2.ErrCodeNo},
 	} {
 		c := r.dial()
 		c.AllowIllegalWrites = true
@@ -190,6 +197,15 @@ func TestWrongRequests(t *testing.T) {
 		if errors.As(err, &reset); reset.Code != tt.want || tt.want == http2.ErrCodeNo && err != nil {
 			t.Errorf("%s: %v, must be %v", tt.why, err, tt.want)
 		}
+	}
+	c := r.dial()
+	c.ask(1, "/slow", false)
+	c.block.Reset()
+	c.enc.WriteField(hpack.HeaderField{Name: "x-a", Value: "b "})
+	c.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: c.block.Bytes(), EndStream: true, EndHeaders: true})
+	var reset http2.StreamError
+	if _, _, err := c.answer(1); !errors.As(err, &reset) || reset.Code != http2.ErrCodeProtocol {
+		t.Errorf("a trailer that ends with a space: %v, must be %v", err, http2.ErrCodeProtocol)
 	}
 }
 

@@ -248,7 +248,7 @@ func (c *conn) headers(f *http2.MetaHeadersFrame) (useful bool, err error) {
 		if s.bodyEnded {
 			return false, http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeStreamClosed}
 		}
-		if !f.StreamEnded() || len(f.PseudoFields()) > 0 { // trailers, which nobody looks at (§8.1)
+		if !f.StreamEnded() || len(f.PseudoFields()) > 0 || slices.ContainsFunc(f.Fields, padded) { // trailers, which nobody looks at (§8.1)
 			return false, http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeProtocol}
 		}
 		c.changed.Broadcast()
@@ -300,7 +300,7 @@ func (c *conn) headers(f *http2.MetaHeadersFrame) (useful bool, err error) {
 }
 
 // read takes a request's parts out of a header block, and checks what the framer doesn't
-// (RFC 9113 §8.2.2, §8.3.1).
+// (RFC 9113 §8.2.1, §8.2.2, §8.3.1).
 func (c *conn) read(r *Request, f *http2.MetaHeadersFrame) error {
 	malformed := http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeProtocol}
 	*r = Request{
@@ -312,6 +312,9 @@ func (c *conn) read(r *Request, f *http2.MetaHeadersFrame) error {
 	}
 	if f.Truncated {
 		return nil // not all of it is known
+	}
+	if slices.ContainsFunc(f.Fields, padded) {
+		return malformed
 	}
 	connect := r.Method == "CONNECT"
 	scheme := f.PseudoValue("scheme")
@@ -351,6 +354,13 @@ func (c *conn) read(r *Request, f *http2.MetaHeadersFrame) error {
 		}
 	}
 	return nil
+}
+
+// padded reports whether a field's value begins or ends with whitespace: who serves might
+// trim it, and its upstream not (§8.2.1).
+func padded(f hpack.HeaderField) bool {
+	end := len(f.Value) - 1
+	return end >= 0 && (f.Value[0] == ' ' || f.Value[0] == '\t' || f.Value[end] == ' ' || f.Value[end] == '\t')
 }
 
 // start has a goroutine answer a request.

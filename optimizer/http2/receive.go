@@ -89,8 +89,8 @@ func (c *conn) settings(f *http2.SettingsFrame) error {
 			if open.window += more; open.window > math.MaxInt32 {
 				return http2.ConnectionError(http2.ErrCodeFlowControl)
 			}
+			open.changed.Broadcast()
 		}
-		c.changed.Broadcast()
 	}
 	c.out = appendFrame(c.out, 0, http2.FrameSettings, http2.FlagSettingsAck, 0)
 	return nil
@@ -101,8 +101,8 @@ func (c *conn) widen(f *http2.WindowUpdateFrame) (useful bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	window := &c.window
+	s := c.open(f.StreamID)
 	if f.StreamID != 0 {
-		s := c.open(f.StreamID)
 		if s == nil {
 			return false, c.idle(f.StreamID)
 		}
@@ -114,8 +114,12 @@ func (c *conn) widen(f *http2.WindowUpdateFrame) (useful bool, err error) {
 		}
 		return false, http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeFlowControl}
 	}
-	c.changed.Broadcast()
-	useful, c.progress = c.progress, false
+	if s == nil {
+		c.next()
+	} else if *window > 0 && *window <= int(f.Increment) { // he has waited for it
+		s.changed.Broadcast()
+	}
+	useful, c.widened = c.sent > c.widened, c.sent
 	return useful, nil
 }
 
@@ -236,7 +240,7 @@ func (c *conn) data(f *http2.DataFrame) (useful bool, err error) {
 	if err := s.checkLength(f.StreamEnded()); err != nil {
 		return false, err
 	}
-	c.changed.Broadcast()
+	s.changed.Broadcast()
 	return len(f.Data()) > 0, nil
 }
 
@@ -251,7 +255,7 @@ func (c *conn) headers(f *http2.MetaHeadersFrame) (useful bool, err error) {
 		if !f.StreamEnded() || len(f.PseudoFields()) > 0 || slices.ContainsFunc(f.Fields, padded) { // trailers, which nobody looks at (§8.1)
 			return false, http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeProtocol}
 		}
-		c.changed.Broadcast()
+		s.changed.Broadcast()
 		return true, s.checkLength(true)
 	}
 	switch {
@@ -283,15 +287,20 @@ func (c *conn) headers(f *http2.MetaHeadersFrame) (useful bool, err error) {
 	}
 	if !f.Truncated && f.StreamEnded() {
 		c.mu.Lock()
+		c.buffer()
 		r.first = !c.sized
 		out, sent, ok := c.reply(c.out, r, max(0, min(c.window, c.initial, c.most())))
 		if ok {
 			c.out, c.sized = out, true
 			c.window -= sent
-			c.progress = c.progress || sent > 0
+			c.sent += int64(sent)
 			_ = c.count(-1)
 			c.mu.Unlock()
 			return true, nil
+		}
+		if len(c.out) == 0 {
+			recycle(c.out, c.box)
+			c.out, c.box = nil, nil
 		}
 		c.mu.Unlock()
 	}
@@ -368,6 +377,7 @@ func (c *conn) start(r *Request, truncated, ended bool) {
 	s := &Stream{Request: *r, ID: r.Stream, conn: c, TooLong: truncated, room: initialWindow, bodyEnded: ended, expected: r.Length}
 	s.Fields = append([]hpack.HeaderField(nil), r.Fields...)
 	s.Context, s.cancel = context.WithCancel(context.Background())
+	s.changed.L = &c.mu
 	c.mu.Lock()
 	s.window = c.initial
 	c.streams[s.ID] = s

@@ -20,6 +20,7 @@ const (
 	fewUnsent  = 4 << 10   // the same where many clients don't take theirs
 	maxUnread  = 128 << 10 // bytes of all bodies that wait for their readers
 	maxUseless = 10_000    // frames in a row that ask for nothing
+	maxResized = 100       // changes of new streams' window, each of which all open ones are woken for
 	lingerTime = 500 * time.Millisecond
 	maxLinger  = 1 << 20 // bytes that are read after the end, for nothing
 )
@@ -59,6 +60,7 @@ type conn struct {
 	cuts    int
 	sent    int64 // bytes of bodies
 	widened int64 // what sent was when the client has last widened a window
+	resized int   // how often he has changed initial
 	resets  int   // streams that the client reset unanswered, or that were refused, beyond those answered
 	leaving stage
 	told    stage

@@ -29,7 +29,8 @@
 //     or an answer of Reply. As much is being written. Ten thousand frames in a row that ask
 //     for nothing end the connection.
 //   - A connection that has nothing to write has no buffer for it.
-//   - Streams wait in line for the connection's window, and a WINDOW_UPDATE wakes one.
+//   - Streams wait in line for the connection's window, and a WINDOW_UPDATE wakes one. A new
+//     SETTINGS_INITIAL_WINDOW_SIZE concerns all, and the 101st ends the connection.
 //   - A request's body waits for its reader in 64 KiB, all of a connection's in 128 KiB.
 //   - Nobody waits for a window for longer than Config.Write, unless it is the connection's
 //     and other answers were sent in that time; for a frame or a body than Config.Read; for a

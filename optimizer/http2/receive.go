@@ -84,6 +84,9 @@ func (c *conn) settings(f *http2.SettingsFrame) error {
 	}
 	// Once for all: a frame has room for 2,730 of them, and each concerns every stream.
 	if more := initial - c.initial; more != 0 {
+		if c.resized++; c.resized > maxResized {
+			return errCalm
+		}
 		c.initial = initial
 		for _, open := range c.streams {
 			if open.window += more; open.window > math.MaxInt32 {

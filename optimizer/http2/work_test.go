@@ -78,6 +78,9 @@ var attacks = []attack{
 		c.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: c.encode("/slow"), EndStream: true})
 	}, say: func(c *client, _ int) { c.WriteContinuation(1, false, nil) }},
 	{what: "SETTINGS", open: 1, most: maxUseless + 1, streams: 1, say: func(c *client, _ int) { c.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 100}) }},
+	{what: "SETTINGS that differ", open: 1, most: maxResized + 1, streams: 1, say: func(c *client, stream int) {
+		c.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: uint32(stream)})
+	}},
 	{what: "PING", open: 1, most: maxUseless + 1, streams: 1, say: func(c *client, _ int) { c.WritePing(false, [8]byte{}) }},
 	{what: "PRIORITY", open: 1, most: maxUseless + 1, streams: 1, say: func(c *client, _ int) { c.WritePriority(3, http2.PriorityParam{}) }},
 	{what: "empty DATA", open: 1, most: maxUseless + 1, streams: 1, say: func(c *client, _ int) { c.WriteData(1, false, nil) }},

@@ -281,14 +281,24 @@ func TestBodiesBeyondTheirWindowsAreRefused(t *testing.T) {
 	}
 }
 
-// Many clients who ask for much, and take nothing of it.
+// Many clients who ask for much, and take nothing of it: what is answered at once, and what
+// comes through streams, each of which would have a frame ready.
 func TestClientsThatTakeNothing(t *testing.T) {
+	const clients, streams = 50, 20
 	body := make([]byte, 30<<10)
-	r := newRig(t, respond, func(c *Config) {
+	stuck := make(chan bool)
+	r := newRig(t, func(s *Stream) {
+		s.Header(AppendStatus(nil, 200), s.Path == "/fast")
+		if s.Path == "/slow" && s.ID < 2*(streams-2) { // all but the last two
+			<-stuck
+		}
+		for s.Path == "/slow" && s.Send(body, false) == nil {
+		}
+	}, func(c *Config) {
 		c.MaxUnsent = 100 << 10
 		c.Replier = func() Reply {
 			return func(out []byte, r *Request, room int) ([]byte, int, bool) {
-				if len(body) > room {
+				if r.Path != "/fast" || len(body) > room {
 					return out, 0, false
 				}
 				at := len(out)
@@ -297,24 +307,89 @@ func TestClientsThatTakeNothing(t *testing.T) {
 			}
 		}
 	})
-	const clients = 50
-	before := heap()
-	var all []*client
-	for range clients {
-		c := r.dial(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 30})
-		c.Conn.(*net.TCPConn).SetReadBuffer(4 << 10)
-		c.WriteWindowUpdate(0, 1<<30)
-		c.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)) // it is stuck by then
-		for id := uint32(1); id < 1_000_000 && c.ask(id, "/fast", true) == nil; id += 2 {
+	held := func() int64 { // the stacks of those that wait are no answers
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	for _, path := range []string{"/fast", "/slow"} {
+		most := int64(clients*(24<<10) + mostGrowth)
+		if path == "/slow" {
+			most += clients * streams * (3 << 10) // what else a stream has
 		}
-		all = append(all, c)
+		before := held()
+		var all []*client
+		for range clients {
+			c := r.dial(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 30})
+			c.Conn.(*net.TCPConn).SetReadBuffer(4 << 10)
+			c.WriteWindowUpdate(0, 1<<30)
+			all = append(all, c)
+			if path == "/fast" {
+				c.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)) // it is stuck by then
+				for id := uint32(1); id < 1_000_000 && c.ask(id, path, true) == nil; id += 2 {
+				}
+				continue
+			}
+			for n := range uint32(streams) {
+				c.ask(2*n+1, path, true)
+			}
+		}
+		if path == "/slow" {
+			r.await("all have begun, and two have filled what takes an answer", func(c *conn) bool {
+				return c.running == streams && c.writing && len(c.out) > c.most()
+			})
+			close(stuck)
+			time.Sleep(50 * time.Millisecond) // for what they might do wrong
+		}
+		grown := held() - before
+		for begun := time.Now(); grown > most && time.Since(begun) < 5*time.Second; grown = held() - before {
+			time.Sleep(50 * time.Millisecond) // the kernels may still take some, which leaves garbage
+		}
+		if grown > most {
+			t.Errorf("%s: %d clients hold %d bytes, want at most %d", path, clients, grown, most)
+		} else {
+			t.Logf("%s: %d clients hold %d bytes", path, clients, grown)
+		}
+		for _, c := range all {
+			c.Conn.Close()
+		}
+		r.await("all have left", func(*conn) bool { return false })
+		if left := r.server.unsent.Load(); left != 0 {
+			t.Errorf("%s: %d bytes count as unsent when all have left", path, left)
+		}
 	}
-	if grown := heap() - before; grown > clients*(24<<10)+mostGrowth {
-		t.Errorf("%d clients hold %d bytes", clients, grown)
+}
+
+// What a connection was answered with is no part of what it costs while it is idle.
+func TestIdleConnectionsHoldNoAnswers(t *testing.T) {
+	const clients, streams = 50, 4
+	body := make([]byte, 60<<10)
+	r := newRig(t, func(s *Stream) {
+		s.Header(AppendStatus(nil, 200), false)
+		s.Send(body, true)
+	})
+	before := heap()
+	for range clients {
+		c := r.dial(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 20})
+		c.SetReuseFrames()
+		c.WriteWindowUpdate(0, 1<<20)
+		for id := uint32(1); id < 2*streams; id += 2 {
+			c.ask(id, "/", true)
+		}
+		for ended := 0; ended < streams; {
+			f, err := c.ReadFrame()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d, ok := f.(*http2.DataFrame); ok && d.StreamEnded() {
+				ended++
+			}
+		}
+	}
+	if grown := heap() - before; grown > clients*(48<<10)+mostGrowth { // the clients' own frames are in it
+		t.Errorf("%d idle clients hold %d bytes", clients, grown)
 	} else {
-		t.Logf("%d clients hold %d bytes", clients, grown)
-	}
-	for _, c := range all {
-		c.Conn.Close()
+		t.Logf("%d idle clients hold %d bytes", clients, grown)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"math"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,6 +20,7 @@ const (
 	fewUnsent  = 4 << 10   // the same where many clients don't take theirs
 	maxUnread  = 128 << 10 // bytes of all bodies that wait for their readers
 	maxUseless = 10_000    // frames in a row that ask for nothing
+	maxResized = 100       // changes of new streams' window, each of which all open ones are woken for
 	lingerTime = 500 * time.Millisecond
 	maxLinger  = 1 << 20 // bytes that are read after the end, for nothing
 )
@@ -38,26 +40,30 @@ type conn struct {
 	useless int  // frames that asked for nothing, since one that did
 	settled bool // the client's first SETTINGS have come
 
-	mu       sync.Mutex
-	changed  sync.Cond // windows, out, streams
-	out      []byte    // frames to be written
-	spare    []byte    // the buffer that was written last
-	writing  bool      // somebody writes, and will write what is in out
-	err      error     // of the connection; nothing is written any more
-	window   int       // bytes of bodies that may be sent
-	initial  int       // the same of a new stream
-	room     int       // bytes of bodies that may come
-	owed     int       // of those that were read, not yet given back
-	streams  map[uint32]*Stream
-	running  int      // streams whose goroutine hasn't ended
-	last     uint32   // greatest stream of the client's
-	sized    bool     // a header block was sent
-	cut      []uint32 // the last streams that we ended before their requests had
-	cuts     int
-	progress bool // something of a body was sent since the client has widened a window
-	resets   int  // streams that the client reset unanswered, or that were refused, beyond those answered
-	leaving  stage
-	told     stage
+	mu      sync.Mutex
+	changed sync.Cond // out, running
+	out     []byte    // frames to be written
+	box     *[]byte   // where out is from, if it is one of buffers
+	counted int       // what server.unsent has of out
+	writing bool      // somebody writes, and will write what is in out
+	err     error     // of the connection; nothing is written any more
+	window  int       // bytes of bodies that may be sent
+	line    []*Stream // those that wait for window, or for room in out; the first is next
+	initial int       // the same of a new stream
+	room    int       // bytes of bodies that may come
+	owed    int       // of those that were read, not yet given back
+	streams map[uint32]*Stream
+	running int      // streams whose goroutine hasn't ended
+	last    uint32   // greatest stream of the client's
+	sized   bool     // a header block was sent
+	cut     []uint32 // the last streams that we ended before their requests had
+	cuts    int
+	sent    int64 // bytes of bodies
+	widened int64 // what sent was when the client has last widened a window
+	resized int   // how often he has changed initial
+	resets  int   // streams that the client reset unanswered, or that were refused, beyond those answered
+	leaving stage
+	told    stage
 }
 
 func newConn(s *Server, nc net.Conn) *conn {
@@ -138,11 +144,8 @@ func (c *conn) begin() error {
 // wait has what was made of earlier frames leave before it waits for another.
 func (c *conn) wait() error {
 	c.mu.Lock()
-	most := c.most()
-	for len(c.out) > most && c.writing && c.err == nil {
-		c.changed.Wait()
-	}
-	large := len(c.out) > most
+	c.follow()
+	large := len(c.out) > c.most()
 	c.mu.Unlock()
 	if head, _ := c.in.Peek(min(frameHeader, c.in.Buffered())); len(head) == frameHeader && !large {
 		if c.in.Buffered() >= frameHeader+(int(head[0])<<16|int(head[1])<<8|int(head[2])) {
@@ -171,6 +174,57 @@ func (c *conn) most() int {
 	return maxUnsent
 }
 
+// follow waits while more is to follow what is being written than may, under the lock.
+func (c *conn) follow() {
+	for len(c.out) > c.most() && c.writing && c.err == nil {
+		c.weigh()
+		c.changed.Wait()
+	}
+}
+
+// takes reports whether more of a body may be sent, as far as its stream allows, under the lock.
+func (c *conn) takes() bool { return c.window > 0 && len(c.out) <= c.most() }
+
+// next has the first in line go on, under the lock, if there is room for him. He calls it
+// again when he has sent a frame, or if he sends none: were all woken at once, a client could
+// have them all run for a window of one byte.
+func (c *conn) next() {
+	if len(c.line) > 0 && c.takes() {
+		c.line[0].changed.Broadcast()
+		c.line = slices.Delete(c.line, 0, 1)
+	}
+}
+
+// buffers are for answers. A connection has one only while it makes answers, and one while
+// they are written: most connections are idle.
+var buffers = sync.Pool{New: func() any {
+	b := make([]byte, 0, fewUnsent)
+	return &b
+}}
+
+// buffer makes out ready for answers, under the lock. Where many clients don't take theirs it
+// takes none of buffers: they have grown with answers that were larger.
+func (c *conn) buffer() {
+	if c.out == nil && c.most() == maxUnsent {
+		c.box = buffers.Get().(*[]byte)
+		c.out = *c.box
+	}
+}
+
+// recycle is the end of a buffer's use.
+func recycle(b []byte, box *[]byte) {
+	if box != nil && cap(b) <= 2*maxUnsent {
+		*box = b[:0]
+		buffers.Put(box)
+	}
+}
+
+// weigh has server.unsent count what out occupies, under the lock.
+func (c *conn) weigh() {
+	c.server.unsent.Add(int64(cap(c.out) - c.counted))
+	c.counted = cap(c.out)
+}
+
 var errLeft = errors.New("this server leaves")
 
 // expect bounds the time until the next frame has come, under the lock.
@@ -193,18 +247,20 @@ func (c *conn) flush() error {
 }
 
 func (c *conn) flushLocked() error {
+	if c.writing && c.err == nil {
+		c.weigh()
+	}
 	for len(c.out) > 0 && !c.writing && c.err == nil {
-		full := c.out
-		c.out, c.spare, c.writing = c.spare[:0], nil, true
+		c.weigh()
+		full, box, counted := c.out, c.box, c.counted
+		c.out, c.box, c.counted, c.writing = nil, nil, 0, true
+		c.next()
 		c.mu.Unlock()
-		c.server.unsent.Add(int64(len(full)))
 		_, err := c.net.Write(full)
-		c.server.unsent.Add(int64(-len(full)))
+		c.server.unsent.Add(int64(-counted))
+		recycle(full, box)
 		c.mu.Lock()
 		c.writing = false
-		if cap(full) <= 2*maxUnsent {
-			c.spare = full
-		}
 		if err != nil {
 			c.fail(err)
 			c.expect()
@@ -253,6 +309,8 @@ func (c *conn) finish(err error) {
 	}
 	_ = c.flushLocked()
 	c.fail(net.ErrClosed)
+	c.out = nil
+	c.weigh()
 	c.mu.Unlock()
 	if half, ok := c.net.(interface{ CloseWrite() error }); ok && ended && half.CloseWrite() == nil {
 		// Closing at once, with something unread, would make the client's kernel drop

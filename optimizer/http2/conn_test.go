@@ -6,12 +6,17 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net"
 	"os"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 )
 
 func TestAnswersOfBothKinds(t *testing.T) {
@@ -108,6 +113,83 @@ func TestWindowsAreKept(t *testing.T) {
 	}
 }
 
+// waking counts how often those who wait are woken.
+type waking struct {
+	sync.Locker
+	n atomic.Int64
+}
+
+func (w *waking) Lock() {
+	w.n.Add(1)
+	w.Locker.Lock()
+}
+
+// Room on the connection is for those who have waited for it longest, one at a time: a byte
+// of it wakes one of many, and if he has gone, the next.
+func TestTheConnectionsWindowWakesOne(t *testing.T) {
+	t.Parallel()
+	const streams, bytes = 20, 100
+	var woken waking
+	r := newRig(t, func(s *Stream) {
+		s.conn.mu.Lock()
+		if woken.Locker == nil {
+			woken.Locker = &s.conn.mu
+		}
+		s.changed.L = &woken
+		s.conn.mu.Unlock()
+		s.Header(AppendStatus(nil, 200), false)
+		s.Send(make([]byte, 1<<20), true)
+	})
+	c := r.dial(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 20})
+	data := func() (stream uint32, size int) {
+		f, err := c.until(func(f http2.Frame) bool { _, ok := f.(*http2.DataFrame); return ok })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f.Header().StreamID, len(f.(*http2.DataFrame).Data())
+	}
+	for n := range uint32(streams) {
+		c.ask(2*n+1, "/", true)
+	}
+	for got := 0; got < initialWindow; {
+		_, n := data()
+		got += n
+	}
+	var line []uint32
+	wait := func(n int) {
+		r.await("all wait", func(c *conn) bool {
+			line = line[:0]
+			for _, s := range c.line {
+				line = append(line, s.ID)
+			}
+			return len(line) == n
+		})
+	}
+	wait(streams)
+	before := woken.n.Load()
+	for range bytes {
+		next := line[0]
+		c.WriteWindowUpdate(0, 1)
+		if stream, n := data(); stream != next || n != 1 {
+			t.Fatalf("%d bytes on stream %d, want one on %d", n, stream, next)
+		}
+		wait(streams)
+	}
+	if n := woken.n.Load() - before; n != bytes {
+		t.Errorf("%d bytes have woken %d streams", bytes, n)
+	}
+	for left := streams - 1; left > 0; left-- {
+		next := line[0]
+		c.WriteWindowUpdate(0, 1)
+		c.WriteRSTStream(next, http2.ErrCodeCancel)
+		if stream, _ := data(); stream == next { // he was faster
+			c.WriteWindowUpdate(0, 1)
+			data()
+		}
+		wait(left)
+	}
+}
+
 // A body goes through, however long, and no more of it waits than its window.
 func TestBodiesAreReadAsTheyCome(t *testing.T) {
 	t.Parallel()
@@ -181,6 +263,12 @@ func TestWrongRequests(t *testing.T) {
 		{"a status", []string{":status", "200"}, http2.ErrCodeProtocol},
 		{"an upper-case name", []string{"X-A", "b"}, http2.ErrCodeProtocol},
 		{"a line break", []string{"x-a", "b\r\nc: d"}, http2.ErrCodeProtocol},
+		{"a value that begins with a space", []string{"x-a", " b"}, http2.ErrCodeProtocol},
+		{"a value that ends with a space", []string{"x-a", "b "}, http2.ErrCodeProtocol},
+		{"a value that begins with a tab", []string{"x-a", "\tb"}, http2.ErrCodeProtocol},
+		{"a value that ends with a tab", []string{"x-a", "b\t"}, http2.ErrCodeProtocol},
+		// Whitespace within one is a value's own, and an empty value has none.
+		{"a space within", []string{"x-a", "b c", "x-b", ""}, http2.ErrCodeNo},
 	} {
 		c := r.dial()
 		c.AllowIllegalWrites = true
@@ -190,6 +278,15 @@ func TestWrongRequests(t *testing.T) {
 		if errors.As(err, &reset); reset.Code != tt.want || tt.want == http2.ErrCodeNo && err != nil {
 			t.Errorf("%s: %v, must be %v", tt.why, err, tt.want)
 		}
+	}
+	c := r.dial()
+	c.ask(1, "/slow", false)
+	c.block.Reset()
+	c.enc.WriteField(hpack.HeaderField{Name: "x-a", Value: "b "})
+	c.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: c.block.Bytes(), EndStream: true, EndHeaders: true})
+	var reset http2.StreamError
+	if _, _, err := c.answer(1); !errors.As(err, &reset) || reset.Code != http2.ErrCodeProtocol {
+		t.Errorf("a trailer that ends with a space: %v, must be %v", err, http2.ErrCodeProtocol)
 	}
 }
 
@@ -310,6 +407,48 @@ func TestPatienceEnds(t *testing.T) {
 	if took := time.Since(begun); took > 4*time.Second {
 		t.Errorf("it may drip for %v", took)
 	}
+}
+
+// Who waits for the connection's window waits for as long as others get some of it, and no
+// longer.
+func TestPatienceInLine(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const streams, bytes, patience = 3, 12, 10 * time.Second
+		var ended atomic.Int64
+		server := New(Config{
+			Replier: func() Reply { return small }, MaxUnsent: 1 << 20, MaxStreams: streams, MaxHeader: 16 << 10, Idle: time.Hour, Read: time.Hour, Write: patience,
+			Serve: func(s *Stream) {
+				s.Header(AppendStatus(nil, 200), false)
+				if err := s.Send(make([]byte, 1<<20), true); errors.Is(err, os.ErrDeadlineExceeded) {
+					ended.Add(1)
+				}
+			},
+		})
+		ours, theirs := net.Pipe()
+		go server.Serve(ours)
+		c := &client{t: t, Conn: theirs, Framer: http2.NewFramer(theirs, theirs)}
+		c.enc = hpack.NewEncoder(&c.block)
+		c.drain()
+		io.WriteString(theirs, Preface)
+		c.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 20})
+		for n := range uint32(streams) {
+			c.ask(2*n+1, "/", true)
+		}
+		for range bytes { // each stream gets one in three times nine seconds
+			time.Sleep(patience - time.Second)
+			c.WriteWindowUpdate(0, 1)
+		}
+		if n := ended.Load(); n != 0 {
+			t.Errorf("%d were given up though the client has taken something all the time", n)
+		}
+		time.Sleep(2 * patience)
+		if n := ended.Load(); n != streams {
+			t.Errorf("%d of %d were given up when it has taken nothing any more", n, streams)
+		}
+		theirs.Close()
+		server.Wait()
+	})
 }
 
 // Leave: what was sent before the client could know is answered, what is under way is

@@ -22,16 +22,22 @@
 //   - A header list is kept up to Config.MaxHeader; HPACK's table has 4 KiB. A block that
 //     says more is answered with 431, one that goes on and on ends the connection, also
 //     where its CONTINUATIONs are empty (CONTINUATION flood, HPACK bomb).
-//   - Nothing is read while 64 KiB of answers wait for the client to take them, so that
-//     no frame can make a queue grow (floods of SETTINGS and PING, empty frames); 4 KiB,
-//     if of all clients more than Config.MaxUnsent wait. Ten thousand frames in a row that
-//     ask for nothing end the connection.
+//   - Nothing is read, and no stream sends, while more than 64 KiB of answers wait for those
+//     that are being written, so that neither frames (floods of SETTINGS and PING, empty
+//     frames) nor many streams can make a queue grow; 4 KiB, if the buffers of all clients
+//     have more than Config.MaxUnsent. What came last may go beyond: a frame, a header block,
+//     or an answer of Reply. As much is being written. Ten thousand frames in a row that ask
+//     for nothing end the connection.
+//   - A connection that has nothing to write has no buffer for it.
+//   - Streams wait in line for the connection's window, and a WINDOW_UPDATE wakes one. A new
+//     SETTINGS_INITIAL_WINDOW_SIZE concerns all, and the 101st ends the connection.
 //   - A request's body waits for its reader in 64 KiB, all of a connection's in 128 KiB.
-//   - Nobody waits for a window for longer than Config.Write, for a frame or a body than
-//     Config.Read, for a request than Config.Idle.
+//   - Nobody waits for a window for longer than Config.Write, unless it is the connection's
+//     and other answers were sent in that time; for a frame or a body than Config.Read; for a
+//     request than Config.Idle.
 //
-// What is read until such a connection ends is bounded with that; and none of it costs
-// more CPU by the byte than requests do, give or take a half (work_test.go).
+// What is read until such a connection ends is bounded with that; and a byte of it costs at
+// most twice the CPU of one of requests, as measured (work_test.go, which fails at five times).
 //
 // Priorities are read and have no effect; there is no push.
 package http2

@@ -84,13 +84,16 @@ func (c *conn) settings(f *http2.SettingsFrame) error {
 	}
 	// Once for all: a frame has room for 2,730 of them, and each concerns every stream.
 	if more := initial - c.initial; more != 0 {
+		if c.resized++; c.resized > maxResized {
+			return errCalm
+		}
 		c.initial = initial
 		for _, open := range c.streams {
 			if open.window += more; open.window > math.MaxInt32 {
 				return http2.ConnectionError(http2.ErrCodeFlowControl)
 			}
+			open.changed.Broadcast()
 		}
-		c.changed.Broadcast()
 	}
 	c.out = appendFrame(c.out, 0, http2.FrameSettings, http2.FlagSettingsAck, 0)
 	return nil
@@ -101,8 +104,8 @@ func (c *conn) widen(f *http2.WindowUpdateFrame) (useful bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	window := &c.window
+	s := c.open(f.StreamID)
 	if f.StreamID != 0 {
-		s := c.open(f.StreamID)
 		if s == nil {
 			return false, c.idle(f.StreamID)
 		}
@@ -114,8 +117,12 @@ func (c *conn) widen(f *http2.WindowUpdateFrame) (useful bool, err error) {
 		}
 		return false, http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeFlowControl}
 	}
-	c.changed.Broadcast()
-	useful, c.progress = c.progress, false
+	if s == nil {
+		c.next()
+	} else if *window > 0 && *window <= int(f.Increment) { // he has waited for it
+		s.changed.Broadcast()
+	}
+	useful, c.widened = c.sent > c.widened, c.sent
 	return useful, nil
 }
 
@@ -236,7 +243,7 @@ func (c *conn) data(f *http2.DataFrame) (useful bool, err error) {
 	if err := s.checkLength(f.StreamEnded()); err != nil {
 		return false, err
 	}
-	c.changed.Broadcast()
+	s.changed.Broadcast()
 	return len(f.Data()) > 0, nil
 }
 
@@ -248,10 +255,10 @@ func (c *conn) headers(f *http2.MetaHeadersFrame) (useful bool, err error) {
 		if s.bodyEnded {
 			return false, http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeStreamClosed}
 		}
-		if !f.StreamEnded() || len(f.PseudoFields()) > 0 { // trailers, which nobody looks at (§8.1)
+		if !f.StreamEnded() || len(f.PseudoFields()) > 0 || slices.ContainsFunc(f.Fields, padded) { // trailers, which nobody looks at (§8.1)
 			return false, http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeProtocol}
 		}
-		c.changed.Broadcast()
+		s.changed.Broadcast()
 		return true, s.checkLength(true)
 	}
 	switch {
@@ -283,15 +290,20 @@ func (c *conn) headers(f *http2.MetaHeadersFrame) (useful bool, err error) {
 	}
 	if !f.Truncated && f.StreamEnded() {
 		c.mu.Lock()
+		c.buffer()
 		r.first = !c.sized
 		out, sent, ok := c.reply(c.out, r, max(0, min(c.window, c.initial, c.most())))
 		if ok {
 			c.out, c.sized = out, true
 			c.window -= sent
-			c.progress = c.progress || sent > 0
+			c.sent += int64(sent)
 			_ = c.count(-1)
 			c.mu.Unlock()
 			return true, nil
+		}
+		if len(c.out) == 0 {
+			recycle(c.out, c.box)
+			c.out, c.box = nil, nil
 		}
 		c.mu.Unlock()
 	}
@@ -300,7 +312,7 @@ func (c *conn) headers(f *http2.MetaHeadersFrame) (useful bool, err error) {
 }
 
 // read takes a request's parts out of a header block, and checks what the framer doesn't
-// (RFC 9113 §8.2.2, §8.3.1).
+// (RFC 9113 §8.2.1, §8.2.2, §8.3.1).
 func (c *conn) read(r *Request, f *http2.MetaHeadersFrame) error {
 	malformed := http2.StreamError{StreamID: f.StreamID, Code: http2.ErrCodeProtocol}
 	*r = Request{
@@ -312,6 +324,9 @@ func (c *conn) read(r *Request, f *http2.MetaHeadersFrame) error {
 	}
 	if f.Truncated {
 		return nil // not all of it is known
+	}
+	if slices.ContainsFunc(f.Fields, padded) {
+		return malformed
 	}
 	connect := r.Method == "CONNECT"
 	scheme := f.PseudoValue("scheme")
@@ -353,11 +368,19 @@ func (c *conn) read(r *Request, f *http2.MetaHeadersFrame) error {
 	return nil
 }
 
+// padded reports whether a field's value begins or ends with whitespace: who serves might
+// trim it, and its upstream not (§8.2.1).
+func padded(f hpack.HeaderField) bool {
+	end := len(f.Value) - 1
+	return end >= 0 && (f.Value[0] == ' ' || f.Value[0] == '\t' || f.Value[end] == ' ' || f.Value[end] == '\t')
+}
+
 // start has a goroutine answer a request.
 func (c *conn) start(r *Request, truncated, ended bool) {
 	s := &Stream{Request: *r, ID: r.Stream, conn: c, TooLong: truncated, room: initialWindow, bodyEnded: ended, expected: r.Length}
 	s.Fields = append([]hpack.HeaderField(nil), r.Fields...)
 	s.Context, s.cancel = context.WithCancel(context.Background())
+	s.changed.L = &c.mu
 	c.mu.Lock()
 	s.window = c.initial
 	c.streams[s.ID] = s

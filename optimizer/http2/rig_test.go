@@ -57,6 +57,31 @@ func newRig(t *testing.T, serve func(*Stream), change ...func(*Config)) *rig {
 	return r
 }
 
+// await waits until so it is with each connection.
+func (r *rig) await(what string, so func(*conn) bool) {
+	r.t.Helper()
+	for begun := time.Now(); !r.server.all(so); time.Sleep(time.Millisecond) {
+		if time.Since(begun) > 20*time.Second {
+			r.t.Fatalf("in vain: %s", what)
+		}
+	}
+}
+
+// all reports whether so it is with each connection.
+func (s *Server) all(so func(*conn) bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		c.mu.Lock()
+		ok := so(c)
+		c.mu.Unlock()
+		if !ok {
+			return false
+		}
+	}
+	return true
+}
+
 // small answers /fast at once.
 func small(out []byte, r *Request, room int) ([]byte, int, bool) {
 	body := []byte("at once")

@@ -17,8 +17,8 @@ type Config struct {
 	// Serve answers a request that Reply didn't, on a goroutine of its own.
 	Serve func(*Stream)
 
-	// MaxUnsent bounds the bytes of answers that are being written to clients who may not
-	// take them: beyond it a connection has 4 KiB of them instead of 64.
+	// MaxUnsent bounds the buffers of answers that are being written to clients who may not
+	// take them, or wait for that: beyond it a connection has 4 KiB of them instead of 64.
 	MaxUnsent int64
 
 	MaxStreams int           // requests under way on one connection
@@ -53,7 +53,7 @@ type Server struct {
 	conns   map[*conn]bool
 	leaving stage
 	streams sync.WaitGroup
-	unsent  atomic.Int64 // bytes that are being written
+	unsent  atomic.Int64 // bytes of what is being written, and of what waits for that
 }
 
 // stage is how far a server, or a connection, has come with its end (RFC 9113 §6.8).

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -23,9 +25,10 @@ type Stream struct {
 	sent   bool // the answer is complete
 
 	// Under the connection's lock.
-	window    int    // bytes of the answer that may be sent
-	gone      bool   // the client has lost interest, or the connection has ended
-	unread    []byte // of the request's body; the first of it were taken
+	changed   sync.Cond // any of these, and c.window
+	window    int       // bytes of the answer that may be sent
+	gone      bool      // the client has lost interest, or the connection has ended
+	unread    []byte    // of the request's body; the first of it were taken
 	taken     int
 	room      int   // bytes of it that may come
 	owed      int   // of those that were read, not yet given back
@@ -68,7 +71,7 @@ func (s *Stream) run() {
 func (s *Stream) abandon() {
 	s.gone = true
 	s.cancel()
-	s.conn.changed.Broadcast()
+	s.changed.Broadcast()
 }
 
 // checkLength holds the body against what the header said of it, under the lock, and
@@ -110,7 +113,7 @@ func (s *Stream) Read(p []byte) (int, error) {
 		case !s.readUntil.IsZero() && !time.Now().Before(s.readUntil):
 			return 0, os.ErrDeadlineExceeded
 		}
-		c.changed.Wait()
+		s.changed.Wait()
 	}
 }
 
@@ -124,16 +127,16 @@ func (s *Stream) SetReadDeadline(t time.Time) {
 		s.timer.Stop()
 	}
 	if !t.IsZero() {
-		s.timer = time.AfterFunc(time.Until(t), c.wake)
+		s.timer = time.AfterFunc(time.Until(t), s.wake)
 	}
-	c.changed.Broadcast()
+	s.changed.Broadcast()
 }
 
-// wake has all who wait look again.
-func (c *conn) wake() {
-	c.mu.Lock()
-	c.changed.Broadcast()
-	c.mu.Unlock()
+// wake has those who wait for something of the stream look again.
+func (s *Stream) wake() {
+	s.conn.mu.Lock()
+	s.changed.Broadcast()
+	s.conn.mu.Unlock()
 }
 
 // Header sends a header block, made by AppendStatus and AppendField: the answer's, which
@@ -143,24 +146,16 @@ func (s *Stream) Header(block []byte, end bool) error {
 	c := s.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.follow()
 	if s.gone {
 		return errReset
 	}
 	if !c.sized {
 		block, c.sized = append([]byte{noTable}, block...), true
 	}
+	c.buffer()
 	c.out = appendHeaders(c.out, s.ID, block, end)
 	s.sent = s.sent || end
-	return s.leave()
-}
-
-// leave flushes, under the lock; unless other answers are being written, which this one
-// then follows.
-func (s *Stream) leave() error {
-	c := s.conn
-	for len(c.out) > c.most() && c.writing && c.err == nil {
-		c.changed.Wait()
-	}
 	return c.flushLocked()
 }
 
@@ -176,49 +171,71 @@ func (s *Stream) Send(part []byte, end bool) error {
 			if err := s.await(); err != nil {
 				return err
 			}
-			n = min(n, s.window, c.window)
+			n = min(n, s.window, c.window, c.most())
 		}
 		if s.gone {
 			return errReset
 		}
 		last := end && n == len(part)
+		c.buffer()
 		c.out = AppendData(c.out, s.ID, part[:n], last)
-		s.window, c.window, c.progress = s.window-n, c.window-n, true
+		s.window, c.window, c.sent = s.window-n, c.window-n, c.sent+int64(n)
+		c.next()
 		if part = part[n:]; len(part) == 0 {
 			s.sent = s.sent || last
-			return s.leave()
-		}
-		if len(c.out) > c.most()/2 {
-			if err := s.leave(); err != nil {
-				return err
-			}
+			return c.flushLocked()
 		}
 	}
 }
 
-// await waits for room for at least a byte, under the lock.
+// await waits until at least a byte may be sent, under the lock.
 func (s *Stream) await() error {
 	c := s.conn
-	if s.gone {
-		return errReset
+	if s.window <= 0 || !c.takes() {
+		if err := c.flushLocked(); err != nil { // he may wait for what is ready
+			return err
+		}
 	}
-	if s.window > 0 && c.window > 0 {
+	if s.window > 0 && c.takes() {
 		return nil
 	}
-	if err := s.leave(); err != nil { // he may wait for what is ready
-		return err
+	err := s.queue()
+	if i := slices.Index(c.line, s); i >= 0 {
+		c.line = slices.Delete(c.line, i, i+1)
 	}
-	patience := time.Now().Add(c.server.cfg.Write)
-	timer := time.AfterFunc(c.server.cfg.Write, c.wake)
+	if err != nil {
+		c.next()
+	}
+	return err
+}
+
+// queue is await's wait. Its patience is with the client: while that takes something of other
+// answers, who stands in line only waits for his turn.
+func (s *Stream) queue() error {
+	c := s.conn
+	patience, sent := time.Now().Add(c.server.cfg.Write), c.sent
+	timer := time.AfterFunc(c.server.cfg.Write, s.wake)
 	defer timer.Stop()
-	for s.window <= 0 || c.window <= 0 {
+	for {
+		late := !time.Now().Before(patience)
 		switch {
 		case s.gone:
 			return errReset
-		case !time.Now().Before(patience):
+		case c.err != nil:
+			return c.err
+		case s.window > 0 && c.takes():
+			return nil
+		case late && (s.window <= 0 || c.sent == sent):
 			return os.ErrDeadlineExceeded
+		case late:
+			patience, sent = time.Now().Add(c.server.cfg.Write), c.sent
+			timer.Reset(c.server.cfg.Write)
 		}
-		c.changed.Wait()
+		if s.window <= 0 {
+			c.next() // it may have been his turn before the client took his window back
+		} else if !slices.Contains(c.line, s) {
+			c.line = append(c.line, s)
+		}
+		s.changed.Wait()
 	}
-	return nil
 }

@@ -50,6 +50,7 @@ func (s *script) LocalAddr() net.Addr              { return s.RemoteAddr() }
 type attack struct {
 	what    string
 	open    int                         // requests under way before it begins
+	send    bool                        // they wait for a window, not for their client's end
 	say     func(c *client, stream int) // again and again; stream is a new one's
 	once    func(c *client)             // before that
 	most    int                         // pieces that are read of it
@@ -77,6 +78,9 @@ var attacks = []attack{
 		c.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: c.encode("/slow"), EndStream: true})
 	}, say: func(c *client, _ int) { c.WriteContinuation(1, false, nil) }},
 	{what: "SETTINGS", open: 1, most: maxUseless + 1, streams: 1, say: func(c *client, _ int) { c.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 100}) }},
+	{what: "SETTINGS that differ", open: 1, most: maxResized + 1, streams: 1, say: func(c *client, stream int) {
+		c.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: uint32(stream)})
+	}},
 	{what: "PING", open: 1, most: maxUseless + 1, streams: 1, say: func(c *client, _ int) { c.WritePing(false, [8]byte{}) }},
 	{what: "PRIORITY", open: 1, most: maxUseless + 1, streams: 1, say: func(c *client, _ int) { c.WritePriority(3, http2.PriorityParam{}) }},
 	{what: "empty DATA", open: 1, most: maxUseless + 1, streams: 1, say: func(c *client, _ int) { c.WriteData(1, false, nil) }},
@@ -106,8 +110,12 @@ func (a *attack) run(serve func(*Stream), bytesMost int) (read *script) {
 	if a.once != nil {
 		a.once(c)
 	}
+	server := New(cfg)
 	read = &script{}
 	read.pieces = func(n int) []byte {
+		for n == 1 && a.send && !server.all(func(c *conn) bool { return len(c.line) >= a.open-1 }) {
+			time.Sleep(time.Millisecond)
+		}
 		if n > 0 {
 			if read.bytes >= bytesMost {
 				return nil
@@ -117,7 +125,6 @@ func (a *attack) run(serve func(*Stream), bytesMost int) (read *script) {
 		}
 		return out.Bytes()
 	}
-	server := New(cfg)
 	server.Serve(read)
 	server.Wait()
 	return read
@@ -154,6 +161,7 @@ func cpu() time.Duration {
 // client sends makes work that grows faster than what it sends. Beside nothing else.
 func TestTheWorkOfAttacks(t *testing.T) {
 	const most, size = 5, 256 << 10
+	body := make([]byte, 1<<20)
 	cost := func(a attack) float64 {
 		read := 0
 		begun := cpu()
@@ -162,6 +170,9 @@ func TestTheWorkOfAttacks(t *testing.T) {
 				if s.TooLong {
 					s.Header(AppendStatus(nil, 431), true)
 					return
+				}
+				if a.send {
+					s.Send(body, true)
 				}
 				<-s.Context.Done()
 			}, size).bytes
@@ -183,7 +194,7 @@ func TestTheWorkOfAttacks(t *testing.T) {
 	for _, a := range append(attacks,
 		attack{what: "HPACK bomb", once: func(c *client) { c.ask(1, "/fast", true, "x-bomb", strings.Repeat("x", 3900)) }, say: func(c *client, stream int) { bomb(c, stream+2) }},
 		attack{what: "many SETTINGS in a frame, many streams", open: 1000, cfg: func(c *Config) { c.MaxStreams = 1000 }, say: func(c *client, _ int) { c.WriteSettings(many...) }},
-		attack{what: "a WINDOW_UPDATE, many streams", open: 1000, cfg: func(c *Config) { c.MaxStreams = 1000 }, say: func(c *client, _ int) { c.WriteWindowUpdate(0, 1) }},
+		attack{what: "a WINDOW_UPDATE, many streams", open: 128, send: true, cfg: func(c *Config) { c.MaxStreams = 128 }, say: func(c *client, _ int) { c.WriteWindowUpdate(0, 1) }},
 	) {
 		if got := cost(a) / honest; got > most {
 			t.Errorf("%s: a byte costs %.1f times one of honest requests, want at most %d", a.what, got, most)

@@ -91,5 +91,7 @@ func (r *reset) Pipe(stub *toxics.ToxicStub) {
 			count(r.Count)
 		}
 		stub.Close()
+		for range stub.Input { // what comes before the source has ended: whoever hands it on would wait
+		}
 	}
 }

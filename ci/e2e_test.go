@@ -73,7 +73,7 @@ func verifyDoctored(t *testing.T, out string) {
 	if err := os.WriteFile(path, doctored, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	v := phasegate(t, "verify", out)
+	v := unraced(t, "verify", out)
 	v.run(1)
 	for _, want := range []string{"result.json was changed after the run", `verdict: recorded "fail", recomputed "pass"`} {
 		if !strings.Contains(v.stdout.String(), want) {
@@ -86,7 +86,7 @@ func verifyDoctored(t *testing.T, out string) {
 	if text, err := sums.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, text)
 	}
-	v = phasegate(t, "verify", out)
+	v = unraced(t, "verify", out)
 	v.run(1)
 	if text := v.stdout.String(); strings.Contains(text, "was changed") || !strings.Contains(text, `recomputed "pass"`) {
 		t.Errorf("with new sums:\n%s", text)
@@ -194,7 +194,7 @@ func TestHTTP2ClosedLoop(t *testing.T) {
 	p.run(1)
 	p.want("client_http2_adoption", result.Fail, "requests")
 	p.atLeast("client_connection_reuse", 0.6)
-	phasegate(t, "verify", p.out).run(0)
+	unraced(t, "verify", p.out).run(0)
 	p.want("p50_latency", result.Inconclusive, "coordinated omission")
 	load := p.result().Load
 	spoken := map[string]int64{}
@@ -227,7 +227,7 @@ func TestSystemDiesMidRun(t *testing.T) {
 		`systems.new={kind: command, command: [sh, -c, %q, sh, --upstream, "{upstream}", --listen, "{listen}"]}`, script))
 	p.run(1)
 	p.want("availability", result.Fail, "")
-	phasegate(t, "verify", p.out).run(0)
+	unraced(t, "verify", p.out).run(0)
 	s := p.result().Systems["new"]
 	if !strings.Contains(s.Exit, "exit status 7") || !strings.Contains(strings.Join(s.LogTail, "\n"), "last words") {
 		t.Errorf("exit %q, log %q", s.Exit, s.LogTail)
@@ -245,7 +245,7 @@ func TestFrozenSystemFiresTheTriggers(t *testing.T) {
 	p.run(1)
 	p.want("error_rate", result.Fail, "")
 	p.want("cache_hit_ratio", result.Fail, "it changed from")
-	phasegate(t, "verify", p.out).run(0) // when the triggers fired, too
+	unraced(t, "verify", p.out).run(0) // when the triggers fired, too
 	for _, trigger := range p.result().Triggers {
 		if trigger.FiredAt == nil {
 			t.Errorf("%s: %s, %s", trigger.Condition, trigger.State, trigger.Reason)
@@ -261,10 +261,10 @@ func TestFrozenSystemFiresTheTriggers(t *testing.T) {
 // The replay of a log is cold, and the verdict says what a cold cache can't do.
 func TestReplayNamesTheColdCache(t *testing.T) {
 	t.Parallel()
-	p := phasegate(t, "run", tiny, "--set", "load.keys.access_log=../fixtures/traffic/shop.combined.log", "--profile", "standard", "--set", "load.rate=36/s", "--set", "gates.0=p95_latency < 10ms")
+	p := unraced(t, "run", tiny, "--set", "load.keys.access_log=../fixtures/traffic/shop.combined.log", "--profile", "standard", "--set", "load.rate=36/s", "--set", "gates.0=p95_latency < 10ms")
 	p.run(1)
 	p.want("p95_latency", result.Fail, "waited for the upstream")
-	phasegate(t, "verify", p.out).run(0)
+	unraced(t, "verify", p.out).run(0)
 	if r := p.result(); !strings.Contains(strings.Join(r.Notices, "\n"), "cold cache") {
 		t.Errorf("no notice on the cold cache: %q", r.Notices)
 	}
@@ -275,9 +275,9 @@ func TestReplayNamesTheColdCache(t *testing.T) {
 func TestExtension(t *testing.T) {
 	t.Parallel()
 	// Zero failures in 2,200 and in 4,400 requests bound a share by 0.17 % and 0.084 % at 97.5 %.
-	p := phasegate(t, "run", tiny, "--profile", "standard", "--set", "profiles.standard.extensions=1", "--set", "gates=[availability > 99.9%]")
+	p := unraced(t, "run", tiny, "--profile", "standard", "--set", "profiles.standard.extensions=1", "--set", "gates=[availability > 99.9%]")
 	p.run(0)
-	phasegate(t, "verify", p.out).run(0)
+	unraced(t, "verify", p.out).run(0)
 	if g := p.gate("availability"); g.Looks != 2 || g.Confidence != 0.975 || g.Samples < 4000 || g.Samples > 4800 {
 		t.Errorf("looks %d, confidence %v, samples %d; want 2 looks at 0.975", g.Looks, g.Confidence, g.Samples)
 	}
@@ -295,7 +295,7 @@ func TestInterrupt(t *testing.T) {
 	if r := p.result(); r.Complete || r.Incomplete == "" || len(r.Timeline) == 0 {
 		t.Errorf("complete %t, %q, %d intervals", r.Complete, r.Incomplete, len(r.Timeline))
 	}
-	phasegate(t, "verify", p.out).run(0)
+	unraced(t, "verify", p.out).run(0)
 }
 
 // A harness that is killed can't clean up; its processes do it themselves.

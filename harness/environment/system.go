@@ -311,7 +311,15 @@ func (e *Environment) system(s *scenario.System, p *process, u *url.URL) *System
 // waitHealthy waits until a system answers through to the upstream. hint is
 // given if it doesn't answer at all.
 func (e *Environment) waitHealthy(ctx context.Context, s *System, hint string) error {
-	err := e.waitFor(ctx, s.URL, s.Died(), e.health, func(status int) bool { return status < http.StatusInternalServerError })
+	err := e.waitFor(ctx, s.URL, s.Died(), e.health, func(status int) bool {
+		if status >= http.StatusInternalServerError || !s.Kind.Packaged() {
+			return status < http.StatusInternalServerError
+		}
+		// Its port was free when its configuration was made. Until it takes it, another
+		// server may: the answer counts if its upstream was asked for it.
+		ledger, err := e.control.Ledger(ctx, s.Name, false)
+		return err == nil && ledger.Probes > 0
+	})
 	if err == nil {
 		return nil
 	}

@@ -63,8 +63,8 @@ func (p *invocation) noneInEngine() {
 }
 
 // The same scenario passes in a container as it does as a process (TestRunPasses); but for
-// its gate on latency: the engine, busy with other tests' containers, stalls all traffic for
-// a second at times.
+// its gate on latency: the engine, busy with other tests' containers, has stalled all
+// traffic for two seconds.
 func containersPass(t *testing.T) {
 	p := unraced(t, "run", tiny, "--profile", "standard", "--upstream", "container", "--set", "systems.new.limits={memory: 300MB, cpus: 1}",
 		"--set", "gates=[cache_hit_ratio > 90%, error_rate < 5%, memory <= 200MB]")

@@ -57,36 +57,8 @@ func TestFallback(t *testing.T) {
 		{"an old server behind h2c", nil, nil, "preface", 2},
 		{"garbage", []string{"h2", "http/1.1"}, func(c net.Conn) { c.Write(bytes.Repeat([]byte("garbage! "), 10)) }, "preface", 2},
 		{"closed without a word, twice", []string{"h2", "http/1.1"}, func(c net.Conn) {}, "silence", 3},
-		{"HTTP_1_1_REQUIRED on the connection", []string{"h2", "http/1.1"}, func(c net.Conn) {
-			f := http2.NewFramer(c, c)
-			io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
-			f.WriteSettings()
-			f.WriteSettingsAck()
-			for {
-				frame, err := f.ReadFrame()
-				if err != nil {
-					return
-				}
-				if frame.Header().Type == http2.FrameHeaders {
-					f.WriteGoAway(0, http2.ErrCodeHTTP11Required, nil)
-				}
-			}
-		}, "http_1_1_required", 2},
-		{"HTTP_1_1_REQUIRED on the stream", []string{"h2", "http/1.1"}, func(c net.Conn) {
-			f := http2.NewFramer(c, c)
-			io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
-			f.WriteSettings()
-			f.WriteSettingsAck()
-			for {
-				frame, err := f.ReadFrame()
-				if err != nil {
-					return
-				}
-				if frame.Header().Type == http2.FrameHeaders {
-					f.WriteRSTStream(frame.Header().StreamID, http2.ErrCodeHTTP11Required)
-				}
-			}
-		}, "http_1_1_required", 2},
+		{"HTTP_1_1_REQUIRED on the connection", []string{"h2", "http/1.1"}, refusing(func(f *http2.Framer, _ uint32) { f.WriteGoAway(0, http2.ErrCodeHTTP11Required, nil) }), "http_1_1_required", 2},
+		{"HTTP_1_1_REQUIRED on the stream", []string{"h2", "http/1.1"}, refusing(func(f *http2.Framer, stream uint32) { f.WriteRSTStream(stream, http2.ErrCodeHTTP11Required) }), "http_1_1_required", 2},
 	} {
 		t.Run(tt.why, func(t *testing.T) {
 			t.Parallel()
@@ -303,4 +275,23 @@ func listen(t *testing.T, config *tls.Config, serve func(net.Conn)) (address str
 		running.Wait()
 	})
 	return ln.Addr().String()
+}
+
+// refusing is a peer that speaks HTTP/2 and refuses each request in its way.
+func refusing(refuse func(f *http2.Framer, stream uint32)) func(net.Conn) {
+	return func(c net.Conn) {
+		f := http2.NewFramer(c, c)
+		io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
+		f.WriteSettings()
+		f.WriteSettingsAck()
+		for {
+			frame, err := f.ReadFrame()
+			if err != nil {
+				return
+			}
+			if h := frame.Header(); h.Type == http2.FrameHeaders {
+				refuse(f, h.StreamID)
+			}
+		}
+	}
 }

@@ -35,6 +35,7 @@ func main() {
 	modes := flag.String("modes", "", "only the modes that match this regular expression")
 	scenarios := flag.String("scenarios", "", "only the scenarios that match this regular expression")
 	systems := flag.String("systems", "none,optimizer", "healthy systems that must pass: none (the defects' own proxy without one), optimizer, nginx, varnish, haproxy; empty for none of them")
+	flag.BoolVar(&r.least, "least", false, "plant each defect at the smallest size at which it must be caught")
 	runs := flag.Int("runs", 1, "how often each healthy system is run through each scenario that suits it")
 	flag.Parse()
 	only, err := regexp.Compile(*modes)

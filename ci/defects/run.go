@@ -20,8 +20,12 @@ import (
 	"phasegate/reports/result"
 )
 
-// runner runs scenarios by the real programs.
-type runner struct{ bin, out string }
+// runner runs scenarios by the real programs, with defects at their smallest size
+// if least.
+type runner struct {
+	bin, out string
+	least    bool
+}
 
 // patient lets a run go on for as long again where something is undecided: one
 // pause of a busy machine leaves a gate open that a defect would fail. Runs in
@@ -34,7 +38,7 @@ var patient = []string{"--set", "profiles.quick.extensions=1"}
 var thorough = []string{"--set", "profiles.quick.steady=20s"}
 
 // brief is enough for what is counted: the first wrong answer is one.
-var brief = []string{"--set", "profiles.quick.steady=6s"}
+var brief = []string{"--set", "profiles.quick.steady=4s"}
 
 // defect runs one defect through its scenario; with spare, through the part of
 // it that must not show anything.
@@ -84,6 +88,9 @@ func lasting(scenario string) []string {
 // it has to be full soon.
 func (r runner) command(mode, scenario string) string {
 	args := []string{filepath.Join(r.bin, "defect"), "--mode", mode, "--listen", "{listen}"}
+	if r.least {
+		args = append(args, "--least")
+	}
 	switch {
 	case strings.HasSuffix(scenario, "-content"):
 		args = append(args, "--upstream", "{upstream_tls}", "--ca", "{ca}")

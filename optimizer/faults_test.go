@@ -1,6 +1,7 @@
 package optimizer_test
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -63,9 +64,9 @@ func limits(l limit) upstream.Config {
 // README's table has the same rows.
 type faulty struct {
 	kind   string
-	answer http.HandlerFunc                                            // in place of the good answer
+	answer http.HandlerFunc                                            // in place of the good answer, over HTTP/1.1
+	over2  http.HandlerFunc                                            // the same over HTTP/2
 	hello  func(good *tls.Config, c certificates) (*tls.Config, error) // in place of the good handshake; nil: clear text
-	h2     bool
 
 	status int    // without anything stored
 	spends limit  // that a client waits for at most
@@ -89,6 +90,21 @@ func hijacked(answer string, reset bool) http.HandlerFunc {
 	}
 }
 
+// connKey finds a connection by a request's context.
+type connKey struct{}
+
+// severed writes raw bytes to a request's connection and ends it.
+func severed(raw string, reset bool) http.HandlerFunc {
+	return func(_ http.ResponseWriter, r *http.Request) {
+		conn := r.Context().Value(connKey{}).(*net.TCPConn)
+		io.WriteString(conn, raw)
+		if reset {
+			conn.SetLinger(0)
+		}
+		conn.Close()
+	}
+}
+
 func half(w http.ResponseWriter) {
 	w.Header().Set("Cache-Control", "max-age=60")
 	w.Header().Set("Content-Length", "1000")
@@ -96,28 +112,42 @@ func half(w http.ResponseWriter) {
 	w.(http.Flusher).Flush()
 }
 
+func unavailable(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) }
+func hang(_ http.ResponseWriter, r *http.Request)        { <-r.Context().Done() }
+func late(w http.ResponseWriter, r *http.Request)        { time.Sleep(short / 5); good(w, r) }
+func stopped(w http.ResponseWriter, r *http.Request)     { half(w); <-r.Context().Done() }
+func cut(w http.ResponseWriter, _ *http.Request)         { half(w); panic(http.ErrAbortHandler) }
+func silent(http.ResponseWriter, *http.Request)          { panic(http.ErrAbortHandler) }
+
 var faults = []faulty{
-	{kind: "5xx", answer: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) },
+	{kind: "5xx", answer: unavailable, over2: unavailable,
 		status: 503, stale: true, metric: "optimizer_upstream_errors_total", opens: true},
-	{kind: "hang", answer: func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
+	{kind: "hang", answer: hang, over2: hang,
 		status: 504, spends: firstByte, stale: true, metric: "optimizer_upstream_errors_total", opens: true},
-	{kind: "slow headers", answer: func(w http.ResponseWriter, r *http.Request) { time.Sleep(short / 5); good(w, r) },
+	{kind: "slow headers", answer: late, over2: late,
 		status: 200},
-	{kind: "slow body", answer: func(w http.ResponseWriter, r *http.Request) { half(w); <-r.Context().Done() },
+	{kind: "slow body", answer: stopped, over2: stopped,
 		status: 504, spends: whole, stale: true, metric: "optimizer_upstream_errors_total"},
-	{kind: "truncated body", answer: func(w http.ResponseWriter, _ *http.Request) { half(w); panic(http.ErrAbortHandler) },
-		status: 502, stale: true, metric: "optimizer_upstream_errors_total"},
-	{kind: "truncated body over HTTP/2", h2: true, answer: func(w http.ResponseWriter, _ *http.Request) { half(w); panic(http.ErrAbortHandler) },
+	{kind: "truncated body", answer: cut, over2: cut,
 		status: 502, stale: true, metric: "optimizer_upstream_errors_total"},
 	{kind: "wrong length", answer: hijacked("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 4\r\n\r\ngood and more", false),
 		status: 200},
-	{kind: "garbage bytes", answer: hijacked(strings.Repeat("garbage! ", 20), false),
-		status: 502, stale: true, metric: "optimizer_upstream_errors_total", opens: true},
-	{kind: "closed without an answer", answer: hijacked("", false),
-		status: 502, stale: true, metric: `optimizer_upstream_retries_total{reason="lost",upstream="HOST"}`, opens: true},
-	{kind: "reset mid-stream", answer: hijacked("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 1000\r\n\r\ngo", true),
+	{kind: "less than was announced", over2: func(w http.ResponseWriter, _ *http.Request) { half(w) },
 		status: 502, stale: true, metric: "optimizer_upstream_errors_total"},
-	{kind: "GOAWAY storm", h2: true, answer: func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Connection", "close"); good(w, r) },
+	{kind: "garbage bytes", answer: hijacked(strings.Repeat("garbage! ", 20), false), over2: severed(strings.Repeat("garbage! ", 20), false),
+		status: 502, stale: true, metric: "optimizer_upstream_errors_total", opens: true},
+	{kind: "closed without an answer", answer: hijacked("", false), over2: severed("", false),
+		status: 502, stale: true, metric: `optimizer_upstream_retries_total{reason="lost",upstream="HOST"}`, opens: true},
+	{kind: "stream reset without an answer", over2: silent,
+		status: 502, stale: true, metric: "optimizer_upstream_errors_total", opens: true},
+	{kind: "reset mid-stream", answer: hijacked("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 1000\r\n\r\ngo", true),
+		over2: func(w http.ResponseWriter, r *http.Request) {
+			half(w)
+			time.Sleep(20 * time.Millisecond)
+			severed("", true)(w, r)
+		},
+		status: 502, stale: true, metric: "optimizer_upstream_errors_total"},
+	{kind: "GOAWAY storm", over2: func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Connection", "close"); good(w, r) },
 		status: 200, metric: `optimizer_upstream_goaways_total{upstream="HOST"}`},
 	{kind: "handshake failure", hello: func(*tls.Config, certificates) (*tls.Config, error) { return nil, errors.New("none today") },
 		status: 502, stale: true, metric: `optimizer_upstream_handshake_failures_total{reason="tls",upstream="HOST"}`, opens: true},
@@ -140,8 +170,23 @@ func good(w http.ResponseWriter, r *http.Request) {
 func TestFaultsOfTheUpstream(t *testing.T) {
 	t.Parallel()
 	issued := issue(t)
+	type run struct {
+		name string
+		faulty
+		h2 bool
+	}
+	var runs []run
 	for _, f := range faults {
-		t.Run(f.kind, func(t *testing.T) {
+		if f.answer != nil || f.hello != nil {
+			runs = append(runs, run{f.kind, f, false})
+		}
+		if f.over2 != nil {
+			f.answer = f.over2
+			runs = append(runs, run{f.kind + " over HTTP/2", f, true})
+		}
+	}
+	for _, f := range runs {
+		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
 			var broken atomic.Bool
 			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -175,6 +220,9 @@ func TestFaultsOfTheUpstream(t *testing.T) {
 			case f.h2:
 				server.Config.Protocols = new(http.Protocols)
 				server.Config.Protocols.SetUnencryptedHTTP2(true)
+				server.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+					return context.WithValue(ctx, connKey{}, c)
+				}
 				server.Config.ErrorLog = log.New(io.Discard, "", 0)
 				server.Start()
 				cfg.Upstream.Protocol = "h2c"
@@ -235,7 +283,7 @@ func TestFaultsOfTheUpstream(t *testing.T) {
 				}
 			}
 			name, _, _ := strings.Cut(f.metric, ",")
-			t.Logf("| %s | %d | %v | stale: %v | %s = %v | breaker open: %v |", f.kind, f.status, longest.Round(time.Millisecond), f.stale, name, counted, state == 2)
+			t.Logf("| %s | %d | %v | stale: %v | %s = %v | breaker open: %v |", f.name, f.status, longest.Round(time.Millisecond), f.stale, name, counted, state == 2)
 		})
 	}
 }

@@ -39,6 +39,9 @@ func clustered(n, effect float64) string {
 	if effect < 1.05 {
 		return ""
 	}
+	if n < effect {
+		return ", counted as less than one independent one"
+	}
 	return fmt.Sprintf(", counted as %s independent ones", formatCount(math.Floor(n/effect)))
 }
 

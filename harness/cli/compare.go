@@ -184,7 +184,11 @@ func (c *compareCommand) binaries(ctx context.Context, std Streams, cfg *compare
 		}
 		built, err := compare.Build(ctx, ".", cfg.Out, []string{named[0].Name, named[1].Name})
 		if err != nil && ctx.Err() == nil {
-			return nil, &failure{exitEnvironment, err, "Run it inside the repository, with revisions that `git rev-parse` knows."}
+			code := exitEnvironment
+			if errors.Is(err, compare.ErrRevision) {
+				code = exitUsage
+			}
+			return nil, &failure{code, err, "Run it inside the repository, with revisions that `git rev-parse` knows."}
 		}
 		return built, err
 	}

@@ -25,10 +25,14 @@ type Built struct {
 	Binary string // path
 }
 
+// ErrRevision says that the repository doesn't know a revision.
+var ErrRevision = errors.New("unknown revision")
+
 // Build builds the optimizer of each revision that a git repository knows, from
 // an archive of it: nothing is checked out and nothing in the repository
 // changes. What is built lies below out until [RemoveBuilt]; one that a killed
-// comparison left is built anew. dir is any folder in the repository.
+// comparison left is built anew. dir is any folder in the repository. Nothing is
+// built if the error is an [ErrRevision].
 func Build(ctx context.Context, dir, out string, refs []string) ([]Built, error) {
 	if err := RemoveBuilt(out); err != nil {
 		return nil, err
@@ -37,15 +41,18 @@ func Build(ctx context.Context, dir, out string, refs []string) ([]Built, error)
 	if err != nil {
 		return nil, fmt.Errorf("find the repository: %w", err)
 	}
-	var built []Built
-	for _, ref := range refs {
-		commit, err := git(ctx, top, "rev-parse", "--verify", "--end-of-options", ref+"^{commit}")
-		if err != nil {
-			return nil, fmt.Errorf("find the revision %s: %w", ref, err)
+	commits := make([]string, len(refs))
+	for i, ref := range refs {
+		if commits[i], err = git(ctx, top, "rev-parse", "--verify", "--end-of-options", ref+"^{commit}"); err != nil {
+			return nil, fmt.Errorf("%w %s: %w", ErrRevision, ref, err)
 		}
+	}
+	var built []Built
+	for i, ref := range refs {
+		commit := commits[i]
 		b := Built{Name: folderName(ref), Commit: commit}
-		for i := 2; taken(built, b.Name); i++ {
-			b.Name = fmt.Sprintf("%s-%d", folderName(ref), i)
+		for n := 2; taken(built, b.Name); n++ {
+			b.Name = fmt.Sprintf("%s-%d", folderName(ref), n)
 		}
 		if b.Binary, err = build(ctx, top, filepath.Join(out, buildFolder, b.Name), commit); err != nil {
 			return nil, fmt.Errorf("build the optimizer of %s: %w", ref, err)

@@ -1,6 +1,7 @@
 package compare
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -92,13 +93,20 @@ func TestBuildRevisions(t *testing.T) {
 func TestBuildExplains(t *testing.T) {
 	t.Parallel()
 	dir := repository(t)
-	for _, c := range []struct{ why, dir, ref, want string }{
-		{"a slip", dir, "mian", "find the revision mian"},
-		{"an option is no revision", dir, "--all", "find the revision --all"},
-		{"not in a repository", os.TempDir(), "HEAD", "find the repository"},
+	for _, c := range []struct {
+		why, dir, ref, want string
+		unknown             bool
+	}{
+		{"a slip", dir, "mian", "unknown revision mian", true},
+		{"an option is no revision", dir, "--all", "unknown revision --all", true},
+		{"not in a repository", os.TempDir(), "HEAD", "find the repository", false},
 	} {
-		if _, err := Build(t.Context(), c.dir, t.TempDir(), []string{c.ref}); err == nil || !strings.Contains(err.Error(), c.want) {
+		out := t.TempDir()
+		if _, err := Build(t.Context(), c.dir, out, []string{"HEAD", c.ref}); err == nil || !strings.Contains(err.Error(), c.want) || errors.Is(err, ErrRevision) != c.unknown {
 			t.Errorf("%s: error %v, want it to contain %q", c.why, err, c.want)
+		}
+		if left, _ := os.ReadDir(out); len(left) > 0 {
+			t.Errorf("%s: built %v", c.why, left)
 		}
 	}
 }

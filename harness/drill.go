@@ -330,6 +330,8 @@ func (r *record) expectation(plan scenario.Drill, d *drilled, e scenario.Expecta
 		g.Reason = d.none + "; need a run in which this drill is made to its end"
 	case plan.Fault.Kind.AtUpstream() && d.broken(r.armIndex(scenario.New)) == 0:
 		g.Reason = "nothing that the new system asked of the upstream was met by the fault, so nothing was tried; need a longer fault, or a load of which more reaches the upstream"
+	case plan.Fault.Target == scenario.TargetUpstream && !plan.Fault.Kind.AtUpstream() && d.fault != nil && !d.needed(r.armIndex(scenario.New)):
+		g.Reason = "while the fault was there every answer came from what the new system had, and it asked nothing of the upstream, so nothing was tried; need a longer fault, or a load of which more reaches the upstream"
 	case plan.Fault.Kind == scenario.Worse && d.fault != nil && untried(plan.Fault.Network, d.fault.Met):
 		g.Reason = "nothing was tried: " + unmet(plan.Fault.Network, d.fault.Met) + "; need a longer fault, or more connections while it is there"
 	case e.Condition != nil && d.fault != nil:
@@ -394,6 +396,14 @@ func unmet(n scenario.Network, met map[string]int64) string {
 func (d *drilled) broken(arm int) int64 {
 	w := d.series.Window(arm, 0, d.length)
 	return w.Ledger.Broken
+}
+
+// needed reports whether a system needed the upstream while the fault was there: one that
+// isn't to be reached counts nothing itself.
+func (d *drilled) needed(arm int) bool {
+	from, to := d.faultIntervals()
+	w := d.series.Window(arm, from, to)
+	return w.Ledger.Requests > 0 || w.Blocking > 0 || w.Proven < w.Requests || w.Pending() > 0
 }
 
 // faultIntervals are those of which the fault had the greater part: what is before

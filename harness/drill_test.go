@@ -89,6 +89,7 @@ const drilledRun = smallRun + `drills:
   - {fault: {kind: network, leg: client, reset: 1%, for: 2m}, expect: [error_rate < 5%, no trigger]}
   - {fault: {kind: network, leg: client, reset: 1%, for: 2m}, expect: [error_rate > 90%]}
   - {fault: {kind: network, leg: upstream, profile: distant_region, for: 2m}, expect: [error_rate < 5%, no trigger]}
+  - {fault: {kind: partition, for: 5m}, expect: [p95_latency < 40ms, no trigger]}
 `
 
 // answered is what became of request i of a second: the new system, which gets
@@ -99,8 +100,8 @@ func answered(second time.Duration, i int) timeline.Outcome {
 }
 
 // drawn notes a drill in which the new system failed while the fault was there,
-// or didn't, and the upstream broke so many of its answers, or so many connections met
-// the network.
+// or didn't, and the upstream broke so many of its answers, or was asked nothing if that
+// is -1, or so many connections met the network.
 func drawn(t *testing.T, r *run, number int, failing bool, broken int64, met map[string]int64) {
 	t.Helper()
 	d := r.plan.Drills[number]
@@ -124,7 +125,9 @@ func drawn(t *testing.T, r *run, number int, failing bool, broken int64, met map
 			r.recorder.Record(i%2, o)
 		}
 		end := at + Interval
-		r.recorder.Ledger(1, end, timeline.LedgerCounts{Requests: 10 * int64(end/Interval), Broken: broken})
+		if broken >= 0 {
+			r.recorder.Ledger(1, end, timeline.LedgerCounts{Requests: 10 * int64(end/Interval), Broken: broken})
+		}
 		r.note(entry{Machine: &machineCPU{end, 2 * end, 0}})
 		r.flush()
 		r.note(entry{Evaluate: &end})
@@ -173,6 +176,7 @@ func TestDrillsAreJudgedAndVerified(t *testing.T) {
 	drawn(t, r, 6, false, 0, map[string]int64{scenario.MetConnections: 23, scenario.MetReset: 0})
 	drawn(t, r, 7, true, 0, map[string]int64{scenario.MetConnections: 23, scenario.MetReset: 2})
 	drawn(t, r, 8, false, 0, map[string]int64{scenario.MetConnections: 4, scenario.MetReset: 0})
+	drawn(t, r, 9, false, -1, nil)
 	r.report = load.Report{Started: started, Elapsed: 22 * time.Second, Arms: []load.ArmReport{{Name: "old", Offered: 2200, Sent: 2200}, {Name: "new", Offered: 2200, Sent: 2200}}}
 	r.stages.looked = 1
 	r.note(entry{Ended: &ended{Report: r.report, Looked: 1, Lines: r.evidence.lines}})
@@ -197,6 +201,8 @@ func TestDrillsAreJudgedAndVerified(t *testing.T) {
 		"network (client leg: 1 % reset) for 2m: error_rate > 90%: pass ", // of the fault's two seconds, and no third
 		"network (upstream leg: 80ms ± 20ms, 1 % reset) for 2m: error_rate < 5%: pass no connection met reset, of 4 through the network while it was worse",
 		"network (upstream leg: 80ms ± 20ms, 1 % reset) for 2m: no trigger: pass none of 2 fired, and each had data; no connection met reset, of 4",
+		"partition of the upstream for 5m: p95_latency < 40ms: inconclusive while the fault was there every answer came from what",
+		"partition of the upstream for 5m: no trigger: inconclusive while the fault was there every answer came from what",
 	}
 	var got []string
 	for _, g := range r.res.Gates[len(r.res.Gates)-len(want):] {
@@ -302,7 +308,8 @@ func drillsOnTheTimeline(t *testing.T, r *run) {
 		"drill 4: pause of the upstream for 5m 395.02–400.03",
 		"drill 5: errors of the upstream for 5m 495.02–500.03", "drill 6: errors of the upstream for 5m 595.02–600.03",
 		"drill 7: network (client leg: 1 % reset) for 2m 695.02–697.03", "drill 8: network (client leg: 1 % reset) for 2m 795.02–797.03",
-		"drill 9: network (upstream leg: 80ms ± 20ms, 1 % reset) for 2m 895.02–897.03"}
+		"drill 9: network (upstream leg: 80ms ± 20ms, 1 % reset) for 2m 895.02–897.03",
+		"drill 10: partition of the upstream for 5m 995.02–1000.03"}
 	if got := strings.Join(marks, "\n"); got != strings.Join(want, "\n") {
 		t.Errorf("marks:\n%s\nwant:\n%s", got, strings.Join(want, "\n"))
 	}
@@ -319,7 +326,7 @@ func drillsOnTheTimeline(t *testing.T, r *run) {
 			}
 		}
 	}
-	if !slices.Equal(begun, []float64{90, 190, 390, 490, 590, 690, 790, 890}) || broken != 6+3 {
+	if !slices.Equal(begun, []float64{90, 190, 390, 490, 590, 690, 790, 890, 990}) || broken != 6+3 {
 		t.Errorf("drills begin at %v with %d intervals of errors; want 90, 190, 390, 490 and so on, and 9", begun, broken)
 	}
 }

@@ -53,6 +53,9 @@ func main() {
 		}
 		healthy = append(healthy, name)
 	}
+	if err == nil && *runs < 1 {
+		err = fmt.Errorf("%d runs; allowed: 1 or more", *runs)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "defects:", err)
 		os.Exit(2)

@@ -29,7 +29,7 @@ type row struct {
 	name, scenario string
 	gate, size     string // of a defect
 	healthy        bool   // nothing may fail
-	spared         bool   // a defect that must not show here: nothing may fail either, but all needn't pass
+	spared         bool   // a defect that must not show here: nothing may fail either, and its gate must pass
 
 	verdict  verdict
 	measured string
@@ -42,8 +42,10 @@ func (r *row) judge(res *result.Result, err error) {
 		r.verdict, r.measured = broken, err.Error()
 		return
 	}
-	found := false
+	found, crashed, clear := false, false, false
 	for _, g := range res.Gates {
+		crashed = crashed || g.Metric == "unexpected_exits" && g.Verdict == result.Fail
+		clear = clear || g.Metric == r.gate && g.Verdict == result.Pass
 		switch {
 		case g.Metric == r.gate && !r.spared:
 			r.measured = told(g)
@@ -58,11 +60,11 @@ func (r *row) judge(res *result.Result, err error) {
 	switch {
 	case clean && len(r.also) > 0:
 		r.verdict = alarm
-	case r.healthy && res.Verdict != result.Pass:
+	case r.healthy && res.Verdict != result.Pass, r.spared && !clear:
 		r.verdict = open
 	case clean:
 		r.verdict = passed
-	case found:
+	case found && !crashed: // a gate that fails for want of a system has caught nothing
 		r.verdict = caught
 	case len(r.also) > 0:
 		r.verdict = another
@@ -107,6 +109,8 @@ func (m *matrix) summary(w io.Writer, took time.Duration) int {
 		m.defects, m.counts[caught], m.counts[another], m.counts[missed],
 		m.rows-m.defects, m.counts[passed], m.counts[alarm], m.counts[open], m.counts[broken], took.Round(time.Second))
 	switch {
+	case m.rows == 0: // misspelt
+		return 2
 	case m.counts[broken] > 0:
 		return 4
 	case m.counts[caught]+m.counts[passed] < m.rows:

@@ -25,6 +25,8 @@ func TestJudge(t *testing.T) {
 		return r
 	}
 	leak := row{gate: "memory"}
+	crash := gates(result.Fail, result.Pass)
+	crash.Gates = append(crash.Gates, result.Gate{Gate: "unexpected_exits <= 0", Metric: "unexpected_exits", Verdict: result.Fail})
 	for _, tt := range []struct {
 		why  string
 		row  row
@@ -43,7 +45,9 @@ func TestJudge(t *testing.T) {
 		{"healthy, and undecided", row{healthy: true}, gates(result.Inconclusive, result.Pass), nil, open},
 		{"a defect of the full load only", row{gate: "memory", spared: true}, gates(result.Pass, result.Pass), nil, passed},
 		{"and it shows", row{gate: "memory", spared: true}, gates(result.Fail, result.Pass), nil, alarm},
-		{"or may", row{gate: "memory", spared: true}, gates(result.Inconclusive, result.Pass), nil, passed},
+		{"or may", row{gate: "memory", spared: true}, gates(result.Inconclusive, result.Pass), nil, open},
+		{"or what it isn't about may", row{gate: "memory", spared: true}, gates(result.Pass, result.Inconclusive), nil, passed},
+		{"it crashed", leak, crash, nil, another},
 	} {
 		if tt.row.judge(tt.res, tt.err); tt.row.verdict != tt.want {
 			t.Errorf("%s: %s, want %s", tt.why, tt.row.verdict, tt.want)
@@ -54,6 +58,9 @@ func TestJudge(t *testing.T) {
 // Every row but a good one fails the whole.
 func TestSummary(t *testing.T) {
 	t.Parallel()
+	if got := new(matrix).summary(new(strings.Builder), 0); got != 2 {
+		t.Errorf("nothing was run: %d, want 2", got)
+	}
 	for v, want := range map[verdict]int{caught: 0, passed: 0, another: 1, missed: 1, alarm: 1, open: 1, broken: 4} {
 		m := matrix{rows: 2, counts: map[verdict]int{caught: 1}}
 		m.counts[v]++

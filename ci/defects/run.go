@@ -50,6 +50,7 @@ func (r runner) defect(ctx context.Context, d defects.Defect, spare []string) ro
 		args = append(args, "--set", set)
 	}
 	if row.spared {
+		args = append(args, lasting(d.Scenario)...)
 		row.judge(r.run(ctx, row.name, d.Scenario, args))
 		return row
 	}

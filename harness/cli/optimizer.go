@@ -79,6 +79,7 @@ func checkConfig(ctx context.Context, optimizer string, plan *scenario.Plan, dir
 		}
 		defer os.Remove(path)
 		check := exec.CommandContext(ctx, optimizer, "--check", "--upstream", "http://127.0.0.1:1", "--listen", "127.0.0.1:0", "--config", path)
+		check.Env = environment.Environ()
 		out, err := check.CombinedOutput()
 		if err != nil && ctx.Err() == nil {
 			said := strings.TrimPrefix(strings.TrimSpace(string(out)), "optimizer: ")

@@ -2,6 +2,7 @@ package compare
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -63,6 +64,7 @@ func fairness(systems []System, whole [][]*result.Result) []result.FairnessCheck
 	out := []result.FairnessCheck{sameLoad(all), sameProtocol(all), quietMachine(all)}
 	if c, ok := containedAlike(all); ok {
 		out = append(out, c)
+		out = append(out, limitedAlike(all))
 	}
 	if c, ok := startedAlike(all); ok {
 		out = append(out, c)
@@ -177,6 +179,32 @@ func containedAlike(all []subject) (c result.FairnessCheck, ok bool) {
 	return check(name, result.Held, found), true
 }
 
+// limitedAlike looks at what the containers may use.
+func limitedAlike(all []subject) result.FairnessCheck {
+	const name = "same limits of the containers"
+	var found []string
+	limits := map[scenario.Limits]bool{}
+	for _, s := range all {
+		if s.kind != scenario.KindOptimizer && s.kind != scenario.KindContainer {
+			continue
+		}
+		l := s.Plan.Limits(scenario.New)
+		limits[l] = true
+		memory, cpus := "any memory", "all CPUs"
+		if l.Memory > 0 {
+			memory = unit.Format(float64(l.Memory), "B")
+		}
+		if l.CPUs > 0 {
+			cpus = fmt.Sprintf("%g CPUs", l.CPUs)
+		}
+		found = append(found, fmt.Sprintf("%s %s and %s", s.Name, memory, cpus))
+	}
+	if len(limits) > 1 {
+		return check(name, result.Violated, found)
+	}
+	return check(name, result.Held, found)
+}
+
 // quietMachine looks at the CPU time that went to others on the machine's host.
 func quietMachine(all []subject) result.FairnessCheck {
 	const name = "machine left to the systems"
@@ -281,7 +309,7 @@ func upstreamProtocol(all []subject) result.FairnessCheck {
 // encrypted reports whether the system was pointed at the upstream's TLS port.
 func (s subject) encrypted() bool {
 	plan := s.Plan.System(scenario.New)
-	return plan.UpstreamTLS || slices.ContainsFunc(plan.Command, func(arg string) bool { return strings.Contains(arg, "{upstream_tls}") })
+	return plan.UpstreamTLS || slices.ContainsFunc(slices.AppendSeq(slices.Clone(plan.Command), maps.Values(plan.Env)), func(arg string) bool { return strings.Contains(arg, "{upstream_tls}") })
 }
 
 func keepAlive(all []subject) result.FairnessCheck {

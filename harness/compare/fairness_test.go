@@ -1,6 +1,7 @@
 package compare
 
 import (
+	"strings"
 	"testing"
 
 	"phasegate/reports/result"
@@ -31,6 +32,9 @@ func TestFairness(t *testing.T) {
 		{"HTTP/2 from the client on one side", "same protocol to the system", result.Violated, func(r *result.Result) { r.Load.Spoken[0].Protocol = "h2c" }, nil},
 		{"both in containers", "in a container alike", result.Held, nil, nil},
 		{"only one in a container", "in a container alike", result.Violated, nil, []string{"systems.new={kind: nginx}"}},
+		{"the same limits", "same limits of the containers", result.Held, nil, nil},
+		{"half the CPUs", "same limits of the containers", result.Violated, nil, []string{"systems.new.limits={cpus: 0.5}"}},
+		{"less memory", "same limits of the containers", result.Violated, nil, []string{"systems.new.limits={memory: 150MB}"}},
 		{"what nobody starts", "freshly started for every round", result.Violated, nil, []string{"systems.new={kind: url, url: \"http://127.0.0.1:1\"}"}},
 		{"a neighbour took CPU time", "machine left to the systems", result.Violated, func(r *result.Result) { r.Load.Stolen = 0.3 }, nil},
 		{"not prewarmed", "warmed alike", result.Violated, func(r *result.Result) { r.Load.Prewarmed = 0 }, nil},
@@ -56,7 +60,7 @@ func TestFairness(t *testing.T) {
 			for range 3 {
 				r := measured(sound)
 				set(r, func(s *result.System) { s.Setup = &result.Setup{CacheBytes: bytes(100), AccessLog: logs(false)} })
-				if c.check == "in a container alike" {
+				if strings.Contains(c.check, "container") {
 					contained(r) // the upstream is the same for all
 				}
 				if i == 1 && c.b != nil {

@@ -294,10 +294,10 @@ func gates(systems []result.ComparedSystem, whole [][]*result.Result, look *gate
 // ofRevision judges a revision's gate by its many short rounds. At the threshold
 // one round in twenty fails, so among 24 some do: a share is judged by all rounds
 // together, if they saw it, and other estimates fail only in more rounds than chance
-// explains. What is counted in full fails by one.
+// explains. What is counted in full fails by one, and so does the peak of memory.
 func ofRevision(cell *result.ComparedByGate, row result.ComparedGate, runs []*result.Result, look gate.Look) {
 	switch metric, known := scenario.Lookup(row.Metric); {
-	case !known || metric.Estimator == scenario.ByCount:
+	case !known || metric.Estimator == scenario.ByCount || metric.Name == "memory":
 	case metric.Estimator == scenario.ByShare && pool(cell, row, runs, look):
 	case cell.Verdict == result.Fail:
 		failed := 0

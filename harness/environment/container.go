@@ -281,7 +281,11 @@ func (e *Environment) awaitRunning(ctx context.Context, c *contained) error {
 
 // explain adds to how its keeper ended what the engine knew of the end.
 func (c *Container) explain(how string) string {
-	if end, ok := container.ReadEnd(c.ended); !ok || !end.OOM {
+	end, ok := container.ReadEnd(c.ended)
+	if ok && end.Error != "" {
+		return how + ", after the container engine failed: " + end.Error
+	}
+	if !ok || !end.OOM {
 		return how
 	}
 	c.oom.Store(true)

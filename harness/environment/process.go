@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -55,6 +56,12 @@ type process struct {
 	stopping bool
 	exit     string // how the command ended by itself
 	err      error  // of the end: left processes, the log
+}
+
+// Environ returns this process's environment without what the optimizer would take
+// for settings: those are the scenario's, which the result tells.
+func Environ() []string {
+	return slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, "OPTIMIZER_") })
 }
 
 // spawner starts processes.
@@ -109,6 +116,7 @@ func (s spawner) spawn(ctx context.Context, name string, command []string) (*pro
 	out := &stream{log: log, first: func(line string) { p.first <- line }}
 	errs := &stream{log: log}
 	p.cmd.Stdout, p.cmd.Stderr = out, errs
+	p.cmd.Env = Environ()
 	p.cmd.ExtraFiles = []*os.File{write} // descriptor 3
 	p.cmd.WaitDelay = drainTime
 	ownGroup(p.cmd)

@@ -35,6 +35,8 @@ func TestPackaged(t *testing.T) {
 			cache: scenario.Cache{MaxMemory: 100e6, DefaultTTL: 5 * time.Minute}, notices: []string{"upstream_tls is not applied: varnish speaks no TLS"}},
 		{why: "in the place of the optimizer it gets the same settings", system: "{kind: optimizer, upstream_tls: true, config: {" + tuned + "}}", option: "nginx", tls: true,
 			cache: scenario.Cache{MaxMemory: 200e6, DefaultTTL: 10 * time.Minute}, notices: []string{"not applied to nginx: cache.capacity"}},
+		{why: "and the optimizer in its own place its limits, too", system: "{kind: optimizer, limits: {memory: 150MB, cpus: 1}, config: {" + tuned + "}}", option: "optimizer",
+			cache: scenario.Cache{MaxMemory: 200e6, DefaultTTL: 10 * time.Minute}},
 		{why: "and the optimizer says the same of itself", system: "{kind: optimizer, config: {telemetry: {access_log: combined}, " + tuned + "}}",
 			cache: scenario.Cache{MaxMemory: 200e6, DefaultTTL: 10 * time.Minute, AccessLog: true}, silent: "not applied"},
 	} {
@@ -45,6 +47,9 @@ func TestPackaged(t *testing.T) {
 			continue
 		}
 		s := plan.System(scenario.New)
+		if want := (scenario.Limits{Memory: 150e6, CPUs: 1}); tt.option == "optimizer" && s.Limit != want {
+			t.Errorf("%s: limits %+v, want %+v", tt.why, s.Limit, want)
+		}
 		if s.Cache != tt.cache || s.UpstreamTLS != tt.tls {
 			t.Errorf("%s: %+v, TLS %v; want %+v, %v", tt.why, s.Cache, s.UpstreamTLS, tt.cache, tt.tls)
 		}

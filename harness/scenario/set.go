@@ -116,7 +116,11 @@ func replaceNew(root *value, name string) *Error {
 	}
 	old := root.get("systems").get("new")
 	if kind := Kind(name); old != nil && (kind == KindOptimizer || kind.Packaged()) {
-		for _, key := range []string{"config", "upstream_tls"} {
+		keys := []string{"config", "upstream_tls"}
+		if kind == KindOptimizer {
+			keys = append(keys, "limits") // no other kind that is set up can run in a container
+		}
+		for _, key := range keys {
 			if f := old.field(key); f != nil {
 				system.fields = append(system.fields, f)
 			}

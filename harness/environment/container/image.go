@@ -76,13 +76,19 @@ func (e *Engine) BuildFile(ctx context.Context, name, dockerfile string) (image 
 	return e.build(ctx, name, sum, testcontainers.FromDockerfile{Context: dir, Dockerfile: file})
 }
 
-// hashFolder hashes the names, modes and contents of all files of a folder.
+// hashFolder hashes the names, modes and contents of all files of a folder, and where
+// its links point.
 func hashFolder(sum hash.Hash, folder fs.FS, dockerfile string) error {
 	fmt.Fprintf(sum, "%q\n", dockerfile)
 	if _, err := fs.Stat(folder, dockerfile); err != nil {
 		return err
 	}
 	return fs.WalkDir(folder, ".", func(path string, entry fs.DirEntry, err error) error {
+		if err == nil && entry.Type()&fs.ModeSymlink != 0 {
+			target, err := fs.ReadLink(folder, path)
+			fmt.Fprintf(sum, "%q -> %q\n", path, target)
+			return err
+		}
 		if err != nil || !entry.Type().IsRegular() {
 			return err
 		}

@@ -42,7 +42,7 @@ type Port struct{ Inside, Published uint16 }
 type End struct {
 	Code  int
 	OOM   bool   // the kernel killed a process of it for want of memory
-	Error string // the engine's, if it couldn't be started
+	Error string // the engine's, if it couldn't be started or waited for
 }
 
 // Labels are those by which what belongs to a run of this process is found.
@@ -113,6 +113,9 @@ func (s Spec) keep(ctx context.Context) (end End, err error) {
 	}()
 	created, err := s.create(ctx)
 	if err != nil {
+		return end, err
+	}
+	if err := engine.limits(ctx, name, s); err != nil {
 		return end, err
 	}
 	// Attached before the start, so that nothing is lost, and nothing of what
@@ -211,6 +214,25 @@ func (e *Engine) killed(ctx context.Context, name string, code int) bool {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
+}
+
+// limits makes sure that the engine has taken over the limits: where the kernel can't
+// enforce one, it leaves it out with a warning.
+func (e *Engine) limits(ctx context.Context, name string, s Spec) error {
+	result, err := e.api.ContainerInspect(ctx, name, client.ContainerInspectOptions{})
+	if err != nil {
+		return fmt.Errorf("inspect container %s: %w", name, err)
+	}
+	h := result.Container.HostConfig
+	switch {
+	case h == nil:
+		return fmt.Errorf("inspect container %s: the engine says nothing of its limits", name)
+	case h.Memory != s.Memory, s.Memory > 0 && h.MemorySwap != s.Memory:
+		return fmt.Errorf("limit container %s: the engine made %d bytes of memory, %d with swap, of the limit of %d; the kernel needs the control groups' accounting of both", name, h.Memory, h.MemorySwap, s.Memory)
+	case h.NanoCPUs != int64(s.CPUs*1e9):
+		return fmt.Errorf("limit container %s: the engine made %g CPUs of the limit of %g", name, float64(h.NanoCPUs)/1e9, s.CPUs)
+	}
+	return nil
 }
 
 // ReadEnd reads what a keeper wrote; false if it wrote nothing.

@@ -258,10 +258,10 @@ func (w *comparison) conclude(ctx context.Context, err error) {
 	}
 	switch {
 	case ctx.Err() != nil:
-		out.Incomplete = fmt.Sprintf("interrupted: %d of %d rounds are whole, and all figures are from these", out.Rounds, out.Planned)
+		out.Incomplete = fmt.Sprintf("interrupted: %d of %d rounds are whole, and all estimates and verdicts are from these; the plots show the broken one too", out.Rounds, out.Planned)
 	case err != nil:
 		out.Error = err.Error()
-		out.Incomplete = fmt.Sprintf("broken off: the environment failed; %d of %d rounds are whole, and all figures are from these", out.Rounds, out.Planned)
+		out.Incomplete = fmt.Sprintf("broken off: the environment failed; %d of %d rounds are whole, and all estimates and verdicts are from these; the plots show the broken one too", out.Rounds, out.Planned)
 	default:
 		out.Complete = true
 	}

@@ -28,7 +28,7 @@ type Comparison struct {
 
 	Confidence float64 `json:"confidence"` // of every two-sided interval
 	Planned    int     `json:"planned"`    // rounds
-	Rounds     int     `json:"rounds"`     // in which every system was measured to its end; all figures are from these
+	Rounds     int     `json:"rounds"`     // in which every system was measured to its end; all estimates and verdicts are from these; the plots show the broken one too
 
 	Fairness []FairnessCheck  `json:"fairness"`
 	Systems  []ComparedSystem `json:"systems"` // as they were named; the first is what the others are compared with

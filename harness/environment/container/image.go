@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/containerd/errdefs"
 	types "github.com/moby/moby/api/types/image"
@@ -22,7 +23,8 @@ import (
 	"github.com/testcontainers/testcontainers-go"
 )
 
-// keepImages is how many images of one name are kept in the engine.
+// keepImages is how many images of one name are kept in the engine, beside those of the
+// last hour, which a run beside this one may be about to use.
 const keepImages = 3
 
 // IsStatic reports whether the file is a program that needs nothing else: an
@@ -140,6 +142,9 @@ func (e *Engine) prune(ctx context.Context, repository string) {
 	}
 	slices.SortFunc(images.Items, func(a, b types.Summary) int { return cmp.Compare(b.Created, a.Created) })
 	for _, old := range images.Items[keepImages:] {
+		if time.Since(time.Unix(old.Created, 0)) < time.Hour {
+			continue
+		}
 		for _, tag := range old.RepoTags {
 			_, _ = e.api.ImageRemove(ctx, tag, client.ImageRemoveOptions{PruneChildren: true})
 		}

@@ -91,6 +91,9 @@ func (b *Baseline) against(c *result.Comparison) *result.Baseline {
 			out.Differs = append(out.Differs, fmt.Sprintf("%s is not among the systems of then", s.Name))
 			continue
 		}
+		if old.name != s.Name {
+			out.Differs = append(out.Differs, fmt.Sprintf("system: %s then, %s now", old.name, s.Name))
+		}
 		for _, m := range c.Metrics {
 			before := old.values[m.Metric]
 			var now []float64

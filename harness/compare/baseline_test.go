@@ -34,7 +34,7 @@ func TestBaseline(t *testing.T) {
 		t.Fatal(err)
 	}
 	differs := strings.Join(out.Baseline.Differs, "\n")
-	for _, want := range []string{"CPUs: 64 then, 2 now", "CPU model: Other then", "kernel: 5.10 then", "Go: go1.20 then", "revision of the harness: abc then"} {
+	for _, want := range []string{"CPUs: 64 then, 2 now", "CPU model: Other then", "kernel: 5.10 then", "Go: go1.20 then", "revision of the harness: abc then", "system: optimizer then, a now"} {
 		if !strings.Contains(differs, want) {
 			t.Errorf("what differs lacks %q:\n%s", want, differs)
 		}

@@ -1,17 +1,21 @@
 package scenario
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 	"strings"
 )
+
+// setFlag begins the place of what the command line sets.
+const setFlag = "--set "
 
 // recordingKeys are the keys beside the one that names a recorded file.
 var recordingKeys = []string{"pace", "speed", "repeat"}
 
 // applySet applies one "path=value" of the command line to the document.
 func applySet(root *value, arg string) Errors {
-	at := place{file: "--set " + oneLine(arg)}
+	at := place{file: setFlag + oneLine(arg)}
 	path, text, ok := strings.Cut(arg, "=")
 	steps := strings.Split(path, ".")
 	if !ok || slices.Contains(steps, "") {
@@ -93,7 +97,8 @@ func put(v *value, steps []string, i int, new *value, at place) *Error {
 }
 
 // replaceNew puts the system that the command line names in the place of the
-// new one. The kinds that are set up keep the settings that the file has.
+// new one. The kinds that are set up keep the settings that the file has; what else
+// the command line sets of it would be lost, and is refused.
 func replaceNew(root *value, name string) *Error {
 	at := place{file: "--system " + oneLine(name)}
 	text := func(s string) *value { return &value{at: at, form: scalar, text: s, data: s} }
@@ -115,14 +120,20 @@ func replaceNew(root *value, name string) *Error {
 		return at.fault("unknown system; allowed: optimizer, nginx, varnish, haproxy, direct, or a URL that begins with http:// or https://")
 	}
 	old := root.get("systems").get("new")
-	if kind := Kind(name); old != nil && (kind == KindOptimizer || kind.Packaged()) {
-		keys := []string{"config", "upstream_tls"}
-		if kind == KindOptimizer {
-			keys = append(keys, "limits") // no other kind that is set up can run in a container
-		}
-		for _, key := range keys {
-			if f := old.field(key); f != nil {
+	var kept []string
+	switch kind := Kind(name); {
+	case kind == KindOptimizer:
+		kept = []string{"config", "upstream_tls", "limits"}
+	case kind.Packaged():
+		kept = []string{"config", "upstream_tls"}
+	}
+	if old != nil {
+		for _, f := range old.fields {
+			switch {
+			case slices.Contains(kept, f.name):
 				system.fields = append(system.fields, f)
+			case strings.HasPrefix(f.at.file, setFlag):
+				return f.at.fault("%s takes the place of the system that has it; allowed beside it: %s", at.file, cmp.Or(strings.Join(kept, ", "), "no key of systems.new"))
 			}
 		}
 	}

@@ -433,3 +433,18 @@ func TestAShortAnswerThatStopsIsTold(t *testing.T) {
 		}
 	}
 }
+
+// One that is cut off while it is passed on is counted, though its status has left.
+func TestACutOffAnswerIsCounted(t *testing.T) {
+	t.Parallel()
+	p := start(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "40000")
+		w.Write(make([]byte, 20000))
+		w.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	})
+	if a, err := p.try("POST", "/", ""); err == nil {
+		t.Errorf("%d with %d bytes passes for whole", a.status, len(a.body))
+	}
+	eventually(t, "it is counted", func() bool { return p.metric("optimizer_upstream_errors_total") == 1 })
+}

@@ -31,6 +31,7 @@ type fetch struct {
 	renewal  bool                                 // nobody waits for the answer
 	bare     bool                                 // made without a client: an answer of another status is no news of the resource
 	interim  func(status int, header http.Header) // passes an interim response on; nil: nobody wants it
+	hints    *hints                               // on their way to the client; nil: there can be none
 	client   context.Context                      // ends when the client has left; nil: it isn't known
 }
 
@@ -85,6 +86,7 @@ func (h *handler) fetch(f *fetch, t *ticket) (out outcome) {
 		}
 		t.release()
 	}
+	f.hints.passed() // after those who wait for the fetch have been released
 	return out
 }
 
@@ -138,6 +140,11 @@ func (h *handler) exchange(f *fetch, t *ticket, conditional bool) outcome {
 		return outcome{err: err}
 	}
 	body := &streamedBody{ReadCloser: resp.Body, deadline: deadline, idle: h.timeout, end: asked.Add(h.lastByte), finish: finish}
+	body.cut = func() {
+		if cause := context.Cause(ctx); cause == nil || errors.Is(cause, errUpstreamTimeout) { // else it was the client, or we leave
+			h.metrics.UpstreamErrors.Inc()
+		}
+	}
 	resp.Body = body
 	answered := httpcache.Response{Status: resp.StatusCode, Header: resp.Header, RequestTime: asked, ResponseTime: time.Now()}
 	httpcache.StripHopByHop(resp.Header)
@@ -395,6 +402,7 @@ type streamedBody struct {
 	idle     time.Duration
 	end      time.Time
 	streamed bool
+	cut      func() // once, if what is passed on ends before its end
 	finish   func()
 }
 
@@ -403,7 +411,12 @@ func (b *streamedBody) Read(p []byte) (int, error) {
 	if b.streamed {
 		b.deadline.Reset(min(b.idle, time.Until(b.end)))
 	}
-	return b.ReadCloser.Read(p)
+	n, err := b.ReadCloser.Read(p)
+	if b.streamed && b.cut != nil && err != nil && err != io.EOF {
+		b.cut()
+		b.cut = nil
+	}
+	return n, err
 }
 
 // Close ends the exchange, whether the body was read or not.

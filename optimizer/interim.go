@@ -12,26 +12,82 @@ import (
 	"phasegate/optimizer/httpcache"
 )
 
+// maxHints is how many interim responses wait for a client that takes them slowly.
+const maxHints = 8
+
+// hints are the interim responses on their way to a client. They have a goroutine of
+// their own: over HTTP/2 they come where all answers of the upstream's connection are
+// read, which mustn't wait for one client.
+type hints struct {
+	mu      sync.Mutex
+	open    bool
+	waiting []hint
+	passing sync.WaitGroup // runs while some wait
+	running bool
+}
+
+type hint struct {
+	status int
+	header http.Header
+}
+
 // passInterim makes a context whose request reports the upstream's interim responses, 102
 // and 103 (RFC 8297) for instance, to the client, until done is called. 100 isn't among
 // them: it belongs to an Expect of one connection, and none is sent.
 func (f *fetch) passInterim(ctx context.Context) (_ context.Context, done func()) {
-	var mu sync.Mutex
-	pass := f.interim
+	if f.hints == nil {
+		f.hints = new(hints)
+	}
+	open := func(is bool) {
+		f.hints.mu.Lock()
+		f.hints.open = is
+		f.hints.mu.Unlock()
+	}
+	open(true)
 	trace := &httptrace.ClientTrace{Got1xxResponse: func(status int, header textproto.MIMEHeader) error {
-		mu.Lock()
-		defer mu.Unlock()
-		if status != http.StatusContinue && pass != nil {
+		if status != http.StatusContinue {
 			h := http.Header(header).Clone()
 			httpcache.StripHopByHop(h)
-			pass(status, h)
+			f.hints.add(hint{status, h}, f.interim)
 		}
 		return nil
 	}}
-	return httptrace.WithClientTrace(ctx, trace), func() {
-		mu.Lock() // from now on the client's connection is for the answer
-		pass = nil
-		mu.Unlock()
+	return httptrace.WithClientTrace(ctx, trace), func() { open(false) }
+}
+
+// add has one passed on after those that wait, unless too many do: a hint is only that.
+func (q *hints) add(one hint, pass func(status int, header http.Header)) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.open || len(q.waiting) >= maxHints {
+		return
+	}
+	q.waiting = append(q.waiting, one)
+	if q.running {
+		return
+	}
+	q.running = true
+	q.passing.Go(func() {
+		for {
+			q.mu.Lock()
+			if len(q.waiting) == 0 {
+				q.running = false
+				q.mu.Unlock()
+				return
+			}
+			next := q.waiting[0]
+			q.waiting = q.waiting[1:]
+			q.mu.Unlock()
+			pass(next.status, next.header)
+		}
+	})
+}
+
+// passed waits until none is on its way: from then on the client's connection is for the
+// answer.
+func (q *hints) passed() {
+	if q != nil {
+		q.passing.Wait()
 	}
 }
 

@@ -216,7 +216,7 @@ func (a *attempt) retryable(req *http.Request, err error) string {
 // request. net/http has two errors for that, and names neither of them.
 func aboveLastStream(err error) bool {
 	text := err.Error()
-	return strings.Contains(text, "Transport received Server's graceful shutdown GOAWAY") || strings.Contains(text, "Transport received GOAWAY from server")
+	return strings.HasPrefix(text, "http2: Transport received Server's graceful shutdown GOAWAY") || strings.HasPrefix(text, "http2: Transport received GOAWAY from server")
 }
 
 // unusable reports whether net/http sent nothing because it is done with the connection:

@@ -32,8 +32,8 @@ type hint struct {
 }
 
 // passInterim makes a context whose request reports the upstream's interim responses, 102
-// and 103 (RFC 8297) for instance, to the client, until done is called. 100 isn't among
-// them: it belongs to an Expect of one connection, and none is sent.
+// and 103 (RFC 8297) for instance, that come until done is called, to the client; see
+// [hints.passed]. 100 isn't among them: it belongs to an Expect of one connection, and none is sent.
 func (f *fetch) passInterim(ctx context.Context) (_ context.Context, done func()) {
 	if f.hints == nil {
 		f.hints = new(hints)

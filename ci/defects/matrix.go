@@ -42,10 +42,10 @@ func (r *row) judge(res *result.Result, err error) {
 		r.verdict, r.measured = broken, err.Error()
 		return
 	}
-	found, crashed, clear := false, false, false
+	found, crashed, held := false, false, false
 	for _, g := range res.Gates {
 		crashed = crashed || g.Metric == "unexpected_exits" && g.Verdict == result.Fail
-		clear = clear || g.Metric == r.gate && g.Verdict == result.Pass
+		held = held || g.Metric == r.gate && g.Verdict == result.Pass
 		switch {
 		case g.Metric == r.gate && !r.spared:
 			r.measured = told(g)
@@ -60,7 +60,7 @@ func (r *row) judge(res *result.Result, err error) {
 	switch {
 	case clean && len(r.also) > 0:
 		r.verdict = alarm
-	case r.healthy && res.Verdict != result.Pass, r.spared && !clear:
+	case r.healthy && res.Verdict != result.Pass, r.spared && !held:
 		r.verdict = open
 	case clean:
 		r.verdict = passed

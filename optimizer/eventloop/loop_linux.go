@@ -22,6 +22,7 @@ const (
 	acceptBatch = 16                     // connections accepted in a row
 	sweepEvery  = 250 * time.Millisecond // how often timeouts are looked at; the cost: some ns for each connection
 	acceptPause = 100 * time.Millisecond // after want of descriptors
+	quiet       = 10 * time.Millisecond  // since a goroutine was woken, until processors are kept while waiting
 )
 
 // loop is one thread with its connections. All but the marked fields belong to it.
@@ -36,6 +37,7 @@ type loop struct {
 	now          time.Time
 	swept        time.Time
 	listening    bool
+	busy         bool // the last wait had events
 	woke         bool // goroutines have something to do since the last turn
 	left         bool // doesn't accept any more
 	pausedUntil  time.Time
@@ -142,6 +144,7 @@ func (l *loop) run() {
 		}
 		if l.woke {
 			l.woke = false
+			l.server.woken.Store(l.now.UnixNano())
 			runtime.Gosched()
 		}
 	}
@@ -152,20 +155,28 @@ func (l *loop) run() {
 	})
 }
 
-// wait returns how many events there are. It looks first: under load there are some,
-// and the call returns without the scheduler having been told.
+// wait returns how many events there are. Under load the call returns without the
+// scheduler having been told: what it does for a thread that waits in the kernel costs
+// more than a short wait. Nobody misses the processor that is kept so, as no goroutine was
+// woken for a while; where the runtime wants it (for another goroutine after 10 ms, for the
+// collector at once), its signal ends the call.
 func (l *loop) wait() int {
-	n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events[0])), uintptr(len(l.events)), 0, 0, 0)
-	if errno == 0 && n > 0 {
+	var patience uintptr // ms
+	if len(l.again) == 0 && l.busy && l.now.UnixNano()-l.server.woken.Load() > int64(quiet) {
+		patience = 1
+	}
+	n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events[0])), uintptr(len(l.events)), patience, 0, 0)
+	if l.busy = errno == 0 && n > 0; l.busy {
 		return int(n)
 	}
-	if len(l.again) > 0 {
+	if len(l.again) > 0 || errno == unix.EINTR {
 		return 0
 	}
 	n, _, errno = syscall.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events[0])), uintptr(len(l.events)), uintptr(sweepEvery/time.Millisecond), 0, 0)
 	if errno != 0 { // EINTR
 		return 0
 	}
+	l.busy = n > 0
 	return int(n)
 }
 

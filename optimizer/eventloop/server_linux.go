@@ -25,6 +25,7 @@ type Server struct {
 	table    table
 	open     atomic.Int64 // connections
 	unsent   atomic.Int64 // bytes of answers that wait for their clients
+	woken    atomic.Int64 // Unix nanoseconds of the last turn in which a goroutine was woken
 	draining atomic.Bool
 	grace    atomic.Int64   // Unix nanoseconds from which connections between requests are closed
 	deaf     sync.WaitGroup // loops that still accept

@@ -492,7 +492,7 @@ func TestIdleConnectionsLeaveAtOnce(t *testing.T) {
 func TestUnreadAnswersAreBounded(t *testing.T) {
 	t.Parallel()
 	const window = 256 << 10
-	sent := make(chan bool, 1)
+	left := make(chan bool, 1)
 	peer := newPeer(t, func(c *peerConn, r peerRequest) {
 		if r.path == "/" {
 			c.answer(r.stream, "ok")
@@ -508,7 +508,8 @@ func TestUnreadAnswersAreBounded(t *testing.T) {
 		}
 		if r.path == "/beyond" {
 			c.write(func(f *http2.Framer) { f.WriteData(r.stream, true, nil) })
-			sent <- true
+			<-c.ended // until then what is read makes room
+			left <- true
 		}
 	})
 	p := newPool(t, upstream.Config{URL: peer.url(), Protocol: upstream.H2C})
@@ -528,7 +529,7 @@ func TestUnreadAnswersAreBounded(t *testing.T) {
 	}
 	resp := get("/beyond")
 	defer resp.Body.Close()
-	<-sent
+	<-left
 	if n, err := io.Copy(io.Discard, resp.Body); err == nil || n > window {
 		t.Errorf("%d bytes came of one that isn't read, %v", n, err)
 	}

@@ -27,7 +27,8 @@ type peer struct {
 
 type peerConn struct {
 	net.Conn
-	number int64 // 1 is the first connection
+	number int64         // 1 is the first connection
+	ended  chan struct{} // closed when the client has closed it
 	mu     sync.Mutex
 	framer *http2.Framer
 }
@@ -51,7 +52,9 @@ func newPeer(t *testing.T, serve func(*peerConn, peerRequest), settings ...http2
 		var running sync.WaitGroup
 		defer running.Wait()
 		defer conn.Close()
-		p.talk(&peerConn{Conn: conn, number: number, framer: http2.NewFramer(conn, conn)}, &running)
+		c := &peerConn{Conn: conn, number: number, framer: http2.NewFramer(conn, conn), ended: make(chan struct{})}
+		p.talk(c, &running)
+		close(c.ended)
 	})
 	return p
 }

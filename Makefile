@@ -80,6 +80,7 @@ regression-power: build ## does the comparison of revisions catch a planted 10 %
 	ci/regression-power.sh $(ROUNDS) $(ROUNDS)
 
 soak: ## the optimizer under mixed load with faults, race detector on: no leak, no wrong body, nothing stale after a purge; DURATION=30m
+	OPTIMIZER_READS=1000000 go test -race -count 1 -v -run TestNothingBornBeforeAPurge ./optimizer
 	PHASEGATE_SOAK=$(DURATION) go test -race -count 1 -timeout 0 -v -run TestSoak ./optimizer/soak
 
 defects: build ## every planted defect against the gate that must catch it, and healthy systems against false alarms; ARGS='-runs 5 -systems none,optimizer,nginx,varnish,haproxy'

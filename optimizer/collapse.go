@@ -14,7 +14,9 @@ func (h *handler) miss(x *exchange, stale *object) telemetry.Result {
 	if x.directives.OnlyIfCached {
 		return x.refused(http.StatusGatewayTimeout, "")
 	}
-	f := h.newFetch(x, string(x.ctx.Method()), stale, true)
+	// What isn't kept is the client's own affair, so are its conditions.
+	own := x.passing && (x.says("If-None-Match") || x.says("If-Modified-Since"))
+	f := h.newFetch(x, string(x.ctx.Method()), stale, !own)
 	if !f.store {
 		return h.forward(x, f, "; fwd=miss", telemetry.Miss)
 	}
@@ -125,8 +127,8 @@ func (h *handler) conclude(x *exchange, f *fetch, out outcome) telemetry.Result 
 		out.close()
 		return x.respondStale(f.stale, "; fwd=stale")
 	}
-	if out.err != nil && f.stale != nil && f.stale.fresh.Strict && !unsent(out.err) {
-		return x.refused(http.StatusGatewayTimeout, forward) // §5.2.2.2 wants 504 of a cache that can't validate
+	if out.err != nil && f.stale != nil && (f.stale.fresh.Strict || f.stale.fresh.NoMaxStale) && !unsent(out.err) {
+		return x.refused(http.StatusGatewayTimeout, forward) // §5.2.2.2, §5.2.2.10: want 504 of a cache that can't validate
 	}
 	if out.object == nil {
 		return h.passOn(x, out, forward, telemetry.Miss)

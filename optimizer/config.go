@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math"
 	"net/netip"
+	"path"
 	"reflect"
 	"runtime/debug"
 	"strconv"
@@ -73,7 +74,12 @@ type Cache struct {
 	Cookies string `yaml:"cookies" help:"when responses with Set-Cookie, or to requests with Cookie, are shared: guarded (public, s-maxage) or rfc9111 (any lifetime); default guarded"`
 	// PurgeFrom lists the networks, like 127.0.0.1/32, whose clients may invalidate
 	// by the method PURGE; default none.
-	PurgeFrom []string `yaml:"purge_from" help:"networks, like 127.0.0.1/32, whose clients may use the method PURGE; default none"`
+	// ForwardHeaders keeps other fields away from the upstream, whose answer might depend
+	// on them without saying so in Vary: then one client could choose what all get.
+	ForwardHeaders []string `yaml:"forward_headers" help:"request fields that reach the upstream where its answer may be stored; Authorization, Cookie, Cache-Control and Pragma do in any case; default all"`
+	IgnoreQuery    []string `yaml:"ignore_query" help:"query parameters that make no difference, like utm_*: neither the cache nor the upstream sees them; default none"`
+	SortQuery      bool     `yaml:"sort_query" help:"whether the order of query parameters makes no difference: they are sorted by name; default false"`
+	PurgeFrom      []string `yaml:"purge_from" help:"networks, like 127.0.0.1/32, whose clients may use the method PURGE; default none"`
 }
 
 // Telemetry sets what is told beside the metrics.
@@ -208,6 +214,16 @@ func (c Config) Validate() error {
 			fault("cache.purge_from: %q, must be networks like 10.0.0.0/8 or 127.0.0.1/32", text)
 		}
 	}
+	for _, name := range c.Cache.ForwardHeaders {
+		if !guard.ValidToken(name) {
+			fault("cache.forward_headers: %q, must be names of header fields", name)
+		}
+	}
+	for _, pattern := range c.Cache.IgnoreQuery {
+		if _, err := path.Match(pattern, ""); err != nil || pattern == "" {
+			fault("cache.ignore_query: %q, must be names of parameters, with * for any characters", pattern)
+		}
+	}
 	for _, d := range []struct {
 		key   string
 		value time.Duration
@@ -265,6 +281,10 @@ func ReadConfig(name string, r io.Reader) (Config, *Settings, error) {
 	file, err := parser.ParseBytes(text, 0)
 	if err != nil {
 		return c, nil, positioned(err)
+	}
+	if len(file.Docs) > 1 && file.Docs[1].Body != nil {
+		at := file.Docs[1].Start.Position
+		return c, nil, fmt.Errorf("%s:%d:%d: a second document begins, must be one", name, at.Line, at.Column)
 	}
 	s := &Settings{name: name, file: file}
 	// The decoder loses the place of a bad duration or size, and the key of what has

@@ -46,8 +46,9 @@ upstream:
   enable_push: true
   preserve_host: true
 cache: {max_memory_mb: 200, capacity: 20000, max_object_share: 0.2, policy: s3fifo, default_ttl: 10m, negative_ttl: 0s, refresh_ahead: 0, stale_while_revalidate: 1s, stale_if_error: 2s,
-  stale_when_disconnected: 3s, cookies: rfc9111, purge_from: [127.0.0.1/32]}
-guard: {max_request_size: 10MB, max_header_size: 8KiB, max_uri_length: 4KiB, read_timeout: 10s, write_timeout: 20s, idle_timeout: 3m, rate_limit: {requests_per_minute: 1000, burst: 100, addresses: 10}}
+  stale_when_disconnected: 3s, cookies: rfc9111, purge_from: [127.0.0.1/32],
+  forward_headers: [Accept], ignore_query: [utm_*], sort_query: true}
+guard: {max_request_size: 10MB, max_header_size: 8KiB, max_uri_length: 4KiB, max_connections: 9, read_timeout: 10s, write_timeout: 20s, idle_timeout: 3m, rate_limit: {requests_per_minute: 1000, burst: 100, addresses: 10}}
 breaker: {disabled: true, error_share: 0.3, min_requests: 7, window: 1s, open_for: 2s, half_open_requests: 3}
 telemetry: {access_log: combined, access_log_file: access.log}
 handover: optimizer.sock
@@ -117,6 +118,9 @@ func TestFaultsSayWhereTheyAre(t *testing.T) {
 		{"a bare number as duration", "cache:\n  default_ttl: 300\n", `o.yaml:2:16: cache.default_ttl: "300" is not a duration`},
 		{"too little memory", "cache:\n  max_memory_mb: 3\n", "o.yaml:2:18: cache.max_memory_mb: 3, must be 40 to"},
 		{"an unknown policy", "cache:\n  policy: fifo\n", `o.yaml:2:11: cache.policy: "fifo", must be lru or s3fifo`},
+		{"a header field that can't be", "cache: {forward_headers: [a b]}\n", `o.yaml:1:26: cache.forward_headers: "a b", must be names of header fields`},
+		{"a pattern that isn't one", "cache: {ignore_query: ['[a']}\n", `o.yaml:1:23: cache.ignore_query: "[a", must be names of parameters`},
+		{"a second document", "listen: a\n---\ncache: {policy: lru}\n", "o.yaml:2:1: a second document begins, must be one"},
 		{"several at once", "upstream: {protocol: spdy}\nbreaker: {error_share: 5}\n", "o.yaml:2:24: breaker.error_share"},
 	} {
 		c, settings, err := optimizer.ReadConfig("o.yaml", strings.NewReader(tt.file))

@@ -85,6 +85,19 @@ var conformance = []struct {
 	{category: "cache-control in responses", why: "a qualified directive that is malformed is one without fields", steps: []step{
 		{up: `Cache-Control: max-age=60, private="a b"|A: 1`, want: "miss"}, {want: "miss"}}},
 
+	{category: "cache-control in requests", why: "an empty line hides nothing", steps: []step{
+		{ask: "GET /1", up: fresh, want: "miss"}, {ask: "GET /1|Cache-Control: |Cache-Control: no-cache", want: "miss"},
+		{ask: "GET /2", up: fresh, want: "miss"}, {ask: "GET /2|Pragma: |Pragma: no-cache", want: "miss"},
+		{ask: "GET /3", up: fresh, want: "miss"}, {ask: `GET /3|If-Match: |If-Match: "b"`, want: "miss"}}},
+	{category: "query", why: "parameters that make no difference, and their order", options: withCache(func(c *Cache) { c.IgnoreQuery, c.SortQuery = []string{"utm_*", "fbclid"}, true }), steps: []step{
+		{ask: "GET /?b=2&utm_source=x&a=1&a=0", up: fresh, want: "miss|query: a=1&a=0&b=2"}, {ask: "GET /?a=1&fbclid=y&a=0&b=2", want: "hit"}, {ask: "GET /?a=0&a=1&b=2", want: "miss"},
+		{ask: "GET /?utm_source=x", up: fresh, want: "miss|query: "}, {want: "hit"}, {ask: "GET /?utm%5Fsource=x", want: "miss|query: utm%5Fsource=x"},
+		{ask: "POST /?b=2&utm_source=x&a=1&a=0", up: "Location: /?utm_source=z", want: "miss|query: b=2&utm_source=x&a=1&a=0"}, {ask: "GET /?a=1&a=0&b=2", up: fresh, want: "miss"}, {want: "miss"}}},
+	{category: "query", why: "no difference is made by default", steps: []step{{ask: "GET /?a&b", up: fresh, want: "miss"}, {ask: "GET /?b&a", want: "miss"}}},
+
+	{category: "cache-control in responses", why: "Connection can't take it away", steps: []step{
+		{up: "Connection: Cache-Control|Cache-Control: no-store|Last-Modified: -86400", want: "miss"}, {want: "miss"}}},
+
 	{category: "pragma", why: "unknown in a request", steps: []step{{up: fresh, want: "miss"}, {ask: "Pragma: foo", want: "hit"}}},
 	{category: "pragma", why: "in a response nothing beside Cache-Control", steps: []step{{up: fresh + "|Pragma: no-cache", want: "miss"}, {want: "hit"}}},
 	{category: "pragma", why: "in a response no heuristics", steps: []step{{up: "Last-Modified: -86400|Pragma: no-cache", want: "miss"}, {want: "lm"}}},
@@ -123,6 +136,12 @@ var conformance = []struct {
 	{category: "vary", why: "others don't count", steps: []step{{ask: "Foo: 1|Other: 2", up: fresh + "|Vary: Foo", want: "miss"}, {ask: "Foo: 1|Other: 3", want: "hit"}}},
 	{category: "vary", why: "Accept-Language in another case and spacing", steps: []step{
 		{ask: "Accept-Language: en, de", up: fresh + "|Vary: Accept-Language", want: "miss"}, {ask: "Accept-Language:  eN ,  De", want: "hit"}}},
+	{category: "vary", why: "space that may be a part of the value", steps: []step{
+		{ask: `Foo: "a, b"`, up: fresh + "|Vary: Foo", want: "miss"}, {ask: `Foo: "a,b"`, up: fresh + "|Vary: Foo", want: "miss"},
+		{ask: "Foo: a  b", up: fresh + "|Vary: Foo", want: "miss"}, {ask: "Foo: a b", up: fresh + "|Vary: Foo", want: "miss"}, {ask: "Foo: a  b", want: "hit|body=answer 3"}}},
+	{category: "vary", why: "a field that the upstream doesn't see makes no difference", options: withCache(func(c *Cache) { c.ForwardHeaders = []string{"accept", "X-Ok"} }), steps: []step{
+		{ask: "Accept: a|X-Ok: 1|Foo: 1|Cookie: c=d", up: "Cache-Control: public, max-age=60|Vary: Accept, Foo", want: "miss|up:Accept: a|up:X-Ok: 1|up:Foo: |up:Cookie: c=d"},
+		{ask: "Accept: a|Foo: 2", want: "hit"}, {ask: "Accept: b|Foo: 2", want: "miss"}, {ask: "HEAD /h|Foo: 1", want: "miss|up:Foo: "}, {ask: "POST|Foo: 1", want: "miss|up:Foo: 1"}}},
 	{category: "vary", why: "its order may be what the upstream goes by", steps: []step{
 		{ask: "Accept-Language: en, de", up: fresh + "|Vary: Accept-Language", want: "miss"}, {ask: "Accept-Language: de, en", up: fresh + "|Vary: Accept-Language", want: "miss"}}},
 	{category: "vary", why: "a response that doesn't vary replaces those that did", steps: []step{
@@ -130,6 +149,9 @@ var conformance = []struct {
 
 	{category: "conditional", why: "without a stored response the whole is fetched, and the condition evaluated here", steps: []step{
 		{ask: `If-None-Match: "a"`, up: fresh + `|ETag: "a"`, want: "miss|304"}, {want: "hit|200"}}},
+	{category: "conditional", why: "what isn't kept is validated by its client", steps: []step{
+		{up: `Cache-Control: private|ETag: "a"`, want: "miss"}, {ask: `If-None-Match: "a"`, up: `304|Cache-Control: private|ETag: "a"`, want: `etag|304|ETag: "a"`}}},
+	{category: "conditional", why: "an empty If-None-Match is one", steps: []step{{up: fresh + "|Last-Modified: -60", want: "miss"}, {ask: "If-None-Match: |If-Modified-Since: +0", want: "hit|200"}}},
 	{category: "conditional", why: "without quotes it is no entity tag", steps: []step{{up: fresh + `|ETag: "a"`, want: "miss"}, {ask: "If-None-Match: a", want: "hit|200"}}},
 	{category: "conditional", why: "any", steps: []step{{up: fresh, want: "miss"}, {ask: "If-None-Match: *", want: "hit|304"}}},
 	{category: "conditional", why: "the last of a list, and with bytes beyond ASCII", steps: []step{{up: fresh + `|ETag: "ü"`, want: "miss"}, {ask: `If-None-Match: "b,c", "ü"`, want: "hit|304"}}},

@@ -82,11 +82,14 @@ type asked struct {
 func (p *fastPath) ready(a *asked, o *object) bool {
 	rules := p.h.rules.Load()
 	a.rules = rules
+	if rules.query.on() && bytes.IndexByte(a.target, '?') >= 0 {
+		return false
+	}
 	if !guard.ValidHost(a.host) || !guard.ValidTarget(a.target) || len(a.target) > int(rules.maxURILength) {
 		return false
 	}
 	p.key = append(appendLower(p.key[:0], a.host), a.target...)
-	e, ok := p.find()
+	e, ok := p.find(rules)
 	if !ok {
 		return false
 	}
@@ -156,7 +159,7 @@ func (p *fastPath) address(client netip.Addr) []byte {
 var noDirectives = httpcache.NoRequestDirectives
 
 // find holds what is stored for the request.
-func (p *fastPath) find() (arena.Entry, bool) {
+func (p *fastPath) find(rules *rules) (arena.Entry, bool) {
 	e, ok := p.h.store.cache.Get(p.key)
 	if !ok {
 		return e, false
@@ -175,7 +178,7 @@ func (p *fastPath) find() (arena.Entry, bool) {
 		}
 		p.values = p.values[:0]
 		for _, f := range p.fields {
-			if len(f.name) == len(name) && bytes.EqualFold(f.name, []byte(name)) {
+			if rules.forwards(name) && len(f.name) == len(name) && bytes.EqualFold(f.name, []byte(name)) {
 				p.values = append(p.values, f.value)
 			}
 		}
@@ -206,7 +209,7 @@ func (p *fastPath) read(head []byte) (host, target []byte, isHead, ok bool) {
 	p.fields = p.fields[:0]
 	for len(rest) > 2 { // the empty line
 		colon := 0
-		for colon < len(rest) && token[rest[colon]] {
+		for colon < len(rest) && guard.IsToken(rest[colon]) {
 			colon++
 		}
 		if colon == 0 || colon == len(rest) || rest[colon] != ':' {
@@ -281,14 +284,6 @@ func equalFold(b []byte, lower string) bool {
 	}
 	return true
 }
-
-// token marks the characters of field names (RFC 9110 §5.6.2).
-var token = func() (t [256]bool) {
-	for c := range 256 {
-		t[c] = '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || c != 0 && bytes.IndexByte([]byte("!#$%&'*+-.^_`|~"), byte(c)) >= 0
-	}
-	return t
-}()
 
 // appendHit writes a response as fasthttp would have written what exchange.respond
 // makes of it: Server, Content-Type, Content-Encoding and Content-Length stand first,

@@ -3,12 +3,14 @@ package optimizer
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/textproto"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -54,6 +56,7 @@ type handler struct {
 // nothing.
 type exchange struct {
 	ctx        *fasthttp.RequestCtx
+	rules      *rules    // in force when it arrived
 	now        time.Time // of the decision: the request's arrival, or later the upstream's answer
 	key        []byte    // primary cache key: host, path and query
 	host       []byte    // in key
@@ -81,7 +84,7 @@ func (h *handler) serve(ctx *fasthttp.RequestCtx) {
 		conn.answered()
 	}
 	begun := time.Now()
-	x.ctx, x.now, x.head, x.passing = ctx, begun, false, false
+	x.ctx, x.rules, x.now, x.head, x.passing = ctx, h.rules.Load(), begun, false, false
 	x.key, x.variant, x.directives = x.key[:0], x.variant[:0], httpcache.NoRequestDirectives
 	result := h.answer(x)
 	if h.leaving.Load() {
@@ -91,7 +94,7 @@ func (h *handler) serve(ctx *fasthttp.RequestCtx) {
 	h.metrics.Answered(result, ctx.Response.StatusCode(), took)
 	h.metrics.InFlight.Dec()
 	h.logAccess(ctx, begun, took, result)
-	x.ctx = nil
+	x.ctx, x.rules = nil, nil
 	x.release()
 	h.exchanges.Put(x)
 }
@@ -126,11 +129,14 @@ func (h *handler) answer(x *exchange) telemetry.Result {
 	if len(h.rules.Load().purgeFrom) > 0 && string(request.Method()) == "PURGE" {
 		return h.purge(x)
 	}
+	if request.IsOptions() && string(request.Peek("Max-Forwards")) == "0" { // RFC 9110 §7.6.2
+		return x.refused(http.StatusOK, "")
+	}
 	if !x.head && !request.IsGet() || hasBody(request) {
 		return h.pass(x, "; fwd=method")
 	}
 	x.readDirectives()
-	if len(request.Peek("If-Match")) > 0 || len(request.Peek("If-Unmodified-Since")) > 0 {
+	if x.says("If-Match") || x.says("If-Unmodified-Since") {
 		if x.directives.OnlyIfCached { // nothing that is stored is known to meet such a condition
 			return x.refused(http.StatusGatewayTimeout, "")
 		}
@@ -171,6 +177,12 @@ func (h *handler) refuse(x *exchange) int {
 		x.hangUp()
 		return http.StatusBadRequest
 	}
+	for name, value := range request.AllInOrder() {
+		if !guard.ValidField(name, value) { // fasthttp has spaces in names
+			x.hangUp()
+			return http.StatusBadRequest
+		}
+	}
 	if ok, wait := h.rules.Load().limiter.Allow(x.address(), x.now); !ok {
 		x.retryAfter(wait)
 		return http.StatusTooManyRequests
@@ -185,7 +197,11 @@ func (h *handler) refuse(x *exchange) int {
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" {
 			return http.StatusBadRequest
 		}
-		host, target = []byte(u.Host), []byte(u.RequestURI())
+		_, rest, _ := bytes.Cut(target, []byte("://"))
+		host, target = []byte(u.Host), []byte("/")
+		if path := bytes.IndexAny(rest, "/?"); path >= 0 {
+			target = append(target, bytes.TrimPrefix(rest[path:], []byte("/"))...)
+		}
 	}
 	switch {
 	case !guard.ValidHost(host) || !guard.ValidTarget(target):
@@ -197,9 +213,13 @@ func (h *handler) refuse(x *exchange) int {
 	case int64(request.ContentLength()) > int64(h.guard.MaxRequestSize):
 		return http.StatusRequestEntityTooLarge
 	}
+	normal := h.rules.Load().query.normal(target)
 	x.key = appendLower(x.key, host)
-	x.key = append(x.key, target...)
+	x.key = append(x.key, normal...)
 	x.host, x.target = x.key[:len(host)], x.key[len(host):]
+	if !request.IsGet() && !request.IsHead() { // what is to be done there is nobody's to change
+		x.target = bytes.Clone(target)
+	}
 	return 0
 }
 
@@ -281,13 +301,14 @@ func (h *handler) forward(x *exchange, f *fetch, why string, result telemetry.Re
 // invalidateNamed drops what a response to an unsafe method names beside its target (RFC
 // 9111 §4.4), be it as clients call it or, below the upstream's URL, as the upstream was asked.
 func (h *handler) invalidateNamed(x *exchange, f *fetch, header http.Header) {
+	query := &h.rules.Load().query
 	for _, target := range httpcache.InvalidatedTargets(h.scheme, string(x.host), string(x.target), header) {
-		h.store.invalidate(append(bytes.Clone(x.host), target...))
+		h.store.invalidate(query.normal(append(bytes.Clone(x.host), target...)))
 	}
 	base := strings.TrimSuffix(h.upstream.EscapedPath(), "/")
 	for _, target := range httpcache.InvalidatedTargets(f.url.Scheme, f.host, f.url.RequestURI(), header) {
 		if below, ok := strings.CutPrefix(target, base); ok && strings.HasPrefix(below, "/") {
-			h.store.invalidate(append(bytes.Clone(x.host), below...))
+			h.store.invalidate(query.normal(append(bytes.Clone(x.host), below...)))
 		}
 	}
 }
@@ -336,10 +357,18 @@ func (h *handler) newFetch(x *exchange, method string, stale *object, keep bool)
 		}
 	}
 	f := h.compose(method, header, string(x.host), string(x.target), stale, keep, x.directives)
-	header["X-Forwarded-For"] = []string{x.ctx.RemoteIP().String()}
+	if _, ok := x.ctx.RemoteAddr().(*net.TCPAddr); ok {
+		header["X-Forwarded-For"] = []string{x.ctx.RemoteIP().String()}
+	} else { // of this program's RoundTripper
+		header["X-Forwarded-Proto"] = []string{h.upstream.Scheme}
+	}
 	if !request.IsHTTP11() {
 		_, version, _ := strings.Cut(string(request.Protocol()), "/")
-		header["Via"] = []string{version + " optimizer"}
+		via := header["Via"]
+		via[len(via)-1] = version + " optimizer"
+	}
+	if left, err := strconv.ParseUint(header.Get("Max-Forwards"), 10, 32); err == nil && left > 0 && request.IsOptions() {
+		header["Max-Forwards"] = []string{strconv.FormatUint(left-1, 10)}
 	}
 	f.interim, f.client = x.interim, x.gone()
 	return f
@@ -348,6 +377,7 @@ func (h *handler) newFetch(x *exchange, method string, stale *object, keep bool)
 // compose makes a fetch of a request's header fields, which it takes over.
 func (h *handler) compose(method string, header http.Header, host, target string, stale *object, keep bool, d httpcache.RequestDirectives) *fetch {
 	httpcache.StripHopByHop(header)
+	via := header["Via"]
 	f := &fetch{method: method, header: header, stale: stale}
 	f.request = httpcache.Request{
 		Method: f.method, Authorization: len(header["Authorization"]) > 0, Cookie: len(header["Cookie"]) > 0, Directives: d,
@@ -356,7 +386,7 @@ func (h *handler) compose(method string, header http.Header, host, target string
 	for name := range header {
 		// Conditions and ranges are the cache's own affair where it keeps the answer:
 		// it asks for the whole and evaluates them itself.
-		if httpcache.Rewritten(name) && !(!f.store && conditional(name)) {
+		if httpcache.Rewritten(name) && !(!f.store && conditional(name)) || keep && !h.rules.Load().forwards(name) {
 			delete(header, name)
 		}
 	}
@@ -364,27 +394,56 @@ func (h *handler) compose(method string, header http.Header, host, target string
 	if h.preserveHost {
 		f.host = host
 	}
-	f.url, _ = url.ParseRequestURI(strings.TrimSuffix(h.upstream.EscapedPath(), "/") + target) // guard.ValidTarget let it through, so it parses
+	f.url, _ = url.ParseRequestURI(strings.TrimSuffix(h.upstream.EscapedPath(), "/") + escaped(target)) // guard.ValidTarget let it through, so it parses
 	f.url.Scheme, f.url.Host = h.upstream.Scheme, h.upstream.Host
 	header["X-Forwarded-Host"] = []string{host}
 	header["X-Forwarded-Proto"] = []string{h.scheme}
-	header["Via"] = []string{"1.1 optimizer"}
+	header["Via"] = append(via, "1.1 optimizer") // RFC 9110 §7.6.3
 	if _, ok := header["User-Agent"]; !ok {
 		header["User-Agent"] = nil // keeps net/http from adding its own
 	}
 	return f
 }
 
+// escaped is the target with those bytes of its path escaped that net/url would escape:
+// once it has to, it does so from the unescaped path, and %2F would have become a slash.
+func escaped(target string) string {
+	path, query, asks := strings.Cut(target, "?")
+	odd := func(c byte) bool { return c >= 0x80 || strings.IndexByte("\"<>\\^`{|}", c) >= 0 }
+	var b strings.Builder
+	for i := range len(path) {
+		if c := path[i]; odd(c) {
+			fmt.Fprintf(&b, "%%%02X", c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	if asks {
+		b.WriteString("?" + query)
+	}
+	return b.String()
+}
+
 func conditional(name string) bool {
 	return name == "Range" || strings.HasPrefix(name, "If-")
 }
 
+// says reports whether a line of the request's field isn't empty (RFC 9110 §5.6.1.2).
+func (x *exchange) says(name string) bool {
+	for _, line := range x.ctx.Request.Header.PeekAll(name) {
+		if len(line) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // readDirectives reads the request's Cache-Control, where there is one.
 func (x *exchange) readDirectives() {
-	request := &x.ctx.Request.Header
-	if len(request.Peek("Cache-Control")) == 0 && len(request.Peek("Pragma")) == 0 {
+	if !x.says("Cache-Control") && !x.says("Pragma") {
 		return
 	}
+	request := &x.ctx.Request.Header
 	lines := func(name string) (all []string) {
 		for _, value := range request.PeekAll(name) {
 			all = append(all, string(value))
@@ -397,7 +456,11 @@ func (x *exchange) readDirectives() {
 // selecting appends the request's values of the fields.
 func (x *exchange) selecting(dst []byte, fields []string) []byte {
 	for _, name := range fields {
-		dst = httpcache.AppendSelecting(dst, name, x.lines(name))
+		var lines [][]byte
+		if x.rules.forwards(name) {
+			lines = x.lines(name)
+		}
+		dst = httpcache.AppendSelecting(dst, name, lines)
 	}
 	return dst
 }

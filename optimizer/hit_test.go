@@ -49,7 +49,7 @@ func primed(t testing.TB, vary ...string) (*handler, *fasthttp.RequestCtx) {
 	copy(object.body, body)
 	object.status, object.fresh = 200, httpcache.Freshness{Born: time.Now().UnixNano(), Lifetime: time.Hour}
 	object.refreshAt.Store(time.Now().Add(time.Hour).UnixNano())
-	x := exchange{ctx: ctx}
+	x := exchange{ctx: ctx, rules: o.handler.rules.Load()}
 	if !o.handler.store.put(&tk, object, vary, x.selecting) {
 		t.Fatal("not stored")
 	}

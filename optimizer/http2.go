@@ -16,6 +16,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"phasegate/optimizer/eventloop"
+	"phasegate/optimizer/guard"
 	"phasegate/optimizer/http2"
 )
 
@@ -233,7 +234,7 @@ func (s *stream) fill(h *handler) {
 	switch {
 	case s.s.Method == http.MethodConnect:
 		request.SetRequestURI(s.s.Authority)
-	case validMethod(s.s.Method):
+	case guard.ValidToken(s.s.Method):
 		request.SetRequestURI(s.s.Path)
 	default:
 		request.SetRequestURI(" ") // is refused
@@ -253,16 +254,6 @@ func (s *stream) fill(h *handler) {
 			s.interim(http.StatusContinue, nil) // RFC 9110 §10.1.1
 		}
 	}
-}
-
-// validMethod reports whether it is a token (RFC 9110 §9.1).
-func validMethod(method string) bool {
-	for _, c := range []byte(method) {
-		if !token[c] {
-			return false
-		}
-	}
-	return true
 }
 
 // fields are the request's, for the upstream, which may change them.

@@ -36,7 +36,7 @@ func (k Key) Env() string {
 // connections.
 var live = []string{
 	"cache.default_ttl", "cache.negative_ttl", "cache.refresh_ahead", "cache.stale_while_revalidate", "cache.stale_if_error",
-	"cache.stale_when_disconnected", "cache.cookies", "cache.purge_from",
+	"cache.stale_when_disconnected", "cache.cookies", "cache.purge_from", "cache.forward_headers", "cache.ignore_query", "cache.sort_query",
 	"guard.max_uri_length", "guard.rate_limit", "telemetry", "tls",
 }
 

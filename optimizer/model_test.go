@@ -141,7 +141,7 @@ func (m *reference) fetch(n int, e event, k *kept, ask directives) (body, status
 		}
 	}
 	if e.hangUp {
-		if k != nil && k.say.must {
+		if k != nil && (k.say.must || k.say.sMaxage >= 0) {
 			return -1, 504
 		}
 		return -1, 502

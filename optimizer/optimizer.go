@@ -30,8 +30,9 @@
 // from where its entry lies, which is held until it has left; so neither is there
 // twice. A quarter of the arena may be arriving at once, and one entry may take an
 // eighth of it; what is beyond that is streamed.
-// No account holds what clients' connections cost on the heap: 0.35 kB each while they are
-// idle (measured with 10,000); a goroutine and its buffers while a request is lent.
+// No account holds what clients' connections cost on the heap, only guard.max_connections
+// their number: 0.35 kB each while they are idle (measured with 10,000); a goroutine and
+// its buffers while a request is lent, also one of which only the begin has come.
 // One of HTTP/2 with TLS costs 28 kB while it is idle, 8.5 of them a stack, one of HTTP/1.1
 // with TLS 39 kB (resident, measured with 2,000), because they are lent for good. Nor does one hold what
 // has come over HTTP/2 of an answer that is passed on, and its client doesn't take yet: 256
@@ -44,8 +45,7 @@
 //
 // # Not there yet
 //
-// JWT, trailers, a list of the request fields that may reach the
-// upstream, a breaker that opens on slow calls, and one that guards the cache itself.
+// JWT, trailers, a breaker that opens on slow calls, and one that guards the cache itself.
 package optimizer
 
 import (
@@ -91,6 +91,7 @@ type Optimizer struct {
 	memory    *fasthttputil.InmemoryListener // for RoundTripper; nil until it is asked for
 	transport *http.Transport                // its other end
 	embed     sync.Once
+	working   sync.Once
 
 	reloading sync.Mutex
 	inForce   Config // cfg as reloads have changed it
@@ -184,7 +185,7 @@ func (o *Optimizer) Start(ctx context.Context) error {
 	}
 	if o.clients, err = eventloop.New(listener.(*net.TCPListener), eventloop.Config{
 		Replier: replier, Serve: o.lend, Logger: o.cfg.Logger,
-		Idle: o.cfg.Guard.IdleTimeout, Stuck: o.cfg.Guard.WriteTimeout, MaxUnsent: int64(float64(o.cfg.Cache.MaxMemoryMB) * 1e6 * unsentShare),
+		Idle: o.cfg.Guard.IdleTimeout, Stuck: o.cfg.Guard.WriteTimeout, MaxConnections: o.cfg.Guard.MaxConnections, MaxUnsent: int64(float64(o.cfg.Cache.MaxMemoryMB) * 1e6 * unsentShare),
 	}); err != nil {
 		if heirs != nil {
 			heirs.close()
@@ -205,13 +206,20 @@ func (o *Optimizer) Start(ctx context.Context) error {
 			o.cfg.Logger.Error("serving operators ended", "error", err)
 		}
 	})
-	o.handler.workers.Go(o.handler.keepFresh)
-	o.handler.workers.Go(func() { o.pool.Watch(o.handler.ctx) })
+	o.work()
 	o.ready.Store(true)
 	if err := before.serving(); err != nil {
 		o.cfg.Logger.Warn("the optimizer before this one wasn't told to end", "error", err)
 	}
 	return nil
+}
+
+// work begins what is done beside requests, once.
+func (o *Optimizer) work() {
+	o.working.Do(func() {
+		o.handler.workers.Go(o.handler.keepFresh)
+		o.handler.workers.Go(func() { o.pool.Watch(o.handler.ctx) })
+	})
 }
 
 // HandedOver is closed when another process has taken the listening sockets over and

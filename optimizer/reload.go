@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"net/textproto"
 	"os"
 	"reflect"
 	"strings"
@@ -22,9 +23,11 @@ import (
 // themselves: a reload puts others in their place.
 type rules struct {
 	policy       httpcache.Policy
-	disconnected time.Duration  // for which a stale response is used where nobody says how long, while the upstream is silent
-	refreshAhead float64        // share of the lifetime; 0 or less: never
-	purgeFrom    []netip.Prefix // clients that may use PURGE
+	disconnected time.Duration   // for which a stale response is used where nobody says how long, while the upstream is silent
+	refreshAhead float64         // share of the lifetime; 0 or less: never
+	purgeFrom    []netip.Prefix  // clients that may use PURGE
+	forwarded    map[string]bool // request fields, canonical, that go up where the answer may be stored; nil: all
+	query        queryRules
 	maxURILength int64
 	limiter      *guard.Limiter
 	access       *telemetry.AccessLog
@@ -42,6 +45,13 @@ func newRules(cfg, before Config, old *rules) (*rules, error) {
 		},
 		disconnected: *cfg.Cache.StaleWhenDisconnected, refreshAhead: *cfg.Cache.RefreshAhead,
 		purgeFrom: cfg.Cache.purgePrefixes(), maxURILength: int64(cfg.Guard.MaxURILength),
+		query: queryRules{ignore: cfg.Cache.IgnoreQuery, sort: cfg.Cache.SortQuery},
+	}
+	if len(cfg.Cache.ForwardHeaders) > 0 {
+		r.forwarded = map[string]bool{"Authorization": true, "Cookie": true, "Cache-Control": true, "Pragma": true}
+		for _, name := range cfg.Cache.ForwardHeaders {
+			r.forwarded[textproto.CanonicalMIMEHeaderKey(name)] = true
+		}
 	}
 	var err error
 	if old != nil && cfg.Guard.RateLimit == before.Guard.RateLimit {
@@ -65,6 +75,10 @@ func newRules(cfg, before Config, old *rules) (*rules, error) {
 	r.access = telemetry.NewAccessLog(cfg.Telemetry.AccessLog, out)
 	return r, nil
 }
+
+// forwards reports whether the upstream sees the request field where its answer may be
+// stored. What it doesn't see can't make its answers vary.
+func (r *rules) forwards(name string) bool { return r.forwarded == nil || r.forwarded[name] }
 
 // Reloaded says what a reload did.
 type Reloaded struct {

@@ -126,3 +126,38 @@ func ExampleOptimizer_RoundTripper() {
 	// hello from /v1/greeting, optimizer; hit
 	// true
 }
+
+// Health checks begin without Start, and the upstream isn't told of a client from outside.
+func TestRoundTripperDoesAllThatStartDoes(t *testing.T) {
+	t.Parallel()
+	seen, probed := make(chan *http.Request, 1), make(chan struct{}, 1)
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/health" {
+			seen <- r
+			return
+		}
+		select {
+		case probed <- struct{}{}:
+		default:
+		}
+	}))
+	defer api.Close()
+	cfg := optimizer.Config{}
+	cfg.Upstream.URL, cfg.Upstream.Health.Path = api.URL, "/health"
+	o, err := optimizer.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := (&http.Client{Transport: o.RoundTripper()}).Get(api.URL + "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if r := <-seen; r.Header["X-Forwarded-For"] != nil || r.Header.Get("X-Forwarded-Proto") != "http" || r.Header.Get("Via") != "1.1 optimizer" {
+		t.Errorf("asked with %v", r.Header)
+	}
+	<-probed
+	if err := o.Stop(t.Context()); err != nil {
+		t.Error(err)
+	}
+}

@@ -40,7 +40,7 @@ func (x *exchange) respond(o *object, cacheStatus string, age bool, result telem
 		case string(name) == "Date":
 			setDate(&resp.Header, value)
 			continue
-		case status == http.StatusNotModified && describesBody(name):
+		case status == http.StatusNotModified && describesBody(name), status == http.StatusRequestedRangeNotSatisfiable && describesWhole(name):
 			continue
 		}
 		resp.Header.AddBytesKV(name, value)
@@ -70,10 +70,14 @@ func (x *exchange) deliver(o *object, body []byte) {
 // conditions collects the validators of both sides.
 func (x *exchange) conditions(o *object) httpcache.Conditions {
 	request := &x.ctx.Request.Header
-	return httpcache.Conditions{
-		IfNoneMatch: string(bytes.Join(x.lines("If-None-Match"), []byte(", "))), IfModifiedSince: string(request.Peek("If-Modified-Since")), IfRange: string(request.Peek("If-Range")),
+	c := httpcache.Conditions{
+		IfNoneMatch: string(bytes.Join(x.lines("If-None-Match"), []byte(", "))), IfRange: string(request.Peek("If-Range")),
 		Etag: string(o.field("Etag")), LastModified: string(o.field("Last-Modified")), Date: string(o.field("Date")),
 	}
+	if len(x.lines("If-None-Match")) == 0 {
+		c.IfModifiedSince = string(request.Peek("If-Modified-Since"))
+	}
+	return c
 }
 
 // describesBody lists the fields that a 304 has no use for (RFC 9110 §15.4.5).
@@ -83,6 +87,16 @@ func describesBody(name []byte) bool {
 		return true
 	}
 	return false
+}
+
+// describesWhole lists the fields of the stored response that a 416 for a part of it
+// must not have: some cache might keep that for the whole.
+func describesWhole(name []byte) bool {
+	switch string(name) {
+	case "Cache-Control", "Cdn-Cache-Control", "Expires", "Etag", "Last-Modified":
+		return true
+	}
+	return describesBody(name)
 }
 
 // part selects what Range asks for of the stored body, and names it in the response.
@@ -164,8 +178,27 @@ func (h *handler) passOn(x *exchange, out outcome, forward string, result teleme
 	if conn, ok := x.ctx.Conn().(*clientConn); ok {
 		conn.pieces = true
 	}
+	if from.ContentLength < 0 && string(x.ctx.Request.Header.Protocol()) == "HTTP/1.0" {
+		x.streamToClose(from.Body)
+		return result
+	}
 	resp.SetBodyStream(from.Body, int(from.ContentLength))
 	return result
+}
+
+// streamToClose passes a body of unknown length on to a client of HTTP/1.0, which knows
+// no chunks: it ends with the connection (RFC 9112 §6.1, §6.3).
+func (x *exchange) streamToClose(body io.ReadCloser) {
+	header := &x.ctx.Response.Header
+	header.SetConnectionClose()
+	head := bytes.Clone(header.Header())
+	x.ctx.HijackSetNoResponse(true)
+	x.ctx.Hijack(func(conn net.Conn) {
+		defer body.Close()
+		if _, err := conn.Write(head); err == nil {
+			_, _ = io.Copy(conn, body) // cut off is cut off, here as there
+		}
+	})
 }
 
 // smallAnswer is the longest body whose begin fasthttp keeps back with the header. If the
@@ -197,6 +230,9 @@ func (x *exchange) refused(status int, forward string) telemetry.Result {
 	header.SetContentType("text/plain; charset=utf-8")
 	header.Set("Cache-Control", "no-store")
 	header.Add("Cache-Status", "optimizer"+forward)
+	if status == http.StatusMethodNotAllowed {
+		header.Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS") // RFC 9110 §15.5.6; those that go up
+	}
 	x.ctx.Response.SetBodyString(strconv.Itoa(status) + " " + http.StatusText(status) + "\n")
 	return telemetry.Refused
 }

@@ -134,7 +134,7 @@ var requirements = []requirement{
 		{ask: "GET /1", up: `Cache-Control: max-age=2, no-cache|ETag: "a"`, want: "miss"}, {ask: "GET /1", wait: 3, up: "hang up", want: "etag|502"},
 		{ask: "GET /2", up: "Cache-Control: max-age=2, must-revalidate", want: "miss"}, {ask: "GET /2", wait: 3, up: "hang up", want: "miss|504"},
 		{ask: "GET /3", up: "Cache-Control: max-age=2, proxy-revalidate", want: "miss"}, {ask: "GET /3", wait: 3, up: "hang up", want: "miss|504"},
-		{ask: "GET /4", up: "Cache-Control: s-maxage=2", want: "miss"}, {ask: "GET /4", wait: 3, up: "hang up", want: "miss|502"}}},
+		{ask: "GET /4", up: "Cache-Control: s-maxage=2", want: "miss"}, {ask: "GET /4", wait: 3, up: "hang up", want: "miss|504"}}},
 	{section: "9111 §4.3.1", level: "MUST", why: "validation sends ETag", steps: []step{
 		{up: `Cache-Control: max-age=2|ETag: W/"a"`, want: "miss"}, {wait: 3, up: "304", want: `etag|up:If-None-Match: W/"a"`}}},
 	{section: "9111 §4.3.1", level: "SHOULD", why: "and Last-Modified", steps: []step{
@@ -218,9 +218,13 @@ var requirements = []requirement{
 		{up: fresh + `|ETag: "a"`, want: "miss"}, {ask: "Cache-Control: no-cache", up: "304", want: "etag|200"}}},
 	{section: "9111 §5.2.1.5", level: "MUST", why: "no-store: the answer isn't kept", steps: []step{
 		{ask: "Cache-Control: no-store", up: fresh, want: "miss"}, {want: "miss"}}},
+	{section: "9111 §5.2.1.6", level: "MUST", why: "no-transform: nothing is", steps: []step{
+		{ask: "Cache-Control: no-transform", up: fresh + "|Content-Encoding: odd", want: "miss|Content-Encoding: odd|up:Cache-Control: no-transform"}, {ask: "Cache-Control: no-transform", want: "hit|Content-Encoding: odd|body=answer 1"}}},
 	{section: "9111 §5.2.1.7", level: "SHOULD", why: "only-if-cached: 504 without a usable response", steps: []step{
 		{ask: "Cache-Control: only-if-cached", want: "hit|504"}, {up: fresh, want: "miss"}, {ask: "Cache-Control: only-if-cached", want: "hit|200"},
 		{ask: `If-Match: "a"|Cache-Control: only-if-cached`, want: "hit|504"}}},
+	{section: "9111 §5.2.2.1", level: "MUST", why: "max-age: stale once its age is more", steps: []step{
+		{up: "Cache-Control: max-age=5", want: "miss"}, {wait: 4, want: "hit"}, {wait: 2, want: "miss"}}},
 	{section: "9111 §5.2.2.2", level: "MUST", why: "must-revalidate: validated once stale, 504 if that can't be", steps: []step{
 		{up: `Cache-Control: max-age=2, must-revalidate, stale-while-revalidate=60, stale-if-error=60|ETag: "a"`, want: "miss"}, {wait: 1, want: "hit"},
 		{wait: 2, ask: "Cache-Control: max-stale=60", up: "hang up", want: "etag|504"}, {ask: "HEAD", up: "hang up", want: "miss|504"},
@@ -233,10 +237,14 @@ var requirements = []requirement{
 		{up: `Cache-Control: no-cache="a", max-age=60|A: 1|B: 2`, want: "miss|A: 1"}, {want: "hit|!A|B: 2"}}},
 	{section: "9111 §5.2.2.5", level: "MUST", why: "no-store, though it comes second and in capitals", steps: []step{
 		{up: "Cache-Control: max-age=60|Cache-Control: NO-STORE", want: "miss"}, {want: "miss"}}},
+	{section: "9111 §5.2.2.6", level: "MUST", why: "no-transform: nothing is", steps: []step{
+		{up: "Cache-Control: max-age=60, no-transform|Content-Type: image/x", want: "miss"}, {want: "hit|Content-Type: image/x|Cache-Control: max-age=60, no-transform|body=answer 1"}}},
 	{section: "9111 §5.2.2.7", level: "MUST", why: "private, though max-age stands beside it", steps: []step{
 		{up: "Cache-Control: private, s-maxage=60", want: "miss"}, {want: "miss"}}},
 	{section: "9111 §5.2.2.8", level: "MUST", why: "proxy-revalidate is must-revalidate for a shared cache", steps: []step{
 		{up: "Cache-Control: max-age=2, proxy-revalidate, stale-if-error=60", want: "miss"}, {wait: 3, up: "500", want: "miss|500"}}},
+	{section: "9111 §5.2.2.9", level: "MAY", why: "public: stored though the request had Authorization", steps: []step{
+		{ask: "Authorization: x", up: "Cache-Control: public|Last-Modified: -86400", want: "miss"}, {want: "hit"}}},
 	{section: "9111 §5.2.2.10", level: "MUST", why: "s-maxage forbids stale", steps: []step{
 		{up: "Cache-Control: s-maxage=2", want: "miss"}, {wait: 3, ask: "Cache-Control: max-stale", want: "miss"}}},
 	{section: "9111 §5.2.3", level: "MUST", why: "unknown directives are ignored", steps: []step{
@@ -274,6 +282,10 @@ var requirements = []requirement{
 		{up: fresh + "|Date: -10", want: "miss|Date: -10"}, {wait: 5, want: "hit|Date: -15"}}},
 	{section: "9110 §6.6.1", level: "MUST", why: "and the moment of arrival where there is none", steps: []step{
 		{up: fresh + "|Date: soon", want: "miss|Date: +0"}, {wait: 5, want: "hit|Date: -5"}}},
+	{section: "9110 §7.6.2", level: "MUST", why: "OPTIONS with Max-Forwards: answered here at 0, else one less", steps: []step{
+		{ask: "OPTIONS|Max-Forwards: 0", want: "hit|200"}, {ask: "OPTIONS|Max-Forwards: 2", want: "miss|up:Max-Forwards: 1"}, {ask: "OPTIONS", want: "miss|up:Max-Forwards: "}, {ask: "GET|Max-Forwards: 2", want: "miss|up:Max-Forwards: 2"}}},
+	{section: "9110 §7.6.3", level: "MUST", why: "Via: behind those before", steps: []step{
+		{ask: "Via: 1.0 a|Via: 2 b", want: "miss|up:Via: 1.0 a, 2 b, 1.1 optimizer"}}},
 	{section: "9110 §13.1.2", level: "MUST", why: "If-None-Match is a list, whose lines are one, the empty ones too", steps: []step{
 		{up: fresh + `|ETag: "b"`, want: "miss"}, {ask: `If-None-Match: "a"|If-None-Match: "b"`, want: "hit|304"}, {ask: `If-None-Match: |If-None-Match: "b"`, want: "hit|304"},
 		{ask: `If-None-Match: "a"|If-None-Match: "c"`, want: "hit|200"}}},
@@ -286,7 +298,9 @@ var requirements = []requirement{
 	{section: "9110 §14.2", level: "MAY", why: "open and suffix ranges, several ignored", steps: []step{
 		{up: fresh, want: "miss"}, {ask: "Range: bytes=7-", want: "hit|206|body=1"}, {ask: "Range: BYTES=-1", want: "hit|206|body=1"}, {ask: "Range: bytes=0-0,2-2", want: "hit|200"}}},
 	{section: "9110 §15.5.17", level: "SHOULD", why: "416 names the length", steps: []step{
-		{up: fresh, want: "miss"}, {ask: "Range: bytes=8-", want: "hit|416|Content-Range: bytes */8"}}},
+		{up: fresh + `|ETag: "a"|Content-Type: x/y`, want: "miss"}, {ask: "Range: bytes=8-", want: "hit|416|Content-Range: bytes */8|!Cache-Control|!ETag|!Content-Type"}}},
+	{section: "9110 §15.5.6", level: "MUST", why: "405 names the methods that are allowed", steps: []step{
+		{ask: "TRACE", want: "hit|405|Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"}}},
 	{section: "9211 §2", level: "MUST", why: "a hit says so, a miss why", steps: []step{
 		{up: "Cache-Control: max-age=2", want: "miss|Cache-Status: optimizer; fwd=miss; stored"}, {want: "hit|Cache-Status: optimizer; hit"},
 		{wait: 3, up: "Cache-Control: no-store", want: "miss|Cache-Status: optimizer; fwd=stale"}, {ask: "POST", want: "miss|Cache-Status: optimizer; fwd=method"}}},

@@ -134,7 +134,7 @@ type step struct {
 	// want begins with who answers: "hit" the cache, "miss" the upstream, asked without
 	// conditions, "etag" or "lm" after it was asked with that condition, "none" no
 	// matter who. Then follow status, lines, "!Name" for a field that must be absent,
-	// "Age: >n" and body=….
+	// "Age: >n", body=…, and "up:" with a line, or "query: " with the query, that the upstream saw.
 	want string
 }
 
@@ -241,6 +241,10 @@ func (s step) check(a reply, asked []*http.Request) string {
 		case strings.HasPrefix(part, "body="):
 			if a.body != part[len("body="):] {
 				return fmt.Sprintf("body %q, want %q", a.body, part)
+			}
+		case strings.HasPrefix(part, "query: "): // of the target that the upstream must have seen
+			if len(asked) == 0 || asked[len(asked)-1].URL.RawQuery != value {
+				return fmt.Sprintf("the upstream didn't see %q", part)
 			}
 		case strings.HasPrefix(part, "up:"): // a line that the upstream must have seen
 			name, value, _ := strings.Cut(part[len("up:"):], ": ")

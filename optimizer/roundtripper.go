@@ -17,10 +17,11 @@ import (
 //
 // It is a shared cache (RFC 9111 §1): what a private cache might keep, it doesn't. It
 // answers for Upstream.URL only; a request for another origin, or outside of that
-// URL's path, is an error. All its users count as one client for the rate limit. A
+// URL's path, is an error, and one for that URL itself asks for what is below it, at /. All its users count as one client for the rate limit. A
 // response to a failed exchange is a 502, 503 or 504 with Cache-Status, not an error.
 func (o *Optimizer) RoundTripper() http.RoundTripper {
 	o.embed.Do(func() {
+		o.work()
 		o.memory = fasthttputil.NewInmemoryListener()
 		o.transport = &http.Transport{
 			DialContext:         func(context.Context, string, string) (net.Conn, error) { return o.memory.Dial() },

@@ -36,6 +36,10 @@ type Config struct {
 	Idle  time.Duration // a client that is silent for so long between requests is left; default 2 minutes
 	Stuck time.Duration // so is one that takes nothing of its answer for so long; default 30 s
 
+	// MaxConnections bounds those of clients, with one more for each loop: further ones wait
+	// in the kernel's queue until others have left. Default: no bound.
+	MaxConnections int
+
 	// MaxUnsent bounds the bytes of answers given in place that wait in memory for
 	// clients to take them: beyond it every request is for Serve, which can wait without
 	// a copy. Each loop may be beyond it by one turn's answers. Default 1 MiB.

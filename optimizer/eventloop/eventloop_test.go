@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -413,5 +414,35 @@ func TestAClientThatDoesNotReadIsLeft(t *testing.T) {
 		if took := time.Since(begun); took < 600*time.Millisecond {
 			t.Errorf("%s: the slow reader took only %v", kind, took)
 		}
+	}
+}
+
+func TestBeyondTheBoundNewClientsWait(t *testing.T) {
+	t.Parallel()
+	const bound, clients = 4, 40
+	e := start(t, func(c *eventloop.Config) { c.MaxConnections = bound })
+	answered := make(chan net.Conn, clients)
+	for range clients {
+		c, err := net.Dial("tcp", e.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		go func() {
+			fmt.Fprint(c, "fast 1\r\n\r\n")
+			if _, err := io.ReadFull(c, make([]byte, 2)); err != nil {
+				t.Error(err)
+			}
+			answered <- c
+		}()
+	}
+	first := <-answered
+	time.Sleep(100 * time.Millisecond) // for those that shouldn't be
+	if n := 1 + len(answered); n > bound+runtime.NumCPU() {
+		t.Errorf("%d clients at once, of %d", n, bound)
+	}
+	first.Close()
+	for range clients - 1 {
+		(<-answered).Close() // so that the next one can come
 	}
 }

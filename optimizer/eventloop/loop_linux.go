@@ -40,6 +40,7 @@ type loop struct {
 	busy         bool // the last wait had events
 	woke         bool // goroutines have something to do since the last turn
 	left         bool // doesn't accept any more
+	rests        uint // in a row
 	pausedUntil  time.Time
 
 	ended atomic.Bool  // set by others
@@ -322,6 +323,10 @@ func (l *loop) lend(c *Conn, unread []byte) {
 // accept takes new connections.
 func (l *loop) accept() {
 	for range acceptBatch {
+		if most := l.server.cfg.MaxConnections; most > 0 && l.server.open.Load() >= int64(most) {
+			l.rest("as many clients as are allowed")
+			return
+		}
 		var from unix.RawSockaddrAny
 		size := uint32(unix.SizeofSockaddrAny)
 		r, _, errno := syscall.RawSyscall6(unix.SYS_ACCEPT4, uintptr(l.server.listener), uintptr(unsafe.Pointer(&from)), uintptr(unsafe.Pointer(&size)), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
@@ -333,12 +338,20 @@ func (l *loop) accept() {
 			continue
 		default:
 			// Want of descriptors, the usual one, passes as soon as some clients leave.
-			l.pause()
-			l.pausedUntil = l.now.Add(acceptPause)
-			l.server.cfg.Logger.Warn("no new clients for a moment", "error", os.NewSyscallError("accept4", errno), "next_try_in", acceptPause)
+			l.rest(os.NewSyscallError("accept4", errno).Error())
 			return
 		}
+		l.rests = 0
 		l.welcome(int(r), &from)
+	}
+}
+
+// rest takes no new connections for a moment, which is told less and less often.
+func (l *loop) rest(why string) {
+	l.pause()
+	l.pausedUntil = l.now.Add(acceptPause)
+	if l.rests++; l.rests&(l.rests-1) == 0 { // the 1st time, the 2nd, the 4th
+		l.server.cfg.Logger.Warn("no new clients for a moment", "error", why, "next_try_in", acceptPause)
 	}
 }
 

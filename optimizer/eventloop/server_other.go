@@ -46,6 +46,9 @@ func New(l *net.TCPListener, cfg Config) (*Server, error) {
 // some clients leave.
 func (s *Server) accept() {
 	for pause := 5 * time.Millisecond; ; {
+		for s.full() {
+			time.Sleep(100 * time.Millisecond)
+		}
 		tcp, err := s.listener.AcceptTCP()
 		if errors.Is(err, net.ErrClosed) {
 			return
@@ -63,6 +66,13 @@ func (s *Server) accept() {
 		s.mu.Unlock()
 		s.serving.Go(func() { s.cfg.Serve(c) })
 	}
+}
+
+// full reports whether there are as many connections as are allowed.
+func (s *Server) full() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cfg.MaxConnections > 0 && len(s.open) >= s.cfg.MaxConnections && !s.draining
 }
 
 // Addr is the address that is listened on.

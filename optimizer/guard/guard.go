@@ -17,6 +17,7 @@ type Config struct {
 	MaxRequestSize Size      `yaml:"max_request_size" help:"body; default 10MB"`
 	MaxHeaderSize  Size      `yaml:"max_header_size" help:"request line and header fields; default 16KiB"`
 	MaxURILength   Size      `yaml:"max_uri_length" help:"request target; default 8KiB"`
+	MaxConnections int       `yaml:"max_connections" help:"clients at once; further ones wait until others have left; default 0: no bound"`
 	RateLimit      RateLimit `yaml:"rate_limit" help:"per client address; default none"`
 
 	ReadTimeout  time.Duration `yaml:"read_timeout" help:"how long a client may take to send a request, head and body; default 1m"`
@@ -72,6 +73,7 @@ func (c Config) Validate() error {
 	check("max_request_size", int64(c.MaxRequestSize), 1, math.MaxInt32)
 	check("max_header_size", int64(c.MaxHeaderSize), 1<<10, 1<<20)
 	check("max_uri_length", int64(c.MaxURILength), 64, int64(c.MaxHeaderSize))
+	check("max_connections", int64(c.MaxConnections), 0, 1<<20)
 	check("rate_limit.requests_per_minute", int64(c.RateLimit.RequestsPerMinute), 0, 1e9)
 	check("rate_limit.burst", int64(c.RateLimit.Burst), 1, 1e9)
 	check("rate_limit.addresses", int64(c.RateLimit.Addresses), 1, 1<<24)
@@ -152,6 +154,36 @@ func AmbiguousFraming(raw []byte) bool {
 	}
 	return length && encoding
 }
+
+// ValidField reports whether name and value may be a header field's (RFC 9110 §5.1, §5.5).
+func ValidField(name, value []byte) bool {
+	for _, c := range value {
+		if c < ' ' && c != '\t' || c == 0x7f {
+			return false
+		}
+	}
+	return ValidToken(name)
+}
+
+// ValidToken reports whether it is a token (RFC 9110 §5.6.2), as methods and names are.
+func ValidToken[T ~string | ~[]byte](text T) bool {
+	for i := range len(text) {
+		if !IsToken(text[i]) {
+			return false
+		}
+	}
+	return len(text) > 0
+}
+
+// IsToken reports whether c is one of the characters of names (RFC 9110 §5.6.2).
+func IsToken(c byte) bool { return token[c] }
+
+var token = func() (t [256]bool) {
+	for c := range 256 {
+		t[c] = '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || c != 0 && bytes.IndexByte([]byte("!#$%&'*+-.^_`|~"), byte(c)) >= 0
+	}
+	return t
+}()
 
 // ValidHost reports whether the bytes may stand in a Host field: enough to keep
 // white space, slashes and user information out of cache keys.

@@ -333,12 +333,24 @@ var hopByHop = []string{
 	"Proxy-Authenticate", "Proxy-Authentication-Info", "Proxy-Authorization",
 }
 
+// endToEnd lists fields that Connection can't make a connection's own: they are for every
+// recipient (RFC 9110 §7.6.1), and what decides about storing isn't lost by a mistake.
+func endToEnd(name string) bool {
+	switch name {
+	case "Age", "Authorization", "Cache-Control", "Cdn-Cache-Control", "Cookie", "Date", "Expires", "Set-Cookie", "Vary":
+		return true
+	}
+	return false
+}
+
 // StripHopByHop removes the connection's own fields from h, those that
 // Connection names among them, and Warning, which RFC 9111 §5.5 retired.
 func StripHopByHop(h http.Header) {
 	for _, line := range h["Connection"] {
 		for name := range strings.SplitSeq(line, ",") {
-			h.Del(strings.Trim(name, " \t"))
+			if name = textproto.CanonicalMIMEHeaderKey(strings.Trim(name, " \t")); !endToEnd(name) {
+				delete(h, name)
+			}
 		}
 	}
 	for _, name := range hopByHop {

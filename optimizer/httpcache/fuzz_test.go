@@ -1,7 +1,9 @@
 package httpcache_test
 
 import (
+	"math"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -27,6 +29,9 @@ func FuzzEvaluate(f *testing.F) {
 		if fr.Lifetime < 0 || fr.StaleIfError < httpcache.Absent || fr.StaleWhileRevalidate < 0 || fr.Age(t0) < 0 {
 			t.Fatalf("negative duration in %+v", fr)
 		}
+		if most, known := longestNamed(cc, expires); known && fr.Lifetime > most {
+			t.Fatalf("lifetime %v of %q, Expires %q: more than %v, the longest that they name", fr.Lifetime, cc, expires, most)
+		}
 		d := httpcache.ParseRequest([]string{request}, nil)
 		now := t0.Add(fr.Lifetime)
 		if use := fr.Decide(&d, now); use == httpcache.Fresh {
@@ -37,6 +42,26 @@ func FuzzEvaluate(f *testing.F) {
 			t.Fatalf("stored against %q", cc)
 		}
 	})
+}
+
+// longestNamed is the largest number in a Cache-Control, in seconds, or what is left until
+// Expires, or what there is without a word, whichever is longest; not known if Expires is
+// a date that only httpcache reads.
+func longestNamed(cc, expires string) (most time.Duration, known bool) {
+	most = policy.DefaultTTL
+	if at, err := http.ParseTime(expires); err == nil {
+		most = max(most, at.Sub(t0))
+	} else if httpcache.ValidDate(expires) { // in a form that net/http doesn't read; FuzzDates has it
+		return 0, false
+	}
+	for _, digits := range strings.FieldsFunc(cc, func(r rune) bool { return r < '0' || r > '9' }) {
+		n, err := strconv.ParseInt(digits, 10, 32)
+		if err != nil { // an overlong one means the greatest (RFC 9111 §1.2.2)
+			n = math.MaxInt32 + 1
+		}
+		most = max(most, time.Duration(n)*time.Second)
+	}
+	return most, true
 }
 
 func FuzzParsersDoNotPanic(f *testing.F) {

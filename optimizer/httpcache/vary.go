@@ -48,40 +48,49 @@ func Rewritten(name string) bool {
 }
 
 // AppendSelecting appends one selecting field of a request to a variant key.
-// Values that differ only in white space around commas, or in case where the
-// field's own definition ignores it, give the same bytes; an absent field gives
-// other bytes than an empty one. Field values hold no NUL or SOH, so that keys of
-// different requests can't collide.
+// Values that differ only in white space around the commas of a list, or in case where
+// the field's own definition ignores it, give the same bytes (§4.1), but not where that
+// space may be a part of the value: in quotes, or in a cookie. An absent field gives other
+// bytes than an empty one. Field values hold no NUL or SOH, so that keys of different
+// requests can't collide.
 func AppendSelecting[T ~string | ~[]byte](dst []byte, field string, values []T) []byte {
 	const end, absent = 0x00, 0x01
 	if len(values) == 0 {
 		return append(dst, absent, end)
 	}
 	fold := field == "Accept" || field == "Accept-Encoding" || field == "Accept-Language"
+	isSpace := func(c byte) bool { return c == ' ' || c == '\t' }
 	for i, value := range values {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
+		exact := field == "Cookie"
+		for j := range len(value) {
+			exact = exact || value[j] == '"'
+		}
+		if exact {
+			dst = append(dst, value...)
+			continue
+		}
 		begin := len(dst)
+		trim := func() {
+			for len(dst) > begin && isSpace(dst[len(dst)-1]) {
+				dst = dst[:len(dst)-1]
+			}
+		}
 		for j := range len(value) {
 			c := value[j]
 			switch {
-			case c == ' ' || c == '\t':
-				// White space counts only between two other bytes, neither a comma.
-				if len(dst) == begin || dst[len(dst)-1] == ',' || dst[len(dst)-1] == ' ' {
-					continue
-				}
-				c = ' '
-			case c == ',' && len(dst) > begin && dst[len(dst)-1] == ' ':
-				dst = dst[:len(dst)-1]
+			case isSpace(c) && (len(dst) == begin || dst[len(dst)-1] == ','):
+				continue
+			case c == ',':
+				trim()
 			case fold && 'A' <= c && c <= 'Z':
 				c += 'a' - 'A'
 			}
 			dst = append(dst, c)
 		}
-		if len(dst) > begin && dst[len(dst)-1] == ' ' {
-			dst = dst[:len(dst)-1]
-		}
+		trim()
 	}
 	return append(dst, end)
 }

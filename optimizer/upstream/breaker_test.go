@@ -3,6 +3,7 @@ package upstream
 import (
 	"context"
 	"errors"
+	"net/http"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -80,4 +81,24 @@ func TestBreakerOpensForAHangingUpstream(t *testing.T) {
 			t.Errorf("20 requests timed out: %v, want open", got)
 		}
 	})
+}
+
+// A request that can't be sent says nothing of the upstream.
+func TestMalformedRequestsAreNoFailures(t *testing.T) {
+	t.Parallel()
+	p, err := New(Config{URL: "http://127.0.0.1:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	for range 30 {
+		req, _ := http.NewRequest("GET", p.URL().String(), nil)
+		req.Header["Foo Bar"] = []string{"1"}
+		if _, err := p.Do(req); !errors.Is(err, errMalformed) {
+			t.Fatal(err)
+		}
+	}
+	if got := p.breaker.state(); got != Closed {
+		t.Errorf("%v, want closed", got)
+	}
 }

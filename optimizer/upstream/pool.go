@@ -141,7 +141,7 @@ func outcome(req *http.Request, resp *http.Response, err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(cause, context.Canceled), errors.Is(cause, ErrRequestBody), errors.Is(err, ErrRequestBody),
-		errors.As(err, new(*BusyError)), errors.As(err, new(*OpenError)):
+		errors.As(err, new(*BusyError)), errors.As(err, new(*OpenError)), errors.Is(err, errMalformed):
 		return context.Canceled
 	}
 	return err

@@ -107,19 +107,22 @@ func (p *Pool) send(req *http.Request) (*http.Response, error) {
 	}
 }
 
+// errMalformed marks a request that isn't sent: the upstream has no part in that.
+var errMalformed = errors.New("not a request that can be sent")
+
 // wellFormed is what net/http's Transport checks of a request, and its parts below don't:
 // without it a value that has a line's end would make two requests of one.
 func wellFormed(req *http.Request) error {
 	if !httpguts.ValidHeaderFieldName(cmp.Or(req.Method, http.MethodGet)) { // both are tokens
-		return fmt.Errorf("method %q, must be a token (RFC 9110 §9.1)", req.Method)
+		return fmt.Errorf("%w: method %q, must be a token (RFC 9110 §9.1)", errMalformed, req.Method)
 	}
 	for name, values := range req.Header {
 		if !httpguts.ValidHeaderFieldName(name) {
-			return fmt.Errorf("header field name %q, must be a token (RFC 9110 §5.1)", name)
+			return fmt.Errorf("%w: header field name %q, must be a token (RFC 9110 §5.1)", errMalformed, name)
 		}
 		for _, value := range values {
 			if !httpguts.ValidHeaderFieldValue(value) {
-				return fmt.Errorf("value of header field %s has characters that RFC 9110 §5.5 forbids", name)
+				return fmt.Errorf("%w: value of header field %s has characters that RFC 9110 §5.5 forbids", errMalformed, name)
 			}
 		}
 	}

@@ -15,12 +15,12 @@
 //	optimizer_upstream_connection_uses_total{protocol,state}  requests on a new or a reused connection
 //	optimizer_upstream_streams                 requests under way over HTTP/2
 //	optimizer_upstream_dials_total             connections opened
-//	optimizer_upstream_handshakes_total{kind}  connections made ready: plain, full, or resumed (TLS)
+//	optimizer_upstream_handshakes_total{kind}  connections made ready for requests: plain, full, or resumed (TLS)
 //	optimizer_upstream_handshake_failures_total{reason}   dns, dial, dial_timeout, tls, tls_timeout, certificate, alpn, preface
-//	optimizer_upstream_fallbacks_total{reason} from HTTP/2 to HTTP/1.1: alpn, no_common_alpn, preface, silence, http_1_1_required
+//	optimizer_upstream_fallbacks_total{reason} decisions for HTTP/1.1 in place of HTTP/2: alpn, no_common_alpn, preface, silence, http_1_1_required
 //	optimizer_upstream_goaways_total           HTTP/2 connections that the upstream gave notice on
 //	optimizer_upstream_waiting_requests, _upstream_wait_seconds   for a connection or a stream
-//	optimizer_upstream_refused_total{reason}   requests that couldn't wait for one: full, timeout
+//	optimizer_upstream_refused_total{reason}   times that a request or a probe got none: full (too many wait), timeout (it waited too long)
 //	optimizer_upstream_retries_total{reason}   unsent, refused_stream, goaway, http_1_1_required: surely unprocessed; lost: idempotent
 //	optimizer_upstream_retries_denied_total    for want of upstream.retry_budget
 //	optimizer_upstream_ejected, _upstream_ejections_total{reason}   left out of several upstreams, for failed requests or probes

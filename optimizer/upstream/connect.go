@@ -78,10 +78,9 @@ func (p *Pool) connectOnce(ctx context.Context, offer []string) (*conn, string, 
 		}
 	}
 	p.dials.Add(1)
-	c := &conn{Conn: raw, raw: raw, pool: p, born: time.Now()}
+	c := &conn{Conn: raw, raw: raw, pool: p, born: time.Now(), handshake: "plain"}
 	if p.tls == nil {
 		p.open.Add(1)
-		p.handshakes.add("plain")
 		return c, "", nil
 	}
 	config := p.tls.Clone()
@@ -93,13 +92,11 @@ func (p *Pool) connectOnce(ctx context.Context, offer []string) (*conn, string, 
 		raw.Close()
 		return nil, "", p.failedHandshake(ctx, "tls", err)
 	}
-	c.Conn = secured
+	c.Conn, c.handshake = secured, "full"
 	p.open.Add(1)
 	state := secured.ConnectionState()
 	if state.DidResume {
-		p.handshakes.add("resumed")
-	} else {
-		p.handshakes.add("full")
+		c.handshake = "resumed"
 	}
 	return c, state.NegotiatedProtocol, nil
 }
@@ -148,12 +145,16 @@ func cutOff(err error) bool {
 // conn is one connection to the upstream, as HTTP sees it: within TLS, if there is any.
 type conn struct {
 	net.Conn
-	raw     net.Conn // below TLS
-	pool    *Pool
-	born    time.Time
-	counted sync.Once
-	frames  *frames // what HTTP/2 says on it; nil for HTTP/1.1
+	raw       net.Conn // below TLS
+	pool      *Pool
+	born      time.Time
+	handshake string // its kind, as the metrics name it
+	counted   sync.Once
+	frames    *frames // what HTTP/2 says on it; nil for HTTP/1.1
 }
+
+// ready counts the handshake: requests may be sent.
+func (c *conn) ready() { c.pool.handshakes.add(c.handshake) }
 
 // Protocols, as indices.
 const (

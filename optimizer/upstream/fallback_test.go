@@ -41,7 +41,8 @@ func oneOne(conn net.Conn, r *bufio.Reader) {
 }
 
 // Where HTTP/2 can't be had, requests go over HTTP/1.1, none of them fails, the reason is
-// counted once, and the choice is remembered.
+// counted once, and the choice is remembered. A connection on which no SETTINGS came wasn't
+// made ready.
 func TestFallback(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -50,15 +51,16 @@ func TestFallback(t *testing.T) {
 		http2  func(net.Conn) // what happens where HTTP/2 is begun; nil: HTTP/1.1
 		reason string
 		dials  uint64
+		ready  uint64
 	}{
-		{"the upstream offers HTTP/1.1 only", []string{"http/1.1"}, nil, "alpn", 1},
-		{"the upstream has no ALPN", []string{}, nil, "alpn", 1},
-		{"nothing in common", []string{"spdy/3"}, nil, "no_common_alpn", 2},
-		{"an old server behind h2c", nil, nil, "preface", 2},
-		{"garbage", []string{"h2", "http/1.1"}, func(c net.Conn) { c.Write(bytes.Repeat([]byte("garbage! "), 10)) }, "preface", 2},
-		{"closed without a word, twice", []string{"h2", "http/1.1"}, func(c net.Conn) {}, "silence", 3},
-		{"HTTP_1_1_REQUIRED on the connection", []string{"h2", "http/1.1"}, refusing(func(f *http2.Framer, _ uint32) { f.WriteGoAway(0, http2.ErrCodeHTTP11Required, nil) }), "http_1_1_required", 2},
-		{"HTTP_1_1_REQUIRED on the stream", []string{"h2", "http/1.1"}, refusing(func(f *http2.Framer, stream uint32) { f.WriteRSTStream(stream, http2.ErrCodeHTTP11Required) }), "http_1_1_required", 2},
+		{"the upstream offers HTTP/1.1 only", []string{"http/1.1"}, nil, "alpn", 1, 1},
+		{"the upstream has no ALPN", []string{}, nil, "alpn", 1, 1},
+		{"nothing in common", []string{"spdy/3"}, nil, "no_common_alpn", 2, 1},
+		{"an old server behind h2c", nil, nil, "preface", 2, 1},
+		{"garbage", []string{"h2", "http/1.1"}, func(c net.Conn) { c.Write(bytes.Repeat([]byte("garbage! "), 10)) }, "preface", 2, 1},
+		{"closed without a word, twice", []string{"h2", "http/1.1"}, func(c net.Conn) {}, "silence", 3, 1},
+		{"HTTP_1_1_REQUIRED on the connection", []string{"h2", "http/1.1"}, refusing(func(f *http2.Framer, _ uint32) { f.WriteGoAway(0, http2.ErrCodeHTTP11Required, nil) }), "http_1_1_required", 2, 2},
+		{"HTTP_1_1_REQUIRED on the stream", []string{"h2", "http/1.1"}, refusing(func(f *http2.Framer, stream uint32) { f.WriteRSTStream(stream, http2.ErrCodeHTTP11Required) }), "http_1_1_required", 2, 2},
 	} {
 		t.Run(tt.why, func(t *testing.T) {
 			t.Parallel()
@@ -84,15 +86,21 @@ func TestFallback(t *testing.T) {
 				}
 			}
 			s := p.Stats()
-			total := uint64(0)
-			for _, n := range s.Fallbacks {
-				total += n
-			}
-			if s.Fallbacks[tt.reason] == 0 || s.Fallbacks[tt.reason] != total || total > 2 || s.Dials != tt.dials || s.Protocol["http/1.1"].Reused < 4 {
+			if s.Fallbacks[tt.reason] != 1 || sum(s.Fallbacks) != 1 || s.Dials != tt.dials || s.Protocol["http/1.1"].Reused < 4 {
 				t.Errorf("fallbacks %v, %d connections, want %s and %d; %+v", s.Fallbacks, s.Dials, tt.reason, tt.dials, s)
+			}
+			if sum(s.Handshakes) != tt.ready {
+				t.Errorf("handshakes %v, want %d", s.Handshakes, tt.ready)
 			}
 		})
 	}
+}
+
+func sum(counts map[string]uint64) (total uint64) {
+	for _, n := range counts {
+		total += n
+	}
+	return total
 }
 
 // After a while HTTP/2 is tried again, beside the requests: none waits for it, and none

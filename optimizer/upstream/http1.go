@@ -178,6 +178,7 @@ func (p *Pool) dialHTTP1(ctx context.Context) (*http1Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	c.ready()
 	return &http1Conn{conn: c}, nil
 }
 

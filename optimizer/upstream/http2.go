@@ -95,9 +95,15 @@ var fallbackReasons = []string{withoutH2, nothingInCommon, notHTTP2, saidNothing
 const trialTime = time.Second
 
 // fallBack has requests go over HTTP/1.1 from now on, for upstream.fallback_for. Silence
-// may be that of an upstream which is down, and speaks HTTP/2 when it is back.
-func (p *Pool) fallBack(reason string) {
-	p.fallbacks.add(reason)
+// may be that of an upstream which is down, and speaks HTTP/2 when it is back. What a
+// connection begun before the last fallback says to the same end is no further one.
+func (p *Pool) fallBack(reason string, begun time.Time) {
+	p.line.mu.Lock()
+	defer p.line.mu.Unlock()
+	if p.fallenUntil.Load() == 0 || begun.After(p.fell) {
+		p.fallbacks.add(reason)
+		p.fell = time.Now()
+	}
 	p.bare.Store(reason == nothingInCommon)
 	long := p.cfg.FallbackFor
 	if reason == saidNothing {
@@ -105,7 +111,7 @@ func (p *Pool) fallBack(reason string) {
 	}
 	p.onTrial.Store(reason == saidNothing)
 	p.fallenUntil.Store(time.Now().Add(long).UnixNano())
-	p.line.serve()
+	p.line.serveLocked()
 }
 
 // proveHTTP1 ends a trial: HTTP/1.1 was answered.
@@ -206,18 +212,20 @@ func (p *Pool) openHTTP2(planned bool) {
 // and no error, if it fell back to HTTP/1.1.
 func (p *Pool) negotiate(ctx context.Context) (*http2Conn, error) {
 	for again := true; ; again = false {
+		begun := time.Now()
 		wire, chosen, err := p.connect(ctx, alpnHTTP2, alpnHTTP1)
 		switch {
 		case noCommonProtocol(err):
-			p.fallBack(nothingInCommon)
+			p.fallBack(nothingInCommon, begun)
 			return nil, nil
 		case err != nil:
 			return nil, err
 		case p.tls != nil && chosen != alpnHTTP2:
+			wire.ready()
 			p.line.mu.Lock()
 			p.keep(&http1Conn{conn: wire})
 			p.line.mu.Unlock()
-			p.fallBack(withoutH2)
+			p.fallBack(withoutH2, begun)
 			return nil, nil
 		}
 		c, err := p.greet(ctx, wire)
@@ -233,9 +241,9 @@ func (p *Pool) negotiate(ctx context.Context) (*http2Conn, error) {
 			return nil, &unprocessedError{err}
 		}
 		if silent {
-			p.fallBack(saidNothing)
+			p.fallBack(saidNothing, begun)
 		} else {
-			p.fallBack(notHTTP2)
+			p.fallBack(notHTTP2, begun)
 		}
 		return nil, nil
 	}
@@ -255,7 +263,7 @@ func (p *Pool) greet(ctx context.Context, wire *conn) (*http2Conn, error) {
 	wire.frames = newFrames(func() { go p.line.serve() }, func(code uint32) {
 		p.goAways.Add(1)
 		if code == http11Required {
-			p.fallBack(wantsHTTP1)
+			p.fallBack(wantsHTTP1, wire.born)
 		}
 		go func() { // without work it closes at once, and who waits for its streams gets others
 			p.line.mu.Lock()
@@ -289,6 +297,7 @@ func (p *Pool) greet(ctx context.Context, wire *conn) (*http2Conn, error) {
 	defer patience.Stop()
 	select {
 	case <-wire.frames.settled:
+		wire.ready()
 		p.streams.Store(wire.frames.streams.Load())
 		return &http2Conn{cc: cc, wire: wire}, nil
 	case <-ended:

@@ -43,6 +43,7 @@ type Pool struct {
 	leaving     []*http2Conn // after a GOAWAY, or too old
 	dialing     int
 	noDialUntil time.Time // unless there is no connection
+	fell        time.Time // when it fell back to HTTP/1.1, or stayed there after another try
 
 	open          atomic.Int64 // connections of HTTP/1.1
 	dials         atomic.Uint64
@@ -199,14 +200,14 @@ type Stats struct {
 	Dials    uint64           // connections opened since the start
 	Streams  int              // requests under way over HTTP/2
 
-	Handshakes map[string]uint64 // connections made ready, by kind: plain, full, resumed
-	Failures   map[string]uint64 // connections that failed before that, by reason
-	Fallbacks  map[string]uint64 // from HTTP/2 to HTTP/1.1, by reason
+	Handshakes map[string]uint64 // connections made ready for requests, over HTTP/2 with SETTINGS exchanged, by kind: plain, full, resumed
+	Failures   map[string]uint64 // tries to open one that failed before that, by reason
+	Fallbacks  map[string]uint64 // from HTTP/2 to HTTP/1.1, and further tries of HTTP/2 that left it at that, by reason
 	GoAways    uint64            // HTTP/2 connections that the upstream gave notice on
 
 	Waiting int               // requests that wait for a connection, or a stream
 	Waits   Histogram         // how long requests waited; those that didn't are among them
-	Refused map[string]uint64 // requests that couldn't wait, by reason: full, timeout
+	Refused map[string]uint64 // times that a request or a probe got none, by reason: full, timeout
 
 	Retries       map[string]uint64 // by reason
 	RetriesDenied uint64            // for want of budget

@@ -203,7 +203,7 @@ func (a *attempt) retryable(req *http.Request, err error) string {
 	case errors.As(err, &stream) && stream.Code == refusedStream:
 		return retryRefused
 	case errors.As(err, &stream) && stream.Code == http11Required:
-		a.pool.fallBack(wantsHTTP1)
+		a.pool.fallBack(wantsHTTP1, c.wire.born)
 		return retryHTTP1
 	case aboveLastStream(err):
 		return retryGoAway

@@ -21,7 +21,7 @@
 //	optimizer_upstream_goaways_total           HTTP/2 connections that the upstream gave notice on
 //	optimizer_upstream_waiting_requests, _upstream_wait_seconds   for a connection or a stream
 //	optimizer_upstream_refused_total{reason}   times that a request or a probe got none: full (too many wait), timeout (it waited too long)
-//	optimizer_upstream_retries_total{reason}   unsent, refused_stream, goaway, http_1_1_required: surely unprocessed; lost: idempotent
+//	optimizer_upstream_retries_total{reason}   unsent, refused_stream, goaway: surely unprocessed; http_1_1_required, lost: idempotent
 //	optimizer_upstream_retries_denied_total    for want of upstream.retry_budget
 //	optimizer_upstream_ejected, _upstream_ejections_total{reason}   left out of several upstreams, for failed requests or probes
 //	optimizer_upstream_probes_total{outcome}   good, bad

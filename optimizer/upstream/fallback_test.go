@@ -60,7 +60,6 @@ func TestFallback(t *testing.T) {
 		{"garbage", []string{"h2", "http/1.1"}, func(c net.Conn) { c.Write(bytes.Repeat([]byte("garbage! "), 10)) }, "preface", 2, 1},
 		{"closed without a word, twice", []string{"h2", "http/1.1"}, func(c net.Conn) {}, "silence", 3, 1},
 		{"HTTP_1_1_REQUIRED on the connection", []string{"h2", "http/1.1"}, refusing(func(f *http2.Framer, _ uint32) { f.WriteGoAway(0, http2.ErrCodeHTTP11Required, nil) }), "http_1_1_required", 2, 2},
-		{"HTTP_1_1_REQUIRED on the stream", []string{"h2", "http/1.1"}, refusing(func(f *http2.Framer, stream uint32) { f.WriteRSTStream(stream, http2.ErrCodeHTTP11Required) }), "http_1_1_required", 2, 2},
 	} {
 		t.Run(tt.why, func(t *testing.T) {
 			t.Parallel()
@@ -101,6 +100,70 @@ func sum(counts map[string]uint64) (total uint64) {
 		total += n
 	}
 	return total
+}
+
+// RFC 9113 §8.7 doesn't have HTTP_1_1_REQUIRED say that nothing was done: what may be
+// repeated, and can be, goes over HTTP/1.1 at once, the rest from the next request on. However
+// many streams are reset with it, that is one fallback.
+func TestHTTP11RequiredOnStreams(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		method, body string
+		once         bool // the body can't be had again
+		answers      bool
+	}{
+		{"GET", "", false, true},
+		{"PUT", "whole", false, true},
+		{"PUT", "part", true, false},
+		{"POST", "whole", false, false},
+	} {
+		t.Run(tt.method+" "+tt.body, func(t *testing.T) {
+			t.Parallel()
+			const n = 5
+			var mu sync.Mutex
+			var held []uint32
+			two := &peer{serve: func(c *peerConn, r peerRequest) {
+				mu.Lock()
+				defer mu.Unlock()
+				if held = append(held, r.stream); len(held) == n {
+					for _, stream := range held {
+						c.reset(stream, http2.ErrCodeHTTP11Required)
+					}
+				}
+			}}
+			config := certificate(t, "h2", "http/1.1")
+			var over1 atomic.Int64
+			p := newPool(t, upstream.Config{InsecureSkipVerify: true, RetryBudget: new(0.0), Breaker: upstream.Breaker{Disabled: true},
+				URL: "https://" + listen(t, config, func(conn net.Conn) {
+					if secured := conn.(*tls.Conn); secured.Handshake() == nil && secured.ConnectionState().NegotiatedProtocol == "h2" {
+						var running sync.WaitGroup
+						two.talk(&peerConn{Conn: conn, framer: http2.NewFramer(conn, conn)}, &running)
+						running.Wait()
+						return
+					}
+					over1.Add(1)
+					oneOne(conn, bufio.NewReader(conn))
+				})})
+			var asking sync.WaitGroup
+			for range n {
+				asking.Go(func() {
+					if _, err := send(t, p, tt.method, tt.body, tt.once); (err == nil) != tt.answers {
+						t.Errorf("error %v", err)
+					}
+				})
+			}
+			asking.Wait()
+			if !tt.answers && over1.Load() > 0 {
+				t.Error("one was sent again")
+			}
+			if _, err := send(t, p, "POST", "next", true); err != nil {
+				t.Errorf("the next one: %v", err)
+			}
+			if s := p.Stats(); s.Fallbacks["http_1_1_required"] != 1 || sum(s.Fallbacks) != 1 {
+				t.Errorf("fallbacks %v", s.Fallbacks)
+			}
+		})
+	}
 }
 
 // After a while HTTP/2 is tried again, beside the requests: none waits for it, and none

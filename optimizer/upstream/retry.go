@@ -16,14 +16,16 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Reasons of retries, as the metrics name them. All but the last say that the
-// upstream surely didn't process the request.
+// Reasons of retries, as the metrics name them. The first three say that the upstream
+// surely didn't process the request; with the others its method is idempotent. Of what a
+// peer says, RFC 9113 §8.7 has only REFUSED_STREAM and a GOAWAY's last stream give that
+// certainty: HTTP_1_1_REQUIRED (§7) doesn't tell what was done before the reset.
 const (
 	retryUnsent  = "unsent"            // nothing of it had been written when the connection ended
 	retryRefused = "refused_stream"    // RFC 9113 §8.7
 	retryGoAway  = "goaway"            // its stream is above the GOAWAY's last one (RFC 9113 §6.8)
-	retryHTTP1   = "http_1_1_required" // it goes over HTTP/1.1 now
-	retryLost    = "lost"              // the connection or stream ended without an answer, and the method is idempotent
+	retryHTTP1   = "http_1_1_required" // it goes over HTTP/1.1 now, which can't say so again: without budget
+	retryLost    = "lost"              // the connection or stream ended without an answer
 )
 
 var retryReasons = []string{retryUnsent, retryRefused, retryGoAway, retryHTTP1, retryLost}
@@ -61,7 +63,6 @@ func (p *Pool) send(req *http.Request) (*http.Response, error) {
 		}
 		return fail(err)
 	}
-	pause := firstPause
 	for attempts := 1; ; attempts++ {
 		g, err := p.line.enter(req.Context(), attempts > 1)
 		if err != nil {
@@ -80,7 +81,7 @@ func (p *Pool) send(req *http.Request) (*http.Response, error) {
 		if why == retryGoAway || why == retryUnsent {
 			most = maxMoves
 		}
-		if why != "" && why != retryLost {
+		if why == retryUnsent || why == retryRefused || why == retryGoAway {
 			err = &unprocessedError{err}
 		}
 		if why == "" || attempts >= most {
@@ -96,15 +97,22 @@ func (p *Pool) send(req *http.Request) (*http.Response, error) {
 		}
 		req = again
 		p.retries.add(why)
-		if attempts > 1 {
+		if pause := pauseAfter(attempts); pause > 0 {
 			select {
 			case <-time.After(pause):
-				pause = min(2*pause, longestPause)
 			case <-req.Context().Done():
 				return fail(context.Cause(req.Context()))
 			}
 		}
 	}
+}
+
+// pauseAfter is how long a request that failed so many times waits before it is sent again.
+func pauseAfter(attempts int) time.Duration {
+	if attempts < 2 {
+		return 0
+	}
+	return min(firstPause<<(attempts-2), longestPause)
 }
 
 // errMalformed marks a request that isn't sent: the upstream has no part in that.
@@ -181,6 +189,12 @@ type streamError struct {
 // Error says so in words.
 func (e streamError) Error() string { return fmt.Sprintf("stream %d, code %d", e.StreamID, e.Code) }
 
+// fromPeer reports whether the upstream reset the stream. Else net/http did, for an answer
+// that can't be taken, which would be the same another time; it has no name for either.
+func (e streamError) fromPeer() bool {
+	return e.Cause != nil && e.Cause.Error() == "received from peer"
+}
+
 const refusedStream = 7 // error code (RFC 9113 §7)
 
 // retryable says why a request that failed may be sent again; "" if it may not be.
@@ -204,12 +218,15 @@ func (a *attempt) retryable(req *http.Request, err error) string {
 		return retryRefused
 	case errors.As(err, &stream) && stream.Code == http11Required:
 		a.pool.fallBack(wantsHTTP1, c.wire.born)
+		if !idempotent(req) {
+			return ""
+		}
 		return retryHTTP1
 	case aboveLastStream(err):
 		return retryGoAway
 	case !a.headed.Load() && (c.cc.Err() != nil || c.wire.frames.leaving.Load() || c.lost.Load()):
 		return retryUnsent
-	case idempotent(req) && (c.cc.Err() != nil || errors.As(err, &stream)):
+	case idempotent(req) && (c.cc.Err() != nil || errors.As(err, &stream) && stream.fromPeer()):
 		return retryLost
 	}
 	return ""

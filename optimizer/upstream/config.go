@@ -59,6 +59,8 @@ type Config struct {
 	MaxConnectionAge time.Duration `yaml:"max_connection_age" help:"a connection gets no new requests after this, so that the name is resolved anew; default 10m"`
 
 	IdleTimeout time.Duration `yaml:"idle_timeout" help:"an unused connection is closed after this; default 90s"`
+	// DialTimeout and TLSTimeout together bound all tries of a name's addresses; one whose
+	// handshake hangs is followed by the next after half of that at most.
 	DialTimeout time.Duration `yaml:"dial_timeout" help:"TCP connect; default 5s"`
 	TLSTimeout  time.Duration `yaml:"tls_timeout" help:"TLS handshake, and HTTP/2's exchange of SETTINGS; default 10s"`
 	// FirstByteTimeout is the time from the request's end to the answer's header.

@@ -8,7 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
+	"net/http/httptrace"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -50,9 +53,10 @@ func (c Config) tlsConfig(host string) (*tls.Config, error) {
 // resolved anew each time, and its addresses are tried in turn. A handshake that is cut
 // off is begun once more: nothing was asked yet.
 func (p *Pool) connect(ctx context.Context, offer ...string) (*conn, string, error) {
-	c, chosen, err := p.connectOnce(ctx, offer)
+	end := time.Now().Add(p.cfg.DialTimeout + p.cfg.TLSTimeout) // of all that is tried
+	c, chosen, err := p.connectAny(ctx, end, offer)
 	if err != nil && cutOff(err) && ctx.Err() == nil {
-		c, chosen, err = p.connectOnce(ctx, offer)
+		c, chosen, err = p.connectAny(ctx, end, offer)
 	}
 	if err != nil {
 		err = &unprocessedError{err}
@@ -67,11 +71,92 @@ type unprocessedError struct{ error }
 // Unwrap returns why.
 func (e *unprocessedError) Unwrap() error { return e.error }
 
-func (p *Pool) connectOnce(ctx context.Context, offer []string) (*conn, string, error) {
-	raw, err := p.dialer.DialContext(ctx, "tcp", p.address)
-	if err != nil {
-		return nil, "", p.failedHandshake(ctx, "dial", err)
+// connectAny tries the addresses in turn. Where one takes the connection and is silent in
+// the handshake, which is the end for net/http and curl, the next one follows, as in
+// browsers: it may be well. What one says, an alert or a certificate that isn't to be
+// trusted, is the upstream's answer: to go on would hide what is misconfigured.
+func (p *Pool) connectAny(ctx context.Context, end time.Time, offer []string) (*conn, string, error) {
+	tried := addresses{}
+	var fault error
+	for n := 1; ; n++ {
+		raw, err := p.dial(ctx, end, tried)
+		switch {
+		case err != nil && fault != nil: // no further one can be reached
+			return nil, "", fault
+		case err != nil:
+			return nil, "", p.failedHandshake(ctx, "dial", err)
+		}
+		tried.add(raw.RemoteAddr())
+		c, chosen, err := p.secure(ctx, raw, p.handshakeTime(end, tried), offer)
+		var network net.Error
+		silent := err != nil && (cutOff(err) || errors.As(err, &network) && network.Timeout())
+		if !silent || ctx.Err() != nil || !tried.others() || n == mostAddresses {
+			return c, chosen, err
+		}
+		fault = err
 	}
+}
+
+// mostAddresses is how many are tried for one connection, so that a name which has a hundred
+// of a front that is down doesn't cost as many handshakes each time.
+const mostAddresses = 8
+
+// addresses are those of the upstream's name, and whether each was tried.
+type addresses map[string]bool
+
+// add has an address passed over from now on.
+func (a addresses) add(address net.Addr) {
+	if tcp, ok := address.(*net.TCPAddr); ok {
+		a[tcp.AddrPort().Addr().Unmap().String()] = true
+	}
+}
+
+// others reports whether there are addresses that weren't tried.
+func (a addresses) others() bool {
+	for _, tried := range a {
+		if !tried {
+			return true
+		}
+	}
+	return false
+}
+
+var errPassedOver = errors.New("the handshake failed there")
+
+// dial opens a connection to one of the addresses that weren't tried, and makes known those
+// that there are.
+func (p *Pool) dial(ctx context.Context, end time.Time, known addresses) (net.Conn, error) {
+	passedOver := maps.Clone(known) // the dialer may come back to it after it has returned
+	dialer := *p.dialer
+	dialer.Deadline = end
+	dialer.ControlContext = func(_ context.Context, _, address string, _ syscall.RawConn) error {
+		if to, err := netip.ParseAddrPort(address); err == nil && passedOver[to.Addr().Unmap().String()] {
+			return errPassedOver // and the dialer goes on with the next one
+		}
+		return nil
+	}
+	resolved := &httptrace.ClientTrace{DNSDone: func(found httptrace.DNSDoneInfo) {
+		for _, one := range found.Addrs {
+			if address := one.String(); !known[address] {
+				known[address] = false
+			}
+		}
+	}}
+	return dialer.DialContext(httptrace.WithClientTrace(ctx, resolved), "tcp", p.address)
+}
+
+// handshakeTime is how long a handshake may take: so that the other addresses have their
+// turn, half of what is left for them all.
+func (p *Pool) handshakeTime(end time.Time, tried addresses) time.Duration {
+	left := time.Until(end)
+	if tried.others() {
+		left /= 2
+	}
+	return min(left, p.cfg.TLSTimeout)
+}
+
+// secure makes what the pool uses of a new connection, within limit.
+func (p *Pool) secure(ctx context.Context, raw net.Conn, limit time.Duration, offer []string) (_ *conn, chosen string, err error) {
 	if tcp, ok := raw.(*net.TCPConn); ok && p.cfg.Adopt != nil {
 		if raw, err = p.cfg.Adopt(tcp); err != nil {
 			return nil, "", err
@@ -86,7 +171,7 @@ func (p *Pool) connectOnce(ctx context.Context, offer []string) (*conn, string, 
 	config := p.tls.Clone()
 	config.NextProtos = offer
 	secured := tls.Client(raw, config)
-	limited, cancel := context.WithTimeout(ctx, p.cfg.TLSTimeout)
+	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	if err := secured.HandshakeContext(limited); err != nil {
 		raw.Close()

@@ -15,6 +15,17 @@ import (
 // maxHints is how many interim responses wait for a client that takes them slowly.
 const maxHints = 8
 
+// An upstream may send so many interim responses to one request, and so much of header
+// fields in them, counted as RFC 9113 §6.5.2 does: net/http bounds neither where somebody
+// is told of them. With more, the upstream's answer is a bad one, as it is for net/http,
+// where nobody is, and for nginx. A 102 every few seconds may go on for many minutes.
+const (
+	maxInterim       = 256
+	maxInterimFields = 64 << 10
+)
+
+var errInterim = fmt.Errorf("the upstream sent more than %d interim responses, or than %d bytes of header fields in them", maxInterim, maxInterimFields)
+
 // hints are the interim responses on their way to a client. They have a goroutine of
 // their own: over HTTP/2 they come where all answers of the upstream's connection are
 // read, which mustn't wait for one client.
@@ -24,6 +35,8 @@ type hints struct {
 	waiting []hint
 	passing sync.WaitGroup // runs while some wait
 	running bool
+	number  int // of those that came
+	fields  int // bytes in them
 }
 
 type hint struct {
@@ -45,6 +58,9 @@ func (f *fetch) passInterim(ctx context.Context) (_ context.Context, done func()
 	}
 	open(true)
 	trace := &httptrace.ClientTrace{Got1xxResponse: func(status int, header textproto.MIMEHeader) error {
+		if !f.hints.count(header) {
+			return errInterim
+		}
 		if status != http.StatusContinue {
 			h := http.Header(header).Clone()
 			httpcache.StripHopByHop(h)
@@ -53,6 +69,19 @@ func (f *fetch) passInterim(ctx context.Context) (_ context.Context, done func()
 		return nil
 	}}
 	return httptrace.WithClientTrace(ctx, trace), func() { open(false) }
+}
+
+// count reports whether one more may come.
+func (q *hints) count(header textproto.MIMEHeader) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.number++
+	for name, values := range header {
+		for _, value := range values {
+			q.fields += len(name) + len(value) + 32
+		}
+	}
+	return q.number <= maxInterim && q.fields <= maxInterimFields
 }
 
 // add has one passed on after those that wait, unless too many do: a hint is only that.

@@ -4,12 +4,14 @@ import (
 	"bufio"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httptrace"
 	"net/textproto"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -111,6 +113,50 @@ func TestEarlyHintsStayInOrderWhenRequestsArePipelined(t *testing.T) {
 		}
 		if body, _ := io.ReadAll(resp.Body); resp.StatusCode != 200 || string(body) != fmt.Sprintf("body of /%d", i%7) {
 			t.Fatalf("answer %d: %d %q", i, resp.StatusCode, body)
+		}
+	}
+}
+
+// An upstream that sends interim responses without end, or without measure, is a bad one, and
+// isn't asked again; as many as anybody needs are let through.
+func TestInterimResponsesAreBounded(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		why    string
+		number int
+		bytes  int // of a field in each
+		status int
+	}{
+		{"many", 256, 10, 200},
+		{"one too many", 257, 10, 502},
+		{"without end", math.MaxInt, 10, 502},
+		{"large", 2, 30 << 10, 200},
+		{"too large", 3, 30 << 10, 502},
+	} {
+		for _, protocol := range []string{"http/1.1", "h2c"} {
+			t.Run(tt.why+" "+protocol, func(t *testing.T) {
+				t.Parallel()
+				var asked atomic.Int64
+				server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					asked.Add(1)
+					w.Header().Set("Link", strings.Repeat("x", tt.bytes))
+					for i := 0; i < tt.number && r.Context().Err() == nil; i++ {
+						w.WriteHeader(http.StatusEarlyHints)
+					}
+				}))
+				server.Config.Protocols = new(http.Protocols)
+				server.Config.Protocols.SetHTTP1(protocol == "http/1.1")
+				server.Config.Protocols.SetUnencryptedHTTP2(protocol == "h2c")
+				server.Start()
+				t.Cleanup(server.Close)
+				cfg := optimizer.Config{Listen: "127.0.0.1:0"}
+				cfg.Upstream.URL, cfg.Upstream.Protocol = server.URL, protocol
+				p := before(t, cfg)
+				p.client.Timeout = patient
+				if a, err := p.try("GET", "/", ""); err != nil || a.status != tt.status || asked.Load() != 1 {
+					t.Errorf("%d, %v, asked %d times; want %d, once", a.status, err, asked.Load(), tt.status)
+				}
+			})
 		}
 	}
 }

@@ -70,6 +70,7 @@ type faulty struct {
 
 	status int    // without anything stored
 	spends limit  // that a client waits for at most
+	again  int    // that the upstream is asked again for one response at most; there are pauses from the second time on
 	stale  bool   // a stored response is used, where stale-if-error allows it
 	metric string // that counts it
 	opens  bool   // the breaker
@@ -134,19 +135,23 @@ var faults = []faulty{
 		status: 200},
 	{kind: "less than was announced", over2: func(w http.ResponseWriter, _ *http.Request) { half(w) },
 		status: 502, stale: true, metric: "optimizer_upstream_errors_total"},
-	{kind: "garbage bytes", answer: hijacked(strings.Repeat("garbage! ", 20), false), over2: severed(strings.Repeat("garbage! ", 20), false),
+	{kind: "garbage bytes", answer: hijacked(strings.Repeat("garbage! ", 20), false),
 		status: 502, stale: true, metric: "optimizer_upstream_errors_total", opens: true},
+	{kind: "garbage bytes", over2: severed(strings.Repeat("garbage! ", 20), false),
+		status: 502, again: 5, stale: true, metric: "optimizer_upstream_errors_total", opens: true},
 	{kind: "closed without an answer", answer: hijacked("", false), over2: severed("", false),
-		status: 502, stale: true, metric: `optimizer_upstream_retries_total{reason="lost",upstream="HOST"}`, opens: true},
+		status: 502, again: 5, stale: true, metric: `optimizer_upstream_retries_total{reason="lost",upstream="HOST"}`, opens: true},
 	{kind: "stream reset without an answer", over2: silent,
-		status: 502, stale: true, metric: "optimizer_upstream_errors_total", opens: true},
+		status: 502, again: 5, stale: true, metric: "optimizer_upstream_errors_total", opens: true},
 	{kind: "reset mid-stream", answer: hijacked("HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 1000\r\n\r\ngo", true),
+		status: 502, stale: true, metric: "optimizer_upstream_errors_total"},
+	{kind: "reset mid-stream",
 		over2: func(w http.ResponseWriter, r *http.Request) {
 			half(w)
 			time.Sleep(20 * time.Millisecond)
 			severed("", true)(w, r)
 		},
-		status: 502, stale: true, metric: "optimizer_upstream_errors_total"},
+		status: 502, again: 5, stale: true, metric: "optimizer_upstream_errors_total"}, // those beside it may have no answer yet
 	{kind: "GOAWAY storm", over2: func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Connection", "close"); good(w, r) },
 		status: 200, metric: `optimizer_upstream_goaways_total{upstream="HOST"}`},
 	{kind: "handshake failure", hello: func(*tls.Config, certificates) (*tls.Config, error) { return nil, errors.New("none today") },
@@ -166,7 +171,9 @@ func good(w http.ResponseWriter, r *http.Request) {
 }
 
 // Whatever an upstream does, clients see no more of it than the table says, and never a
-// part of an answer as the whole.
+// part of an answer as the whole. How long they wait is held without a clock: one limit of
+// time is short, and whoever is asked no more often than the row says waits for it no more
+// often, and for no more pauses than TestPausesBetweenAttempts allows.
 func TestFaultsOfTheUpstream(t *testing.T) {
 	t.Parallel()
 	issued := issue(t)
@@ -189,10 +196,14 @@ func TestFaultsOfTheUpstream(t *testing.T) {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
 			var broken atomic.Bool
+			var asked tally
 			server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if broken.Load() && f.answer != nil {
-					f.answer(w, r)
-					return
+				if broken.Load() {
+					asked.add(r.URL.Path)
+					if f.answer != nil {
+						f.answer(w, r)
+						return
+					}
 				}
 				good(w, r)
 			}))
@@ -209,6 +220,7 @@ func TestFaultsOfTheUpstream(t *testing.T) {
 				server.TLS.SessionTicketsDisabled = true // a resumed session shows no certificate
 				server.TLS.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
 					if broken.Load() {
+						asked.add("handshakes")
 						return f.hello(usual.Clone(), issued)
 					}
 					return nil, nil
@@ -249,9 +261,10 @@ func TestFaultsOfTheUpstream(t *testing.T) {
 			if wasStale := stored.cache() == "optimizer; fwd=stale"; wasStale != f.stale || stored.status != 200 || stored.body != "good" {
 				t.Errorf("with a stored response: %d %q %s, want stale %v", stored.status, stored.body, stored.cache(), f.stale)
 			}
+			const clients = 6
 			var mu sync.Mutex
 			var wg sync.WaitGroup
-			for i := range 6 {
+			for i := range clients {
 				wg.Go(func() {
 					begun := time.Now()
 					a, err := p.try("GET", fmt.Sprint("/new", i), "")
@@ -271,6 +284,14 @@ func TestFaultsOfTheUpstream(t *testing.T) {
 				})
 			}
 			wg.Wait()
+			most := 1 + f.again
+			if f.hello != nil {
+				most = 1 + clients // each for itself
+			}
+			path, times := asked.most()
+			if times < 1 || times > most {
+				t.Errorf("asked %d times for %s, want at most %d", times, path, most)
+			}
 			host := strings.TrimPrefix(strings.TrimPrefix(server.URL, "https://"), "http://")
 			state := p.metric(`optimizer_breaker_state{upstream="` + host + `"}`)
 			if opened := state == 2; opened != f.opens {
@@ -283,9 +304,36 @@ func TestFaultsOfTheUpstream(t *testing.T) {
 				}
 			}
 			name, _, _ := strings.Cut(f.metric, ",")
-			t.Logf("| %s | %d | %v | stale: %v | %s = %v | breaker open: %v |", f.name, f.status, longest.Round(time.Millisecond), f.stale, name, counted, state == 2)
+			t.Logf("| %s | %d | %v, asked %d times | stale: %v | %s = %v | breaker open: %v |", f.name, f.status, longest.Round(time.Millisecond), times, f.stale, name, counted, state == 2)
 		})
 	}
+}
+
+// tally counts by name.
+type tally struct {
+	mu sync.Mutex
+	n  map[string]int
+}
+
+func (t *tally) add(name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.n == nil {
+		t.n = map[string]int{}
+	}
+	t.n[name]++
+}
+
+// most is what was counted most often.
+func (t *tally) most() (name string, n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for one, count := range t.n {
+		if count > n {
+			name, n = one, count
+		}
+	}
+	return name, n
 }
 
 // The optimizer's side of pool exhaustion: beyond what may wait, 503 with Retry-After at

@@ -43,7 +43,7 @@ type Config struct {
 	Telemetry Telemetry        `yaml:"telemetry"`
 
 	Logger    *slog.Logger           `yaml:"-"` // default: nothing is logged
-	AccessLog io.Writer              `yaml:"-"` // where lines of the access log go that have no file; default: nowhere
+	AccessLog io.Writer              `yaml:"-"` // where lines of the access log go that have no file; around a reload two goroutines may write; default: nowhere
 	Source    func() (Config, error) `yaml:"-"` // reads the configuration anew for Reload; default: there is none
 }
 

@@ -56,6 +56,7 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/valyala/fasthttp"
 	"github.com/valyala/fasthttp/fasthttputil"
@@ -96,10 +97,14 @@ type Optimizer struct {
 	reloading sync.Mutex
 	inForce   Config // cfg as reloads have changed it
 	stopped   bool
+
+	lines   context.Context // ends when lines of the access log aren't waited for any more
+	noLines context.CancelFunc
+	retired sync.WaitGroup // access logs that aren't in force any more and not all written
 }
 
 // New makes an optimizer, or reports every fault of the configuration, joined. It
-// opens no connection, and but for the access log starts nothing.
+// opens no connection and starts nothing.
 func New(cfg Config) (*Optimizer, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -141,6 +146,7 @@ func New(cfg Config) (*Optimizer, error) {
 	}
 	h.rules.Store(first)
 	o.handler, o.pool, o.cancel = h, pool, cancel
+	o.lines, o.noLines = context.WithCancel(context.Background())
 	o.server = o.newServer()
 	o.http2 = o.newHTTP2()
 	o.admin = o.newAdmin()
@@ -237,10 +243,20 @@ func (o *Optimizer) AdminAddr() net.Addr { return o.adminListener.Addr() }
 
 // Stop stops accepting, lets requests in flight finish, and closes everything. A
 // request that hasn't arrived in half of ctx's time isn't waited for. When ctx ends
-// first, what is still open is cut off, and ctx's error returned. It must not be
-// called before Start has returned.
+// first, what is still open is cut off, and ctx's error returned; lines of the access log
+// that nobody takes are given up a second later. It must not be called before Start has
+// returned.
 func (o *Optimizer) Stop(ctx context.Context) error {
 	o.ready.Store(false)
+	o.reloading.Lock()
+	o.stopped = true
+	o.reloading.Unlock()
+	access := o.handler.rules.Load().access
+	defer context.AfterFunc(ctx, func() {
+		access.Hurry() // who waits for the log's reader can't be cut off
+		time.AfterFunc(lastLines, o.noLines)
+	})()
+	defer o.noLines()
 	var faults []error
 	if o.heirs != nil {
 		o.heirs.close()
@@ -282,9 +298,7 @@ func (o *Optimizer) Stop(ctx context.Context) error {
 	}
 	o.serving.Wait()
 	o.pool.Close()
-	o.reloading.Lock()
-	defer o.reloading.Unlock()
-	o.stopped = true
-	faults = append(faults, o.handler.rules.Load().access.Close())
+	faults = append(faults, access.Close(o.lines))
+	o.retired.Wait()
 	return errors.Join(faults...)
 }

@@ -62,6 +62,10 @@ func newRules(cfg, before Config, old *rules) (*rules, error) {
 	if r.tls, err = cfg.TLS.load(); err != nil {
 		return nil, err
 	}
+	if old != nil && cfg.Telemetry == before.Telemetry && cfg.Telemetry.AccessLogFile == "" {
+		r.access = old.access
+		return r, nil
+	}
 	out := cfg.AccessLog
 	if name := cfg.Telemetry.AccessLogFile; name != "" && cfg.Telemetry.AccessLog != telemetry.Off {
 		// A request that began before a reload may still write to the file that was
@@ -148,10 +152,31 @@ func (o *Optimizer) reload() (done Reloaded, err error) {
 	}
 	old := o.handler.rules.Swap(next)
 	o.inForce = cfg
-	if err := old.access.Close(); err != nil {
-		o.cfg.Logger.Error("the access log until now is incomplete", "error", err)
+	if old.access != next.access {
+		o.retire(old.access)
 	}
 	return done, nil
+}
+
+// lastLines is how long lines of the access log are waited for when all else is done.
+const lastLines = time.Second
+
+// retire closes an access log that isn't in force any more, and waits a little, so that
+// its file is usually complete when a reload returns. What its reader hasn't taken by then
+// waits on, until Stop.
+func (o *Optimizer) retire(log *telemetry.AccessLog) {
+	closed := make(chan struct{})
+	o.retired.Go(func() {
+		defer close(closed)
+		if err := log.Close(o.lines); err != nil {
+			o.cfg.Logger.Error("an access log that isn't in force any more is incomplete", "error", err)
+		}
+	})
+	select {
+	case <-closed:
+	case <-time.After(lastLines):
+		o.cfg.Logger.Warn("the access log until now isn't all written yet: its reader is slow or has stopped")
+	}
 }
 
 // reloadByAdmin answers POST /-/reload.

@@ -94,6 +94,71 @@ func TestReloadUnderLoadDropsNothing(t *testing.T) {
 	}
 }
 
+// Whoever was to read the access log has stopped: requests wait for him, but neither a
+// reload nor the end does for long.
+func TestAnAccessLogThatNobodyReads(t *testing.T) {
+	t.Parallel()
+	r, w := io.Pipe()
+	defer r.Close()
+	var next optimizer.Config
+	api := httptest.NewServer(counted("Cache-Control: max-age=600"))
+	defer api.Close()
+	cfg := optimizer.Config{Listen: "127.0.0.1:0", AccessLog: w, Source: func() (optimizer.Config, error) { return next, nil }}
+	cfg.Upstream.URL, cfg.Telemetry.AccessLog = api.URL, "json"
+	next = cfg
+	next.Telemetry.AccessLog = "combined"
+	o, err := optimizer.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := o.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var answered atomic.Int64
+	var clients sync.WaitGroup
+	transport := &http.Transport{}
+	for range 16 {
+		clients.Go(func() {
+			for {
+				resp, err := (&http.Client{Transport: transport}).Get(o.URL() + "/?" + strings.Repeat("x", 2000))
+				if err != nil {
+					return
+				}
+				io.Copy(io.Discard, resp.Body)
+				resp.Body.Close()
+				answered.Add(1)
+			}
+		})
+	}
+	before := int64(-1)
+	eventually(t, "no more answers", func() bool {
+		time.Sleep(100 * time.Millisecond)
+		n := answered.Load()
+		defer func() { before = n }()
+		return n == before && n > 400
+	})
+	ended := make(chan error, 1)
+	go func() {
+		_, err := o.Reload()
+		if err != nil {
+			t.Error(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		ended <- o.Stop(ctx)
+	}()
+	select {
+	case err := <-ended:
+		if err == nil || !strings.Contains(err.Error(), "write the access log") {
+			t.Errorf("stopped with %v, must tell of the lines that are left", err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("neither reloaded nor stopped")
+	}
+	clients.Wait()
+	transport.CloseIdleConnections()
+}
+
 func ExampleOptimizer_RoundTripper() {
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "max-age=60")

@@ -1,6 +1,8 @@
 package telemetry
 
 import (
+	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,23 +33,25 @@ func ParseFormat(text string) (string, error) {
 const maxPending = 1 << 20
 
 // AccessLog writes one line per answered request. Lines are collected in memory and
-// written by a goroutine of its own, so that a request doesn't wait for a disk; if
-// that is slower than the requests for long, they wait, and no line is lost. A nil
-// AccessLog writes nothing. Its methods may be called concurrently.
+// written by a goroutine that lives while there are some, so that a request doesn't wait
+// for a disk; if that is slower than the requests for long, they wait, and no line is
+// lost. A nil AccessLog writes nothing. Its methods may be called concurrently.
 type AccessLog struct {
 	combined bool
 	out      io.Writer
 
 	mu      sync.Mutex
-	changed sync.Cond // pending or closed
-	room    sync.Cond
+	room    sync.Cond // less is pending, or nobody waits any more
 	pending []byte
-	closed  bool
-	ended   chan struct{}
+	spare   []byte        // was written, and takes what is pending next
+	lines   int           // that aren't written
+	writing chan struct{} // closed by the goroutine at its end; nil: there is none
+	hurried bool
 	fault   error
 }
 
-// Access is one request, as the access log tells it. Strings needn't outlive the call.
+// Access is one request, as the access log tells it: of one that couldn't be read, what is
+// known of it. Strings needn't outlive the call.
 type Access struct {
 	Begun                        time.Time
 	Client, Method, Host, Target string
@@ -58,85 +62,91 @@ type Access struct {
 	Took                         time.Duration // until the answer was prepared
 }
 
-// NewAccessLog returns a log that writes to out in the format, JSON or Combined, until
-// it is closed; nil if that is Off.
+// NewAccessLog returns a log that writes to out in the format, JSON or Combined; nil if
+// that is Off.
 func NewAccessLog(format string, out io.Writer) *AccessLog {
 	if format == Off || out == nil {
 		return nil
 	}
-	l := &AccessLog{combined: format == Combined, out: out, ended: make(chan struct{})}
-	l.changed.L, l.room.L = &l.mu, &l.mu
-	go l.write()
+	l := &AccessLog{combined: format == Combined, out: out}
+	l.room.L = &l.mu
 	return l
 }
 
 // Enabled reports whether lines are written; ask before building an Access.
 func (l *AccessLog) Enabled() bool { return l != nil }
 
-// Write takes one line. It waits only if too many wait already. After Close it is
-// written at once, by the caller.
+// Write takes one line. It waits only if too many wait already, and not after Hurry.
 func (l *AccessLog) Write(a Access) {
 	if l == nil {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for len(l.pending) >= maxPending && !l.closed {
+	for len(l.pending) >= maxPending && !l.hurried {
 		l.room.Wait()
 	}
-	if l.pending = l.append(l.pending, a); l.closed {
-		l.flush()
-		return
+	l.pending = l.append(l.pending, a)
+	l.lines++
+	if l.writing == nil {
+		l.writing = make(chan struct{})
+		go l.write()
 	}
-	l.changed.Signal()
 }
 
-// Close writes what waits and returns the first error that writing met. A later
-// request that still holds the log may go on to write.
-func (l *AccessLog) Close() error {
+// Hurry has no request wait from here on, however many lines do: for when there will be
+// few more of them, and nobody may read them any more.
+func (l *AccessLog) Hurry() {
+	if l == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.hurried = true
+	l.room.Broadcast()
+}
+
+// Close hurries, waits until what was taken is written or ctx ends, and returns the first
+// error that writing met. A later request that still holds the log may go on to write.
+func (l *AccessLog) Close(ctx context.Context) error {
 	if l == nil {
 		return nil
 	}
+	l.Hurry()
 	l.mu.Lock()
-	l.closed = true
-	l.changed.Signal()
-	l.room.Broadcast()
+	writing := l.writing
 	l.mu.Unlock()
-	<-l.ended
+	if writing != nil {
+		select {
+		case <-writing:
+		case <-ctx.Done():
+		}
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if writing != nil && l.writing == writing {
+		l.failed(fmt.Errorf("%d lines are left, which nobody takes: %w", l.lines, ctx.Err()))
+	}
 	return l.fault
 }
 
+// write writes until nothing is pending.
 func (l *AccessLog) write() {
-	defer close(l.ended)
-	var writing []byte
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for {
-		for len(l.pending) == 0 && !l.closed {
-			l.changed.Wait()
-		}
-		if l.closed { // what comes from here on is in order behind this
-			l.flush()
-			return
-		}
-		writing, l.pending = l.pending, writing[:0]
+	for len(l.pending) > 0 {
+		writing, lines := l.pending, l.lines
+		l.pending = l.spare[:0]
 		l.room.Broadcast()
 		l.mu.Unlock()
 		_, err := l.out.Write(writing)
 		l.mu.Lock()
 		l.failed(err)
+		l.spare = writing
+		l.lines -= lines
 	}
-}
-
-// flush writes what waits, under the lock.
-func (l *AccessLog) flush() {
-	if len(l.pending) > 0 {
-		_, err := l.out.Write(l.pending)
-		l.failed(err)
-		l.pending = l.pending[:0]
-	}
+	close(l.writing)
+	l.writing = nil
 }
 
 func (l *AccessLog) failed(err error) {
@@ -171,8 +181,8 @@ func (l *AccessLog) append(dst []byte, a Access) []byte {
 	dst = append(dst, " - - ["...)
 	dst = a.Begun.AppendFormat(dst, "02/Jan/2006:15:04:05 -0700")
 	dst = append(dst, `] "`...)
-	dst = appendEscaped(dst, a.Method)
-	dst = appendEscaped(append(dst, ' '), a.Target)
+	dst = appendEscaped(dst, cmp.Or(a.Method, "-"))
+	dst = appendEscaped(append(dst, ' '), cmp.Or(a.Target, "-"))
 	dst = appendEscaped(append(dst, ' '), a.Protocol)
 	dst = strconv.AppendInt(append(dst, `" `...), int64(a.Status), 10)
 	dst = append(dst, ' ')
@@ -182,10 +192,7 @@ func (l *AccessLog) append(dst []byte, a Access) []byte {
 		dst = append(dst, '-')
 	}
 	for _, value := range [...]string{a.Referer, a.Agent} {
-		if value == "" {
-			value = "-"
-		}
-		dst = append(appendEscaped(append(dst, ` "`...), value), '"')
+		dst = append(appendEscaped(append(dst, ` "`...), cmp.Or(value, "-")), '"')
 	}
 	dst = append(append(dst, ' '), a.Result.String()...)
 	dst = strconv.AppendFloat(append(dst, ' '), a.Took.Seconds(), 'f', 6, 64)

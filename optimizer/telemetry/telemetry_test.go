@@ -2,10 +2,15 @@ package telemetry_test
 
 import (
 	"bytes"
+	"context"
+	"errors"
+	"io"
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"phasegate/optimizer/arena"
@@ -67,7 +72,7 @@ func TestAccessLog(t *testing.T) {
 	var out bytes.Buffer
 	l := telemetry.NewAccessLog(telemetry.JSON, &out)
 	l.Write(telemetry.Access{Method: "GET", Target: "/a\nb", Status: 200, Result: telemetry.Stale})
-	if err := l.Close(); err != nil {
+	if err := l.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	for _, part := range []string{`"method":"GET"`, `"target":"/a\nb"`, `"status":200`, `"cache":"stale"`} {
@@ -88,10 +93,12 @@ func TestCombinedLinesCannotBeForged(t *testing.T) {
 		Begun: time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC), Client: "10.0.0.1", Method: "GET", Target: "/a", Protocol: "HTTP/1.1",
 		Status: 200, Size: 12, Agent: "x\" 200\n", Result: telemetry.Hit, Took: 1500 * time.Microsecond,
 	})
-	if err := l.Close(); err != nil {
+	l.Write(telemetry.Access{Begun: time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC), Client: "10.0.0.1", Protocol: "HTTP/1.1", Status: 400, Result: telemetry.Refused})
+	if err := l.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	want := `10.0.0.1 - - [04/Mar/2026:05:06:07 +0000] "GET /a HTTP/1.1" 200 12 "-" "x\x22 200\x0a" hit 0.001500` + "\n"
+	want := `10.0.0.1 - - [04/Mar/2026:05:06:07 +0000] "GET /a HTTP/1.1" 200 12 "-" "x\x22 200\x0a" hit 0.001500` + "\n" +
+		`10.0.0.1 - - [04/Mar/2026:05:06:07 +0000] "- - HTTP/1.1" 400 0 "-" "-" refused 0.000000` + "\n"
 	if out.String() != want {
 		t.Errorf("got  %swant %s", out.String(), want)
 	}
@@ -110,10 +117,50 @@ func TestNoLineIsLost(t *testing.T) {
 		})
 	}
 	writers.Wait()
-	if err := l.Close(); err != nil {
+	if err := l.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if n := bytes.Count(out.Bytes(), []byte("\n")); n != 40000 {
 		t.Errorf("%d lines of 40000", n)
 	}
+}
+
+// While a reader is slow, requests wait; when they are to wait no longer, and even when it
+// is given up on, what it takes later is complete.
+func TestALogThatNobodyReads(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r, w := io.Pipe()
+		l := telemetry.NewAccessLog(telemetry.JSON, w)
+		var written atomic.Int64
+		var writers sync.WaitGroup
+		for range 8 {
+			writers.Go(func() {
+				for range 500 {
+					l.Write(telemetry.Access{Target: strings.Repeat("x", 1000)})
+					written.Add(1)
+				}
+			})
+		}
+		synctest.Wait()
+		if n := written.Load(); n < 800 || n > 2200 {
+			t.Errorf("%d lines of 1 kB were taken, must be 1 or 2 MB", n)
+		}
+		l.Hurry()
+		writers.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := l.Close(ctx); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "4000 lines are left") {
+			t.Errorf("given up on: %v", err)
+		}
+		l.Write(telemetry.Access{})
+		var read bytes.Buffer
+		go func() {
+			l.Close(t.Context())
+			w.Close()
+		}()
+		if _, err := io.Copy(&read, r); err != nil || bytes.Count(read.Bytes(), []byte("\n")) != 4001 {
+			t.Errorf("%d lines of 4001, %v", bytes.Count(read.Bytes(), []byte("\n")), err)
+		}
+	})
 }

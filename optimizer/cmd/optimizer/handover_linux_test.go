@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -66,6 +68,43 @@ func originOf(t *testing.T, answer fasthttp.RequestHandler) (address string) {
 	go func() { served <- server.Serve(l) }()
 	t.Cleanup(func() { server.Shutdown(); <-served })
 	return l.Addr().String()
+}
+
+// A SIGHUP that comes before anything is served doesn't kill, and isn't lost.
+func TestSIGHUPDuringTheStart(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "socket")
+	elder, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer elder.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	log, stderr := io.Pipe()
+	code := make(chan int, 1)
+	go func() {
+		code <- run(ctx, []string{"--upstream", "http://127.0.0.1:1", "--listen", "127.0.0.1:0", "--handover", path}, io.Discard, stderr)
+		stderr.Close()
+	}()
+	conn, err := elder.Accept() // the start waits for what it has to say
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	elder.Close()
+	conn.Close()
+	reloaded := false
+	for lines := bufio.NewScanner(log); lines.Scan(); {
+		if strings.Contains(lines.Text(), `"msg":"reloaded"`) {
+			reloaded = true
+			cancel()
+		}
+	}
+	if c := <-code; c != 0 || !reloaded {
+		t.Errorf("exit code %d, reloaded %v", c, reloaded)
+	}
 }
 
 // Two restarts under 2,000 requests a second, half of them on 400 connections that are

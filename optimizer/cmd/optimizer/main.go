@@ -18,6 +18,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -42,6 +43,9 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	hup := make(chan os.Signal, 1) // before all that takes its time: not waited for, the signal kills
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
 	usage := func(err error) int {
 		fmt.Fprintf(stderr, "optimizer: %v\n", err)
 		return 2
@@ -62,7 +66,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		}
 		return 0
 	}
-	cfg.Logger = slog.New(slog.NewJSONHandler(stderr, nil))
+	log := newNews(stderr)
+	defer log.end()
+	cfg.Logger = slog.New(slog.NewJSONHandler(log, nil))
 	cfg.AccessLog = stderr
 	cfg.Source = func() (optimizer.Config, error) {
 		cfg, _, err := line.load()
@@ -73,10 +79,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err != nil { // a file that the configuration names, for one
 		return usage(err)
 	}
-	return serve(ctx, o, cfg.Logger, stdout)
+	return serve(ctx, hup, o, cfg.Logger, stdout)
 }
 
-func serve(ctx context.Context, o *optimizer.Optimizer, logger *slog.Logger, stdout io.Writer) int {
+func serve(ctx context.Context, hup <-chan os.Signal, o *optimizer.Optimizer, logger *slog.Logger, stdout io.Writer) int {
 	failed := func(doing string, err error) int {
 		logger.Error(doing, "error", err)
 		return 1
@@ -85,9 +91,6 @@ func serve(ctx context.Context, o *optimizer.Optimizer, logger *slog.Logger, std
 		return failed("start", err)
 	}
 	fmt.Fprintf(stdout, "optimizer listening on %s admin http://%s\n", o.URL(), o.AdminAddr())
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
 	for running := true; running; {
 		select {
 		case <-hup:
@@ -106,4 +109,43 @@ func serve(ctx context.Context, o *optimizer.Optimizer, logger *slog.Logger, std
 		return failed("stop", err)
 	}
 	return 0
+}
+
+// news takes lines of the log and has a goroutine write them, so that nothing waits for
+// standard error: if nobody reads it, neither requests nor signals may suffer.
+type news struct {
+	lines   chan []byte
+	written chan struct{}
+}
+
+func newNews(to io.Writer) *news {
+	n := &news{make(chan []byte, 1000), make(chan struct{})}
+	go func() {
+		defer close(n.written)
+		for line := range n.lines {
+			if line == nil {
+				return
+			}
+			_, _ = to.Write(line) // there is no other place to complain
+		}
+	}()
+	return n
+}
+
+// Write takes a line. If too many wait already it is lost.
+func (n *news) Write(line []byte) (int, error) {
+	select {
+	case n.lines <- bytes.Clone(line):
+	default:
+	}
+	return len(line), nil
+}
+
+// end waits a little for what was taken until now.
+func (n *news) end() {
+	n.Write(nil)
+	select {
+	case <-n.written:
+	case <-time.After(time.Second):
+	}
 }

@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 )
@@ -110,5 +111,30 @@ func TestOneLineThenServeThenCleanDrain(t *testing.T) {
 	}
 	if c := <-code; c != 0 {
 		t.Errorf("exit code %d", c)
+	}
+}
+
+// Standard error is a pipe that is full: what was to be logged is lost, and nothing else.
+func TestNobodyReadsStandardError(t *testing.T) {
+	nobody, stderr := io.Pipe()
+	defer nobody.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	out, stdout := io.Pipe()
+	code := make(chan int, 1)
+	go func() {
+		code <- run(ctx, []string{"--upstream", "http://127.0.0.1:1", "--listen", "127.0.0.1:0"}, stdout, stderr)
+	}()
+	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	select {
+	case c := <-code:
+		if c != 0 {
+			t.Errorf("exit code %d", c)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("it doesn't end")
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"phasegate/optimizer/eventloop"
 	"phasegate/optimizer/guard"
 	"phasegate/optimizer/http2"
+	"phasegate/optimizer/telemetry"
 )
 
 // HTTP2 sets what a client may do on one connection of HTTP/2. The size of a request's
@@ -200,7 +201,7 @@ func (h *handler) serveStream(to *http2.Stream) {
 	switch {
 	case to.TooLong:
 		x := exchange{ctx: &s.ctx, now: time.Now()}
-		h.metrics.Answered(x.refused(http.StatusRequestHeaderFieldsTooLarge, ""), http.StatusRequestHeaderFieldsTooLarge, 0)
+		h.unread(&x, http.StatusRequestHeaderFieldsTooLarge, telemetry.Access{Method: to.Method, Host: to.Authority, Target: to.Path, Protocol: protocolHTTP2})
 	default:
 		s.fill(h)
 		h.serve(&s.ctx)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -426,6 +427,7 @@ func TestAccessLogOfHTTP2(t *testing.T) {
 	var out bytes.Buffer
 	p := startAs(t, plainHTTP2, counted("Cache-Control: max-age=60"), func(c *optimizer.Config) {
 		c.Telemetry.AccessLog, c.AccessLog = "json", lockedWriter{&mu, &out}
+		c.Guard.MaxHeaderSize, c.Guard.MaxURILength = 4096, 1000
 	})
 	for _, cache := range []string{"miss", "hit"} {
 		p.get("/logged")
@@ -436,4 +438,27 @@ func TestAccessLogOfHTTP2(t *testing.T) {
 				strings.Contains(out.String(), `"cache":"`+cache+`"`)
 		})
 	}
+	conn, err := net.Dial("tcp", p.o.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	io.WriteString(conn, http2.ClientPreface)
+	framer := http2.NewFramer(conn, conn)
+	var block bytes.Buffer
+	fields := hpack.NewEncoder(&block)
+	for _, f := range []hpack.HeaderField{{Name: ":method", Value: "GET"}, {Name: ":scheme", Value: "http"}, {Name: ":authority", Value: "a"}, {Name: ":path", Value: "/long"}} {
+		fields.WriteField(f)
+	}
+	for range 5 {
+		fields.WriteField(hpack.HeaderField{Name: "x", Value: strings.Repeat("x", 1000)})
+	}
+	if err := errors.Join(framer.WriteSettings(), framer.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndStream: true, EndHeaders: true})); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a record of what is too long", func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		return strings.Contains(out.String(), `"client":"127.0.0.1","method":"GET","host":"a","target":"/long","protocol":"HTTP/2.0","status":431,"bytes":`)
+	})
 }

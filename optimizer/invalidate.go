@@ -251,8 +251,8 @@ func (h *handler) purge(x *exchange) telemetry.Result {
 	} else if h.store.invalidate(x.key) {
 		removed = 1
 	}
-	result := x.refused(http.StatusOK, "")
+	x.refused(http.StatusOK, "")
 	x.ctx.Response.Header.SetContentType("application/json")
 	x.ctx.Response.SetBodyString(`{"removed":` + strconv.Itoa(removed) + "}\n")
-	return result
+	return telemetry.Purged
 }

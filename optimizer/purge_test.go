@@ -228,12 +228,13 @@ func TestPurgeMethod(t *testing.T) {
 		fields []string
 		status int
 		asks   int // upstream in the end
+		result string
 	}{
-		{"not enabled: the upstream's affair, and an unsafe method", nil, nil, 200, 3},
-		{"another network", []string{"10.0.0.0/8"}, nil, 403, 1},
-		{"the resource", []string{"127.0.0.0/8"}, nil, 200, 2},
-		{"by tag", []string{"127.0.0.0/8"}, []string{"Surrogate-Key: x a"}, 200, 2},
-		{"by another tag", []string{"127.0.0.0/8"}, []string{"Cache-Tag: x, y"}, 200, 1},
+		{"not enabled: the upstream's affair, and an unsafe method", nil, nil, 200, 3, "bypass"},
+		{"another network", []string{"10.0.0.0/8"}, nil, 403, 1, "refused"},
+		{"the resource", []string{"127.0.0.0/8"}, nil, 200, 2, "purge"},
+		{"by tag", []string{"127.0.0.0/8"}, []string{"Surrogate-Key: x a"}, 200, 2, "purge"},
+		{"by another tag", []string{"127.0.0.0/8"}, []string{"Cache-Tag: x, y"}, 200, 1, "purge"},
 	} {
 		r := newRig(t, func(req *http.Request) (*http.Response, error) {
 			return respond(req, 200, "x", fresh, "Surrogate-Key: a"), nil
@@ -243,6 +244,11 @@ func TestPurgeMethod(t *testing.T) {
 		r.do("GET", "/")
 		if a.status != tt.status || r.asks() != tt.asks {
 			t.Errorf("%s: status %d, upstream asked %d times; want %d and %d", tt.why, a.status, r.asks(), tt.status, tt.asks)
+		}
+		w := httptest.NewRecorder()
+		r.h.metrics.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+		if !strings.Contains(w.Body.String(), `optimizer_requests_total{result="`+tt.result+`"} 1`) {
+			t.Errorf("%s: not counted as %s", tt.why, tt.result)
 		}
 	}
 }

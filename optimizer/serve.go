@@ -14,6 +14,7 @@ import (
 
 	"phasegate/optimizer/arena"
 	"phasegate/optimizer/eventloop"
+	"phasegate/optimizer/telemetry"
 )
 
 // newServer makes the engine for HTTP/1.1: for all that the fast path leaves.
@@ -60,7 +61,26 @@ func (h *handler) malformed(ctx *fasthttp.RequestCtx, err error) {
 	}
 	x := exchange{ctx: ctx, now: time.Now()}
 	x.hangUp()
-	h.metrics.Answered(x.refused(status, ""), status, 0)
+	if conn, ok := ctx.Conn().(*clientConn); ok && !conn.asked {
+		x.refused(status, "") // nothing has come: there is no request to count
+		return
+	}
+	h.unread(&x, status, telemetry.Access{Protocol: "HTTP/1.1"})
+}
+
+// unread refuses a request that couldn't be read; seen is what is known of it.
+func (h *handler) unread(x *exchange, status int, seen telemetry.Access) {
+	seen.Result, seen.Status = x.refused(status, ""), status
+	h.metrics.Answered(seen.Result, status, 0)
+	log := h.rules.Load().access
+	if !log.Enabled() {
+		return
+	}
+	if seen.Method != http.MethodHead {
+		seen.Size = int64(len(x.ctx.Response.Body()))
+	}
+	seen.Begun, seen.Client = x.now, x.ctx.RemoteIP().String()
+	log.Write(seen)
 }
 
 // lend serves a connection that the event loop lends. Its first bytes, or ALPN, choose
@@ -96,8 +116,10 @@ func await(conn net.Conn, state fasthttp.ConnState) {
 	}
 	switch state {
 	case fasthttp.StateActive:
+		c.asked = true
 		c.loop.SetIdle(false)
 	case fasthttp.StateIdle:
+		c.asked = false
 		c.answered()
 		c.loop.SetIdle(true)
 	}
@@ -109,6 +131,7 @@ type clientConn struct {
 	loop     *eventloop.Conn
 	turns
 	sending
+	asked  bool // the first byte of a request has come that isn't answered
 	linger atomic.Bool
 }
 

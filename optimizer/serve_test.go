@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -507,13 +508,53 @@ func TestAccessLog(t *testing.T) {
 	var out bytes.Buffer
 	p := start(t, counted(), func(c *optimizer.Config) {
 		c.Telemetry.AccessLog, c.AccessLog = "json", lockedWriter{&mu, &out}
+		c.Guard.MaxHeaderSize, c.Guard.MaxURILength, c.Guard.ReadTimeout = 2048, 100, 300*time.Millisecond
 	})
 	p.get("/logged")
-	eventually(t, "a record", func() bool {
+	p.raw("GET / HTTP/1.1\r\nHost : a\r\n\r\n")
+	p.raw("GET / HTTP/1.1\r\nHost: a\r\nX: " + strings.Repeat("a", 4000) + "\r\n\r\n")
+	p.raw("GET / HT")
+	for _, part := range []string{
+		`"target":"/logged","protocol":"HTTP/1.1","status":200,"bytes":`,
+		`"client":"127.0.0.1","method":"","host":"","target":"","protocol":"HTTP/1.1","status":400,"bytes":16,"cache":"refused"`,
+		`"target":"","protocol":"HTTP/1.1","status":431,"bytes":`, `"target":"","protocol":"HTTP/1.1","status":408,"bytes":`,
+	} {
+		eventually(t, part, func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return strings.Count(out.String(), part) == 1
+		})
+	}
+}
+
+// A connection on which nothing is asked has no line, and isn't counted.
+func TestNoRequestIsNotLogged(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	var out bytes.Buffer
+	p := startAs(t, securedOld, counted(), func(c *optimizer.Config) {
+		c.Telemetry.AccessLog, c.AccessLog = "json", lockedWriter{&mu, &out}
+		c.Guard.ReadTimeout = time.Second // the handshake's bound too
+	})
+	conn, err := tls.Dial("tcp", p.o.Addr().String(), &tls.Config{InsecureSkipVerify: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if answer, err := io.ReadAll(conn); err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 408 ") {
+		t.Errorf("%q, %v", answer, err)
+	}
+	p.get("/logged")
+	eventually(t, "a line", func() bool {
 		mu.Lock()
 		defer mu.Unlock()
-		return strings.Contains(out.String(), `"target":"/logged","protocol":"HTTP/1.1","status":200,"bytes":`)
+		return strings.Contains(out.String(), `"target":"/logged"`)
 	})
+	mu.Lock()
+	defer mu.Unlock()
+	if strings.Count(out.String(), "\n") != 1 || p.metric(`optimizer_requests_total{result="refused"}`) != 0 {
+		t.Errorf("logged and counted: %s", out.String())
+	}
 }
 
 type lockedWriter struct {

@@ -4,7 +4,8 @@
 // The metrics' names are a contract with dashboards and alert rules. Those of the
 // connections and the breaker have the upstream's host and port as a label, upstream:
 //
-//	optimizer_requests_total{result}           answered requests, by where the answer came from
+//	optimizer_requests_total{result}           answered requests, by where the answer came from: hit, stale, miss, collapsed,
+//	                                           revalidated, bypass, refused, purge
 //	optimizer_responses_total{class}           the same, by class of status: 2xx, 3xx, 4xx, 5xx
 //	optimizer_request_duration_seconds{result} from the parsed request to the prepared answer
 //	optimizer_in_flight_requests               requests being answered

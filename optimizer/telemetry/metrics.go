@@ -24,12 +24,13 @@ const (
 	Revalidated               // from the cache, confirmed by the upstream
 	Bypass                    // from the upstream, not a matter for the cache
 	Refused                   // made here: a limit, an error, an open breaker
+	Purged                    // made here: what the request named was invalidated
 	results
 )
 
 // String is the label's value.
 func (r Result) String() string {
-	return [...]string{"hit", "stale", "miss", "collapsed", "revalidated", "bypass", "refused"}[r]
+	return [...]string{"hit", "stale", "miss", "collapsed", "revalidated", "bypass", "refused", "purge"}[r]
 }
 
 // Refresh says how a background revalidation ended.

@@ -2,7 +2,9 @@ package optimizer
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"runtime"
@@ -23,17 +25,20 @@ import (
 //	POST /invalidate?key=KEY            one resource with all its variants; KEY is a URL
 //	                                    (scheme ignored), HOST/PATH, or /PATH for that path
 //	                                    on every host; path with query, exactly as requested
-//	POST /invalidate?path=PATTERN       resources whose path fits; * is any run of characters,
-//	                                    the query counts if PATTERN has a ?, the host unless it begins with /
+//	POST /invalidate?path=PATTERN       resources that fit, named as by key; * is any run of characters,
+//	                                    the query counts if PATTERN has a ?
 //	POST /invalidate?tag=TAG            responses with TAG in Surrogate-Key or Cache-Tag
 //	POST /invalidate?dependency=KEY     that resource, and all that name it, or each other in turn,
-//	                                    by Link: <URL>; rel="inv-by"
+//	                                    by Link: <URL>; rel="inv-by", as clients or the upstream call
+//	                                    it. What isn't stored names nothing: if a names b and b names c,
+//	                                    and b has been evicted, c leaves a as it is
 //	POST /invalidate?version=V          responses with Content-Version: V
 //	POST /invalidate?version_not=V      responses with another Content-Version
 //	POST /invalidate?all                everything
 //
-// Of these one kind at a time; key, path, tag and dependency may be repeated. They
-// answer when they are done, with {"removed": n}: no request that begins afterwards
+// Of these one kind at a time; all but version_not and all may be repeated. A query that
+// can't be read to its end, or asks for something else, is refused with 400. They answer
+// when they are done, with {"removed": n}: no request that begins afterwards
 // gets a response fetched before, even if that is under way. n counts cache entries; a
 // resource that varies counts once by key, and with its variants otherwise.
 func (o *Optimizer) newAdmin() *http.Server {
@@ -55,14 +60,28 @@ func (o *Optimizer) newAdmin() *http.Server {
 	return &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10}
 }
 
-func (o *Optimizer) invalidate(w http.ResponseWriter, r *http.Request) {
-	query := r.URL.Query()
-	var kinds []string
-	for _, kind := range []string{"key", "path", "tag", "dependency", "version", "version_not", "all"} {
-		if query.Has(kind) {
-			kinds = append(kinds, kind)
+// queryOf reads the parameters of a request. What can't be read or isn't known is an
+// error: an operator is not to believe that it was done.
+func queryOf(r *http.Request, known ...string) (url.Values, error) {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return nil, fmt.Errorf("read the query %s: %w", r.URL.RawQuery, err)
+	}
+	for name := range query {
+		if !slices.Contains(known, name) {
+			return nil, fmt.Errorf("found ?%s=, must be one of %s", name, strings.Join(known, ", "))
 		}
 	}
+	return query, nil
+}
+
+func (o *Optimizer) invalidate(w http.ResponseWriter, r *http.Request) {
+	query, err := queryOf(r, "key", "path", "tag", "dependency", "version", "version_not", "all")
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	kinds := slices.Collect(maps.Keys(query))
 	if len(kinds) != 1 {
 		http.Error(w, "give one kind of ?key=, ?path=, ?tag=, ?dependency=, ?version=, ?version_not= or ?all, found "+strconv.Itoa(len(kinds)), http.StatusBadRequest)
 		return
@@ -73,16 +92,25 @@ func (o *Optimizer) invalidate(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, kind+" is empty", http.StatusBadRequest)
 		return
 	}
+	if kind == "version_not" && len(values) > 1 {
+		http.Error(w, "version_not must be given once, found "+strings.Join(values, ", "), http.StatusBadRequest)
+		return
+	}
 	store := o.handler.store
 	switch kind {
 	case "all":
 		removed = store.invalidateFunc(func(string, *object) bool { return true })
 	case "path":
-		removed = store.invalidatePaths(values)
+		patterns, err := readPatterns(values)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		removed = store.invalidatePaths(patterns)
 	case "tag":
 		removed = store.invalidateTags(values)
 	case "version", "version_not":
-		removed = store.invalidateVersion(values[0], kind == "version_not")
+		removed = store.invalidateVersions(values, kind == "version_not")
 	case "key", "dependency":
 		keys := make([]string, len(values))
 		for i, value := range values {
@@ -93,7 +121,7 @@ func (o *Optimizer) invalidate(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 		if kind == "dependency" {
-			removed = store.invalidateDependents(keys)
+			removed = o.handler.invalidateDependents(keys)
 			break
 		}
 		for _, key := range keys {
@@ -119,6 +147,18 @@ func cacheKey(text string) (key string, ok bool) {
 	}
 	host, path, ok := strings.Cut(text, "/")
 	return strings.ToLower(host) + "/" + path, ok && host != ""
+}
+
+// readPatterns reads how an operator names many.
+func readPatterns(texts []string) (all []pattern, err error) {
+	for _, text := range texts {
+		patterns, ok := patternsOf(text)
+		if !ok {
+			return nil, fmt.Errorf("path must be a URL, HOST/PATH or /PATH, with * for any run of characters, found %s", text)
+		}
+		all = append(all, patterns...)
+	}
+	return all, nil
 }
 
 func answerJSON(w http.ResponseWriter, v any) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"unsafe"
@@ -99,46 +100,33 @@ func (s *store) invalidateTags(tags []string) int {
 }
 
 // invalidatePaths drops the resources whose host and path fit one of the patterns.
-func (s *store) invalidatePaths(patterns []string) int {
-	return s.invalidateFunc(func(primary string, _ *object) bool {
-		for _, pattern := range patterns {
-			subject := primary
-			if strings.HasPrefix(pattern, "/") {
-				subject = subject[strings.IndexByte(subject, '/'):]
-			}
-			if !strings.Contains(pattern, "?") {
-				subject, _, _ = strings.Cut(subject, "?")
-			}
-			if fits(pattern, subject) {
-				return true
-			}
-		}
-		return false
-	})
+func (s *store) invalidatePaths(patterns []pattern) int {
+	return s.invalidateFunc(func(primary string, _ *object) bool { return fitsAny(patterns, primary) })
 }
 
-// invalidateVersion drops the responses whose Content-Version is the given one, or,
+// invalidateVersions drops the responses whose Content-Version is one of the given, or,
 // except, those that have another.
-func (s *store) invalidateVersion(version string, except bool) int {
+func (s *store) invalidateVersions(versions []string, except bool) int {
 	return s.invalidateFunc(func(_ string, o *object) bool {
 		v := o.field("Content-Version")
-		return v != nil && (string(v) == version) != except
+		return v != nil && slices.Contains(versions, string(v)) != except
 	})
 }
 
 // invalidateDependents drops the resources with these keys, what says of itself that
-// it is made from them, what is made from that, and so on.
-func (s *store) invalidateDependents(keys []string) (removed int) {
+// it is made from them, what is made from that, and so on. What isn't stored says
+// nothing of itself: a chain ends there.
+func (h *handler) invalidateDependents(keys []string) (removed int) {
 	seen := map[string]bool{}
 	for len(keys) > 0 {
 		round := make(map[string]bool, len(keys)) // never changes: fetches under way are held against it later
 		for _, key := range keys {
 			seen[key], round[key] = true, true
 		}
-		match := func(primary string, o *object) bool { return round[primary] || o.madeFrom(primary, round) }
-		s.record(match)
+		match := func(primary string, o *object) bool { return round[primary] || h.madeFrom(primary, o, round) }
+		h.store.record(match)
 		keys = nil
-		removed += s.sweep(func(primary string, o *object) bool {
+		removed += h.store.sweep(func(primary string, o *object) bool {
 			if !match(primary, o) {
 				return false
 			}
@@ -153,9 +141,9 @@ func (s *store) invalidateDependents(keys []string) (removed int) {
 	return removed
 }
 
-// tagged reports whether the response carries one of the tags, in Surrogate-Key,
-// separated by spaces, or Cache-Tag, separated by commas.
-func (o *object) tagged(tags []string) bool {
+// tags goes through what the response is tagged with, in Surrogate-Key, separated by
+// spaces, and Cache-Tag, separated by commas.
+func (o *object) tags(yield func(tag []byte) bool) {
 	for rest := o.head; len(rest) > 0; {
 		var name, value []byte
 		name, value, rest = next(rest)
@@ -172,27 +160,85 @@ func (o *object) tagged(tags []string) bool {
 			if end < 0 {
 				end = len(value)
 			}
-			own := bytes.Trim(value[:end], " \t")
-			for _, tag := range tags {
-				if string(own) == tag {
-					return true
-				}
+			if tag := bytes.Trim(value[:end], " \t"); len(tag) > 0 && !yield(tag) {
+				return
 			}
 			value = value[min(end+1, len(value)):]
+		}
+	}
+}
+
+// tagged reports whether the response carries one of the tags.
+func (o *object) tagged(tags []string) bool {
+	for own := range o.tags {
+		if slices.Contains(tags, string(own)) {
+			return true
 		}
 	}
 	return false
 }
 
-// madeFrom reports whether the response with the primary key names one of the
-// resources as what invalidates it: Link with the relation inv-by.
-func (o *object) madeFrom(primary string, resources map[string]bool) bool {
+// madeFrom reports whether the response with the primary key names one of the resources
+// as what invalidates it, by Link with the relation inv-by: as clients call it or, below
+// the upstream's URL, as the upstream was asked.
+func (h *handler) madeFrom(primary string, o *object, resources map[string]bool) bool {
 	if o.field("Link") == nil {
 		return false
 	}
+	header := o.header()
 	host, path, _ := strings.Cut(primary, "/")
-	for _, target := range httpcache.InvalidatedBy("http", host, "/"+path, o.header()) {
+	for _, target := range httpcache.InvalidatedBy("http", host, "/"+path, header) {
 		if resources[target] {
+			return true
+		}
+	}
+	asked, base := strings.ToLower(h.upstream.Host), strings.TrimSuffix(h.upstream.EscapedPath(), "/")
+	if h.preserveHost {
+		asked = host
+	}
+	for _, target := range httpcache.InvalidatedBy(h.upstream.Scheme, asked, base+"/"+path, header) {
+		if below, ok := strings.CutPrefix(target, asked+base+"/"); ok && resources[host+"/"+below] {
+			return true
+		}
+	}
+	return false
+}
+
+// pattern is what an operator names resources by, with * for any run of characters: one
+// way to divide it between host and path, which a * may belong to both of.
+type pattern struct{ host, path string }
+
+// patternsOf reads HOST/PATH, a URL, or /PATH for any host. The host is in any case.
+func patternsOf(text string) (patterns []pattern, ok bool) {
+	if scheme, rest, is := strings.Cut(text, "://"); is && (strings.EqualFold(scheme, "http") || strings.EqualFold(scheme, "https")) {
+		if text = rest; !strings.ContainsAny(text, "/*") {
+			text += "/"
+		}
+	}
+	for i := range len(text) {
+		switch text[i] {
+		case '/':
+			host := text[:i]
+			if host == "" {
+				host = "*"
+			}
+			return append(patterns, pattern{strings.ToLower(host), text[i:]}), true
+		case '*':
+			patterns = append(patterns, pattern{strings.ToLower(text[:i+1]), text[i:]})
+		}
+	}
+	return patterns, len(patterns) > 0
+}
+
+// fitsAny matches a primary key. Its query counts where a pattern has one.
+func fitsAny(patterns []pattern, primary string) bool {
+	at := strings.IndexByte(primary, '/')
+	for _, p := range patterns {
+		path := primary[at:]
+		if !strings.Contains(p.path, "?") {
+			path, _, _ = strings.Cut(path, "?")
+		}
+		if fits(p.host, primary[:at]) && fits(p.path, path) {
 			return true
 		}
 	}

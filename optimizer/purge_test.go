@@ -119,11 +119,11 @@ func TestNothingBornBeforeAPurgeIsServedAfterIt(t *testing.T) {
 			case 0:
 				r.h.store.invalidateTags([]string{name})
 			case 1:
-				r.h.store.invalidatePaths([]string{"/" + name + "/*"})
+				r.h.store.invalidatePaths([]pattern{{"*", "/" + name + "/*"}})
 			case 2:
-				r.h.store.invalidateVersion(name, false)
+				r.h.store.invalidateVersions([]string{name}, false)
 			case 3:
-				r.h.store.invalidateDependents([]string{"api.test/root/" + name})
+				r.h.invalidateDependents([]string{"api.test/root/" + name})
 			case 4, 5:
 				r.h.store.invalidate(fmt.Appendf(nil, "api.test/%s/%d", name, first))
 			case 6:
@@ -155,10 +155,11 @@ func TestInvalidationDropsWhatItNames(t *testing.T) {
 		lines := map[string][]string{
 			"/item/1": {"Surrogate-Key: a b", "Content-Version: 7"}, "/item/2": {"Cache-Tag: a, c d", "Content-Version: 8", "Vary: Foo"},
 			"/list": {`Link: </style>; rel=preload, </item/1>; rel="up inv-by"`}, "/home": {`Link: <http://api.test/list>; rel=inv-by`}, "/other": {"Surrogate-Key: ab"},
-		}[req.URL.Path]
+			"/up": {`Link: <http://Upstream.test/base/item/1>; rel="inv-by"`}, "/below": {`Link: </base/item/1>; rel="inv-by"`},
+		}[strings.TrimPrefix(req.URL.Path, "/base")]
 		return respond(req, 200, "x", append(lines, fresh)...), nil
 	}
-	all := []string{"/item/1", "/item/2", "/item/2?q=1", "/list", "/home", "/other"}
+	all := []string{"/item/1", "/item/2", "/item/2?q=1", "/list", "/home", "/other", "/up", "/below"}
 	for _, tt := range []struct {
 		query   string
 		dropped []string
@@ -173,17 +174,24 @@ func TestInvalidationDropsWhatItNames(t *testing.T) {
 		{"path=/item/2", []string{"/item/2", "/item/2?q=1"}, 4},
 		{"path=/item/2?q=*", []string{"/item/2?q=1"}, 2},
 		{"path=other.test/*", nil, 0},
+		{"path=*I.test/item/1", []string{"/item/1"}, 1},
+		{"path=*t*m*2%3Fq=1", []string{"/item/2?q=1"}, 2},
+		{"path=API.test/item/1", []string{"/item/1"}, 1},
+		{"path=API.test/Item/*", nil, 0},
+		{"path=HTTP://api.test/h*", []string{"/home"}, 1},
+		{"path=http://other.test", nil, 0},
 		{"version=7", []string{"/item/1"}, 1},
+		{"version=7&version=8", []string{"/item/1", "/item/2", "/item/2?q=1"}, 3},
 		{"version_not=7", []string{"/item/2", "/item/2?q=1"}, 2},
-		{"dependency=http://api.test/item/1", []string{"/item/1", "/list", "/home"}, 3},
+		{"dependency=http://api.test/item/1", []string{"/item/1", "/list", "/home", "/up", "/below"}, 5},
 		{"dependency=api.test/list", []string{"/list", "/home"}, 2},
 		{"key=/list&key=http://API.test/home", []string{"/list", "/home"}, 2},
 		{"key=api.test/item/2?q=1", []string{"/item/2?q=1"}, 1},
-		{"all", all, 8},
+		{"all", all, 10},
 	} {
 		t.Run(tt.query, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, up)
+			r := newRig(t, up, func(c *Config) { c.Upstream.URL += "/base" })
 			for _, target := range all {
 				r.do("GET", target)
 			}
@@ -212,7 +220,7 @@ func TestAnInvalidationThatNamesNothingIsRefused(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, nil)
 	o := &Optimizer{cfg: Config{}.WithDefaults(), handler: r.h}
-	for _, query := range []string{"", "tag=", "tag=a&path=/b", "key=", "key=nohost", "dependency=/a", "all&key=/a"} {
+	for _, query := range []string{"", "tag=", "tag=a&path=/b", "key=", "key=nohost", "dependency=/a", "all&key=/a", "tag=a&tag=%zz", "tag=a;tag=b", "tags=b", "tag=a&tags=b", "version_not=1&version_not=2", "path=api.test"} {
 		w := httptest.NewRecorder()
 		if o.invalidate(w, httptest.NewRequest("POST", "/invalidate?"+query, nil)); w.Code != http.StatusBadRequest {
 			t.Errorf("%q: %d %s", query, w.Code, w.Body)

@@ -6,12 +6,16 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/http/pprof" // also puts its handlers into http.DefaultServeMux, which nobody serves here
 	"net/url"
 	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unsafe"
+
+	"phasegate/optimizer/arena"
 )
 
 // newAdmin makes the server for operators, on a listener of its own:
@@ -20,6 +24,8 @@ import (
 //	GET  /readyz               200 while requests are accepted, else 503
 //	GET  /metrics              Prometheus text
 //	GET  /version              JSON: version, go
+//	GET  /cache?path=PATTERN&limit=N    JSON: how full the cache is, and N (100) of the entries that fit, see snapshot
+//	GET  /debug/pprof/         profiles, as Go programs have them; only where admin.pprof is set
 //	POST /-/reload             the configuration anew, see Reload: JSON with changed and
 //	                           needs_restart, or 422 and the fault
 //	POST /invalidate?key=KEY            one resource with all its variants; KEY is a URL
@@ -57,6 +63,14 @@ func (o *Optimizer) newAdmin() *http.Server {
 	})
 	mux.HandleFunc("POST /invalidate", o.invalidate)
 	mux.HandleFunc("POST /-/reload", o.reloadByAdmin)
+	mux.HandleFunc("GET /cache", o.snapshot)
+	if o.cfg.Admin.Pprof {
+		mux.HandleFunc("/debug/pprof/", pprof.Index)
+		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	}
 	return &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10}
 }
 
@@ -159,6 +173,94 @@ func readPatterns(texts []string) (all []pattern, err error) {
 		all = append(all, patterns...)
 	}
 	return all, nil
+}
+
+// Bounds of one snapshot, which lies on the heap.
+const (
+	usuallyListed = 100
+	mostListed    = 2000
+	mostText      = 512 << 10 // bytes of keys and tags
+)
+
+// contents is a snapshot of the cache.
+type contents struct {
+	Entries   int64         `json:"entries"`
+	Bytes     int64         `json:"bytes"`
+	MaxBytes  int64         `json:"max_bytes"`
+	Evictions uint64        `json:"evictions"` // for want of room, since the start
+	Matching  int           `json:"matching"`  // entries that fit what was asked for
+	Truncated bool          `json:"truncated"` // not all of them are listed
+	Listed    []listedEntry `json:"listed"`    // in no order
+}
+
+// listedEntry is one entry. A resource that varies has one that says so, and one for each
+// of its responses, all with the same key.
+type listedEntry struct {
+	Key       string   `json:"key"`  // HOST/PATH
+	Kind      string   `json:"kind"` // response, varying, or passing: the last one couldn't be shared
+	Status    int      `json:"status,omitempty"`
+	Bytes     int64    `json:"bytes"` // of memory
+	Age       *int64   `json:"age_seconds,omitempty"`
+	Remaining *int64   `json:"remaining_seconds,omitempty"` // of its lifetime; below 0: it is stale for so long
+	Tags      []string `json:"tags,omitempty"`
+}
+
+// snapshot answers GET /cache. It looks at every entry, a small part of the cache locked
+// at a time, so what changes meanwhile may be in it or not.
+func (o *Optimizer) snapshot(w http.ResponseWriter, r *http.Request) {
+	query, err := queryOf(r, "path", "limit")
+	limit := usuallyListed
+	if err == nil && query.Has("limit") {
+		if limit, err = strconv.Atoi(query.Get("limit")); err != nil || limit < 0 || limit > mostListed {
+			err = fmt.Errorf("limit must be 0 to %d, found %s", mostListed, query.Get("limit"))
+		}
+	}
+	patterns := []pattern{{"*", "*"}}
+	if err == nil && query.Has("path") {
+		patterns, err = readPatterns(query["path"])
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	stats := o.handler.store.cache.Stats()
+	found := contents{Entries: stats.Entries, Bytes: stats.Bytes, MaxBytes: o.cfg.CacheBytes(), Evictions: stats.Evictions, Listed: []listedEntry{}}
+	now, text := time.Now(), 0
+	o.handler.store.cache.Each(func(key, value []byte) {
+		primary, _, _ := strings.Cut(unsafe.String(unsafe.SliceData(key), len(key)), "\x00")
+		if !fitsAny(patterns, primary) {
+			return
+		}
+		found.Matching++
+		if len(found.Listed) == limit || text > mostText {
+			return
+		}
+		e := list(primary, viewOf(value), now)
+		e.Bytes = arena.Size(len(key), len(value))
+		text += len(e.Key)
+		for _, tag := range e.Tags {
+			text += len(tag)
+		}
+		found.Listed = append(found.Listed, e)
+	})
+	found.Truncated = len(found.Listed) < found.Matching
+	answerJSON(w, found)
+}
+
+// list copies what is told of an entry.
+func list(primary string, o object, now time.Time) listedEntry {
+	e := listedEntry{Key: strings.Clone(primary), Kind: [...]string{"response", "varying", "passing"}[o.kind]}
+	switch o.kind {
+	case stored:
+		age := o.fresh.Age(now)
+		e.Status, e.Age, e.Remaining = int(o.status), new(int64(age/time.Second)), new(int64((o.fresh.Lifetime-age)/time.Second))
+		for tag := range o.tags {
+			e.Tags = append(e.Tags, string(tag))
+		}
+	case passing:
+		e.Remaining = new((o.asked - now.UnixNano()) / int64(time.Second))
+	}
+	return e
 }
 
 func answerJSON(w http.ResponseWriter, v any) {

@@ -50,6 +50,7 @@ type Config struct {
 // Admin sets the listener for operators.
 type Admin struct {
 	Listen string `yaml:"listen" help:"default 127.0.0.1:0, any free port"`
+	Pprof  bool   `yaml:"pprof" help:"serve profiles of the process at /debug/pprof/; default false"`
 }
 
 // Cache sets what is stored, and for how long where the response says nothing.

@@ -17,7 +17,7 @@ const completeFile = `
 listen: 127.0.0.1:9001
 tls: {cert_file: cert.pem, key_file: key.pem, min_version: "1.3"}
 http2: {max_concurrent_streams: 100}
-admin: {listen: 127.0.0.1:9002}
+admin: {listen: 127.0.0.1:9002, pprof: true}
 upstream:
   url: http://127.0.0.1:9000
   urls: [http://127.0.0.1:9003]

@@ -26,6 +26,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -65,6 +66,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			return 1
 		}
 		return 0
+	}
+	if !cfg.Admin.Pprof {
+		runtime.MemProfileRate = 0 // nobody can ask for the samples, which take memory
 	}
 	log := newNews(stderr)
 	defer log.end()

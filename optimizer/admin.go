@@ -30,7 +30,8 @@ import (
 //	                           needs_restart, or 422 and the fault
 //	POST /invalidate?key=KEY            one resource with all its variants; KEY is a URL
 //	                                    (scheme ignored), HOST/PATH, or /PATH for that path
-//	                                    on every host; path with query, exactly as requested
+//	                                    on every host; path with query, exactly as requested, but for
+//	                                    what cache.ignore_query and sort_query say
 //	POST /invalidate?path=PATTERN       resources that fit, named as by key; * is any run of characters,
 //	                                    the query counts if PATTERN has a ?
 //	POST /invalidate?tag=TAG            responses with TAG in Surrogate-Key or Cache-Tag
@@ -133,6 +134,7 @@ func (o *Optimizer) invalidate(w http.ResponseWriter, r *http.Request) {
 				http.Error(w, kind+" must be a URL or HOST/PATH (a key also /PATH), found "+value, http.StatusBadRequest)
 				return
 			}
+			keys[i] = string(o.handler.rules.Load().query.normal([]byte(keys[i])))
 		}
 		if kind == "dependency" {
 			removed = o.handler.invalidateDependents(keys)
@@ -156,8 +158,13 @@ func cacheKey(text string) (key string, ok bool) {
 	if strings.HasPrefix(text, "/") {
 		return text, true
 	}
-	if u, err := url.Parse(text); err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https") {
-		text = u.Host + u.RequestURI()
+	if scheme, rest, is := strings.Cut(text, "://"); is && (strings.EqualFold(scheme, "http") || strings.EqualFold(scheme, "https")) {
+		text = rest
+		if at := strings.IndexAny(text, "/?"); at < 0 {
+			text += "/"
+		} else if text[at] == '?' {
+			text = text[:at] + "/" + text[at:]
+		}
 	}
 	host, path, ok := strings.Cut(text, "/")
 	return strings.ToLower(host) + "/" + path, ok && host != ""

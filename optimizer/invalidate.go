@@ -186,9 +186,11 @@ func (h *handler) madeFrom(primary string, o *object, resources map[string]bool)
 		return false
 	}
 	header := o.header()
+	query := &h.rules.Load().query
+	named := func(key string) bool { return resources[string(query.normal([]byte(key)))] }
 	host, path, _ := strings.Cut(primary, "/")
 	for _, target := range httpcache.InvalidatedBy("http", host, "/"+path, header) {
-		if resources[target] {
+		if named(target) {
 			return true
 		}
 	}
@@ -197,7 +199,7 @@ func (h *handler) madeFrom(primary string, o *object, resources map[string]bool)
 		asked = host
 	}
 	for _, target := range httpcache.InvalidatedBy(h.upstream.Scheme, asked, base+"/"+path, header) {
-		if below, ok := strings.CutPrefix(target, asked+base+"/"); ok && resources[host+"/"+below] {
+		if below, ok := strings.CutPrefix(target, asked+base+"/"); ok && named(host+"/"+below) {
 			return true
 		}
 	}

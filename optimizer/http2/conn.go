@@ -293,7 +293,7 @@ func (c *conn) finish(err error) {
 	case errors.Is(err, errCalm):
 		c.out = appendGoAway(c.out, c.last, http2.ErrCodeEnhanceYourCalm, "")
 		ended = true
-	case errors.Is(err, http2.ErrFrameTooLarge):
+	case errors.Is(err, http2.ErrFrameTooLarge), errors.Is(err, io.ErrUnexpectedEOF): // or too short for what it must say (§4.2)
 		c.out = appendGoAway(c.out, c.last, http2.ErrCodeFrameSize, "")
 		ended = true
 	case errors.Is(err, os.ErrDeadlineExceeded):

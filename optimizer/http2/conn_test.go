@@ -261,6 +261,7 @@ func TestWrongRequests(t *testing.T) {
 		{"a length with a sign", []string{"content-length", "+3"}, http2.ErrCodeProtocol},
 		{"a length without a body", []string{"content-length", "3"}, http2.ErrCodeProtocol},
 		{"a status", []string{":status", "200"}, http2.ErrCodeProtocol},
+		{"a protocol", []string{":protocol", "websocket"}, http2.ErrCodeProtocol}, // of RFC 8441, which isn't offered
 		{"an upper-case name", []string{"X-A", "b"}, http2.ErrCodeProtocol},
 		{"a line break", []string{"x-a", "b\r\nc: d"}, http2.ErrCodeProtocol},
 		{"a value that begins with a space", []string{"x-a", " b"}, http2.ErrCodeProtocol},
@@ -287,6 +288,28 @@ func TestWrongRequests(t *testing.T) {
 	var reset http2.StreamError
 	if _, _, err := c.answer(1); !errors.As(err, &reset) || reset.Code != http2.ErrCodeProtocol {
 		t.Errorf("a trailer that ends with a space: %v, must be %v", err, http2.ErrCodeProtocol)
+	}
+}
+
+// What isn't a stream's fault alone ends the connection, with a word on why.
+func TestWrongFrames(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, respond)
+	for _, tt := range []struct {
+		why  string
+		say  func(*client)
+		want http2.ErrCode
+	}{
+		{"a request on a stream that isn't the client's", func(c *client) { c.ask(2, "/fast", true) }, http2.ErrCodeProtocol},
+		{"a malformed one there", func(c *client) { c.ask(2, "/fast", true, "X-A", "b") }, http2.ErrCodeProtocol},
+		{"a frame without the length of its padding", func(c *client) {
+			c.ask(1, "/slow", false)
+			c.WriteRawFrame(http2.FrameData, http2.FlagDataPadded, 1, nil)
+		}, http2.ErrCodeFrameSize},
+	} {
+		c := r.dial()
+		tt.say(c)
+		c.wantGoAway(tt.why, tt.want)
 	}
 }
 
@@ -490,6 +513,11 @@ func TestLeave(t *testing.T) {
 	c.WriteData(5, false, []byte("x"))
 	c.WriteWindowUpdate(5, 1)
 	c.WriteRSTStream(5, http2.ErrCodeCancel)
+	c.ask(7, "/fast", true, "X-A", "malformed")
+	c.WritePing(false, [8]byte{})
+	if f, err := c.until(func(http2.Frame) bool { return true }); err != nil || f.Header().Type != http2.FramePing {
+		t.Errorf("after requests that aren't looked at: %v, %v, must be the answer to PING", f, err)
+	}
 	close(finish)
 	if _, body, err := c.answer(1); body != "/slow" || err != nil {
 		t.Errorf("under way: %q, %v", body, err)

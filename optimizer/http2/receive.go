@@ -169,6 +169,12 @@ func (c *conn) count(n int) error {
 func (c *conn) refuse(id uint32, code http2.ErrCode) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	switch {
+	case id%2 == 0: // none of a client's (§5.1.1)
+		return http2.ConnectionError(http2.ErrCodeProtocol)
+	case id > c.last && c.told == ending: // isn't looked at, and the last mustn't become another (§6.8)
+		return c.count(1)
+	}
 	if s := c.streams[id]; s != nil {
 		s.abandon()
 		c.forget(s)
@@ -330,15 +336,15 @@ func (c *conn) read(r *Request, f *http2.MetaHeadersFrame) error {
 	}
 	connect := r.Method == "CONNECT"
 	scheme := f.PseudoValue("scheme")
-	if r.Method == "" || f.PseudoValue("status") != "" || connect != (r.Path == "") || connect != (scheme == "") || connect && r.Authority == "" {
+	if r.Method == "" || f.PseudoValue("protocol") != "" || connect != (r.Path == "") || connect != (scheme == "") || connect && r.Authority == "" {
 		return malformed
 	}
 	if !connect && r.Path[0] != '/' && (r.Path != "*" || r.Method != "OPTIONS") {
 		return malformed
 	}
-	host := r.Authority == ""
+	host, length := r.Authority == "", ""
 	r.Fields = f.RegularFields()
-	for i, field := range r.Fields {
+	for _, field := range r.Fields {
 		switch field.Name {
 		case "connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade":
 			return malformed
@@ -354,15 +360,10 @@ func (c *conn) read(r *Request, f *http2.MetaHeadersFrame) error {
 			}
 		case "content-length":
 			n, err := strconv.ParseUint(field.Value, 10, 63)
-			if err != nil || f.StreamEnded() && n != 0 || r.Length > 0 && r.Length != int64(n) {
+			if err != nil || f.StreamEnded() && n != 0 || length != "" && length != field.Value {
 				return malformed
 			}
-			for _, before := range r.Fields[:i] {
-				if before.Name == field.Name && before.Value != field.Value {
-					return malformed
-				}
-			}
-			r.Length = int64(n)
+			length, r.Length = field.Value, int64(n)
 		}
 	}
 	return nil

@@ -180,19 +180,22 @@ func TestTheWorkOfAttacks(t *testing.T) {
 		return float64(cpu()-begun) / float64(read)
 	}
 	honest := cost(attack{say: func(c *client, stream int) { c.ask(uint32(stream), "/fast", true) }})
-	bomb := func(c *client, stream int) {
-		block := append([]byte(nil), c.encode("/fast")...)
-		for len(block) < maxFrame {
-			block = append(block, 0x80|62) // the table's latest
+	repeat := func(size int) func(c *client, stream int) {
+		return func(c *client, stream int) {
+			block := append([]byte(nil), c.encode("/fast")...)
+			for len(block) < size {
+				block = append(block, 0x80|62) // the table's latest
+			}
+			c.WriteHeaders(http2.HeadersFrameParam{StreamID: uint32(stream + 2), BlockFragment: block, EndStream: true, EndHeaders: true})
 		}
-		c.WriteHeaders(http2.HeadersFrameParam{StreamID: uint32(stream), BlockFragment: block, EndStream: true, EndHeaders: true})
 	}
 	many := make([]http2.Setting, maxFrame/6)
 	for i := range many {
 		many[i] = http2.Setting{ID: http2.SettingInitialWindowSize, Val: uint32(i)}
 	}
 	for _, a := range append(attacks,
-		attack{what: "HPACK bomb", once: func(c *client) { c.ask(1, "/fast", true, "x-bomb", strings.Repeat("x", 3900)) }, say: func(c *client, stream int) { bomb(c, stream+2) }},
+		attack{what: "HPACK bomb", once: func(c *client) { c.ask(1, "/fast", true, "x-bomb", strings.Repeat("x", 3900)) }, say: repeat(maxFrame)},
+		attack{what: "many lengths", once: func(c *client) { c.ask(1, "/fast", true, "content-length", "0") }, say: repeat(1300), cfg: func(c *Config) { c.MaxHeader = 64 << 10 }},
 		attack{what: "many SETTINGS in a frame, many streams", open: 1000, cfg: func(c *Config) { c.MaxStreams = 1000 }, say: func(c *client, _ int) { c.WriteSettings(many...) }},
 		attack{what: "a WINDOW_UPDATE, many streams", open: 128, send: true, cfg: func(c *Config) { c.MaxStreams = 128 }, say: func(c *client, _ int) { c.WriteWindowUpdate(0, 1) }},
 	) {

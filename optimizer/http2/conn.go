@@ -58,10 +58,11 @@ type conn struct {
 	sized   bool     // a header block was sent
 	cut     []uint32 // the last streams that we ended before their requests had
 	cuts    int
-	sent    int64 // bytes of bodies
-	widened int64 // what sent was when the client has last widened a window
-	resized int   // how often he has changed initial
-	resets  int   // streams that the client reset unanswered, or that were refused, beyond those answered
+	sent    int64     // bytes of bodies
+	widened int64     // what sent was when the client has last widened a window
+	resized int       // how often he has changed initial
+	resets  int       // streams that the client reset unanswered, or that were refused, beyond those answered
+	due     time.Time // for the rest of a frame, or of the begin, that has begun to come
 	leaving stage
 	told    stage
 }
@@ -120,8 +121,9 @@ func (a *allowance) Read(p []byte) (int, error) {
 
 // begin exchanges prefaces (RFC 9113 §3.4).
 func (c *conn) begin() error {
-	_ = c.net.SetReadDeadline(time.Now().Add(c.server.cfg.Read))
 	c.mu.Lock()
+	c.due = time.Now().Add(c.server.cfg.Read) // also for the client's first SETTINGS
+	c.expect()
 	c.out = appendSettings(c.out,
 		http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: uint32(c.server.cfg.MaxStreams)},
 		http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: uint32(c.server.cfg.MaxHeader)})
@@ -144,26 +146,55 @@ func (c *conn) begin() error {
 // wait has what was made of earlier frames leave before it waits for another.
 func (c *conn) wait() error {
 	c.mu.Lock()
+	if c.settled {
+		c.due = time.Time{}
+	}
 	c.follow()
 	large := len(c.out) > c.most()
 	c.mu.Unlock()
-	if head, _ := c.in.Peek(min(frameHeader, c.in.Buffered())); len(head) == frameHeader && !large {
-		if c.in.Buffered() >= frameHeader+(int(head[0])<<16|int(head[1])<<8|int(head[2])) {
-			return nil
-		}
+	if !large && c.whole() {
+		return nil
 	}
 	if err := c.flush(); err != nil {
 		return err
 	}
+	if err := c.await(); err != nil || c.whole() {
+		return err
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.settled {
+		c.due = time.Now().Add(c.server.cfg.Read)
+	}
+	c.expect()
+	return c.err
+}
+
+// whole reports whether the next frame is here, with all that belongs to it.
+func (c *conn) whole() bool {
+	head, _ := c.in.Peek(min(frameHeader, c.in.Buffered()))
+	if len(head) < frameHeader || c.in.Buffered() < frameHeader+(int(head[0])<<16|int(head[1])<<8|int(head[2])) {
+		return false
+	}
+	return http2.FrameType(head[3]) != http2.FrameHeaders || http2.Flags(head[4]).Has(http2.FlagHeadersEndHeaders)
+}
+
+// await waits for the first byte of a frame.
+func (c *conn) await() error {
+	c.mu.Lock()
 	if c.told == ending && c.running == 0 {
+		c.mu.Unlock()
 		return errLeft
 	}
-	if c.settled {
+	if c.in.Buffered() == 0 {
 		c.expect()
 	}
-	return c.err
+	err := c.err
+	c.mu.Unlock()
+	if err == nil {
+		_, err = c.in.Peek(1)
+	}
+	return err
 }
 
 // most is how many bytes of answers may wait for the client.
@@ -233,6 +264,8 @@ func (c *conn) expect() {
 	switch {
 	case c.err != nil || c.told == ending && c.running == 0:
 		until = time.Unix(1, 0) // nothing
+	case !c.due.IsZero():
+		until = c.due
 	case c.running == 0:
 		until = time.Now().Add(c.server.cfg.Idle)
 	}

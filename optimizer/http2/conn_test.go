@@ -3,11 +3,11 @@ package http2
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"math"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -413,22 +413,79 @@ func TestPatienceEnds(t *testing.T) {
 		}
 	}
 	c.wantGoAway("silent between requests", http2.ErrCodeNo)
+}
 
-	c = r.dial()
-	c.ask(1, "/fast", true)
-	c.answer(1)
-	go func() {
-		for _, b := range fmt.Appendf(nil, "\x00\x40\x00\x00\x00%s", strings.Repeat("\x00", 1000)) { // a frame that drips
-			if _, err := c.Conn.Write([]byte{b}); err != nil {
-				return
-			}
-			time.Sleep(short / 10)
-		}
-	}()
-	begun := time.Now()
-	c.wantGoAway("a frame that drips", http2.ErrCodeNo)
-	if took := time.Since(begun); took > 4*time.Second {
-		t.Errorf("it may drip for %v", took)
+// What has begun to come has to come within Config.Read, whether requests are under way or not,
+// and whatever happens meanwhile.
+func TestPatienceForAFrame(t *testing.T) {
+	t.Parallel()
+	const patience, pause = 10 * time.Second, 3 * time.Second
+	ping := []byte("\x00\x00\x08\x06\x00\x00\x00\x00\x0012345678")
+	begun := []byte("\x00\x00\x00\x01\x01\x00\x00\x00\x05") // HEADERS that don't end
+	next := []byte("\x00\x00\x00\x09\x00\x00\x00\x00\x05")
+	for _, tt := range []struct {
+		what   string
+		under  string // the request under way
+		pieces [][]byte
+		ended  bool
+	}{
+		{"a frame that drips", "", slices.Collect(slices.Chunk(ping, 1)), true},
+		{"the same beside a request", "/slow", slices.Collect(slices.Chunk(ping, 1)), true},
+		{"the same beside one that ends", "/soon", slices.Collect(slices.Chunk(ping, 1)), true},
+		{"CONTINUATIONs beside a request", "/slow", append([][]byte{begun}, slices.Repeat([][]byte{next}, 5)...), true},
+		{"a frame in time", "/slow", slices.Collect(slices.Chunk(ping, 5)), false},
+		{"many of them", "/slow", slices.Repeat([][]byte{ping[:5], ping[5:]}, 5), false},
+	} {
+		t.Run(tt.what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				server := New(Config{
+					Replier: func() Reply { return small }, MaxUnsent: 1 << 20, MaxStreams: 20, MaxHeader: 16 << 10, Idle: time.Hour, Read: patience, Write: time.Hour,
+					Serve: func(s *Stream) {
+						select {
+						case <-s.Context.Done():
+						case <-time.After(map[string]time.Duration{"/slow": time.Hour, "/soon": 2 * pause}[s.Path]):
+						}
+					},
+				})
+				ours, theirs := net.Pipe()
+				go server.Serve(ours)
+				c := &client{t: t, Conn: theirs, Framer: http2.NewFramer(theirs, theirs)}
+				c.enc = hpack.NewEncoder(&c.block)
+				ended := c.drain()
+				io.WriteString(theirs, Preface)
+				c.WriteSettings()
+				if tt.under != "" {
+					c.ask(1, tt.under, true)
+				}
+				time.Sleep(10 * patience) // silence is another matter
+				if tt.under == "/soon" {
+					c.ask(3, tt.under, true)
+				}
+				first := time.Now()
+				for _, piece := range tt.pieces {
+					if _, err := theirs.Write(piece); err != nil {
+						break
+					}
+					time.Sleep(pause)
+				}
+				if !tt.ended {
+					select {
+					case code := <-ended:
+						t.Errorf("ended with %v after %v", code, time.Since(first))
+					default:
+					}
+					theirs.Close()
+					<-ended
+				} else {
+					<-ended
+					if took := time.Since(first).Truncate(pause); took > patience+pause {
+						t.Errorf("ended after %v, must be %v", took, patience)
+					}
+				}
+				theirs.Close()
+				server.Wait()
+			})
+		})
 	}
 }
 

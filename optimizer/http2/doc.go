@@ -20,8 +20,8 @@
 //     resets counts until its goroutine has ended; those beyond are refused, which costs
 //     nothing, and too many of both end the connection (rapid reset).
 //   - A header list is kept up to Config.MaxHeader; HPACK's table has 4 KiB. A block that
-//     says more is answered with 431, one that goes on and on ends the connection, also
-//     where its CONTINUATIONs are empty (CONTINUATION flood, HPACK bomb).
+//     says more is answered with 431, one that goes on after that, in another frame, ends the
+//     connection, also where its CONTINUATIONs are empty (CONTINUATION flood, HPACK bomb).
 //   - Nothing is read, and no stream sends, while more than 64 KiB of answers wait for those
 //     that are being written, so that neither frames (floods of SETTINGS and PING, empty
 //     frames) nor many streams can make a queue grow; 4 KiB, if the buffers of all clients
@@ -33,8 +33,9 @@
 //     SETTINGS_INITIAL_WINDOW_SIZE concerns all, and the 101st ends the connection.
 //   - A request's body waits for its reader in 64 KiB, all of a connection's in 128 KiB.
 //   - Nobody waits for a window for longer than Config.Write, unless it is the connection's
-//     and other answers were sent in that time; for a frame or a body than Config.Read; for a
-//     request than Config.Idle.
+//     and other answers were sent in that time; for the rest of a frame, or of a header block,
+//     than Config.Read; for a request than Config.Idle. For a body Serve sets the bound, by
+//     SetReadDeadline, and for a write the net.Conn.
 //
 // What is read until such a connection ends is bounded with that; and a byte of it costs at
 // most twice the CPU of one of requests, as measured (work_test.go, which fails at five times).

@@ -24,7 +24,7 @@ type Config struct {
 	MaxStreams int           // requests under way on one connection
 	MaxHeader  int           // bytes of a request's header list (RFC 9113 §6.5.2)
 	Idle       time.Duration // how long a client may be silent without a request under way
-	Read       time.Duration // how long he may take for the begin of a connection, and for a body
+	Read       time.Duration // how long he may take for the begin of a connection, and for a frame or header block that has begun
 	Write      time.Duration // how long he may take nothing of an answer
 }
 

@@ -3,9 +3,11 @@ package http2
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -169,6 +171,10 @@ func TestHPACKBomb(t *testing.T) {
 		if status, _, err := c.answer(id); status != "431" || err != nil || !tooLong.Load() {
 			t.Fatalf("status %q, %v, must be 431", status, err)
 		}
+	}
+	c.ask(43, "/slow", true, "trailer", strings.Repeat("0", 12<<10), "x-pad", strings.Repeat("0", 12<<10))
+	if status, _, err := c.answer(43); status != "431" || err != nil || !tooLong.Load() {
+		t.Errorf("twice the bound, half of it in a field Trailer: status %q, %v, must be 431", status, err)
 	}
 	runtime.ReadMemStats(&allocated)
 	if grown, work := heap()-before, allocated.TotalAlloc-total; grown > mostGrowth || work > 20*(1<<20) {
@@ -361,7 +367,108 @@ func TestClientsThatTakeNothing(t *testing.T) {
 	}
 }
 
-// What a connection was answered with is no part of what it costs while it is idle.
+// Many clients, each with requests under way that take much to keep. There is a bound on what
+// all have, and who asks for little is served all the same.
+func TestManyClientsWithLargeRequests(t *testing.T) {
+	const clients, size, most = 30, 12 << 10, 256 << 10
+	for _, tt := range []struct {
+		what, path string
+		streams    int
+		pad        int    // bytes of each header
+		frames     int    // of each body, size bytes each
+		over       int64  // what each client may keep beyond the bound
+		want       string // the answer on the last stream; none: it is refused
+	}{
+		{what: "header lists", path: "/slow", streams: 20, pad: size},
+		{what: "bodies", path: "/slow", streams: 2, frames: 5, over: fewKept + 2*maxFrame, want: strconv.Itoa(5 * size)},
+		{what: "bodies that were read", path: "/read", streams: 10, frames: 1, over: fewKept + 2*maxFrame, want: strconv.Itoa(size)},
+	} {
+		release := make(chan bool)
+		r := newRig(t, func(s *Stream) {
+			n := 0
+			if s.Path == "/read" {
+				n, _ = io.ReadFull(s, make([]byte, size))
+			}
+			if s.Path != "/" {
+				<-release
+			}
+			rest, _ := io.ReadAll(s)
+			s.Header(AppendStatus(nil, 200), false)
+			s.Send(strconv.AppendInt(nil, int64(n+len(rest)), 10), true)
+		}, func(c *Config) { c.MaxKept = most })
+		last := uint32(2*tt.streams - 1)
+		before := heap()
+		var all []*client
+		for range clients {
+			c := r.dial()
+			for id := uint32(1); id <= last; id += 2 {
+				c.ask(id, tt.path, tt.frames == 0, "x-pad", strings.Repeat("x", tt.pad))
+			}
+			for id := uint32(1); id <= last; id += 2 {
+				for n := range tt.frames {
+					c.WriteData(id, n == tt.frames-1, make([]byte, size))
+				}
+			}
+			all = append(all, c)
+		}
+		r.await("all has come that will", func(c *conn) bool {
+			arrived := 0
+			for _, s := range c.streams {
+				arrived += int(s.arrived)
+			}
+			came := c.last == last && arrived == tt.streams*tt.frames*size
+			if tt.path == "/read" {
+				return came && c.room+c.owed == maxUnread
+			}
+			return came || c.full()
+		})
+		var sum int64
+		r.server.all(func(c *conn) bool { sum += int64(c.kept); return true })
+		if kept := r.server.kept.Load(); kept != sum || kept < most/2 || kept > most+clients*tt.over {
+			t.Errorf("%s: %d bytes are kept, %d on all connections, want at most %d", tt.what, kept, sum, most+clients*tt.over)
+		}
+		if grown := heap() - before; grown > most+clients*(tt.over+96<<10)+mostGrowth { // the clients and their streams are in it
+			t.Errorf("%s: the heap has grown by %d bytes", tt.what, grown)
+		} else {
+			t.Logf("%s: %d bytes are kept, the heap has grown by %d", tt.what, sum, grown)
+		}
+		honest := r.dial()
+		for i, frames := range [][]int{{12}, {12}, {12}, {size, size, size, size, size}} { // the last is read as it comes
+			id, sent := uint32(2*i+1), 0
+			honest.ask(id, "/", false)
+			for n, bytes := range frames {
+				sent += bytes
+				honest.WriteData(id, n == len(frames)-1, make([]byte, bytes))
+			}
+			if _, body, err := honest.answer(id); body != strconv.Itoa(sent) || err != nil {
+				t.Errorf("%s: a small request with %d bytes beside them: %q, %v", tt.what, sent, body, err)
+			}
+		}
+		honest.ask(9, "/fast", true, "x-pad", strings.Repeat("x", size))
+		if _, body, err := honest.answer(9); body != "at once" || err != nil {
+			t.Errorf("%s: a hit beside them: %q, %v", tt.what, body, err)
+		}
+		if tt.path == "/read" {
+			all[0].ask(last+2, "/", true)
+			if _, body, err := all[0].answer(last + 2); body != "0" || err != nil {
+				t.Errorf("%s: a small request of one that has buffers for bodies: %q, %v", tt.what, body, err)
+			}
+		}
+		close(release)
+		for _, c := range all {
+			_, body, err := c.answer(last)
+			var reset http2.StreamError
+			if errors.As(err, &reset); body != tt.want || tt.want == "" && reset.Code != http2.ErrCodeRefusedStream || tt.want != "" && err != nil {
+				t.Errorf("%s: the answer on the last stream is %q, %v, want %q", tt.what, body, err, tt.want)
+			}
+			c.Conn.Close()
+		}
+		r.await("nothing is kept", func(*conn) bool { return r.server.kept.Load() == 0 })
+	}
+}
+
+// What a connection has asked for, and was answered with, is no part of what it costs while
+// it is idle.
 func TestIdleConnectionsHoldNoAnswers(t *testing.T) {
 	const clients, streams = 50, 4
 	body := make([]byte, 60<<10)
@@ -387,6 +494,7 @@ func TestIdleConnectionsHoldNoAnswers(t *testing.T) {
 			}
 		}
 	}
+	r.await("nobody's last request is kept", func(c *conn) bool { return c.request.Path == "" })
 	if grown := heap() - before; grown > clients*(48<<10)+mostGrowth { // the clients' own frames are in it
 		t.Errorf("%d idle clients hold %d bytes", clients, grown)
 	} else {

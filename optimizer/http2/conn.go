@@ -19,6 +19,7 @@ const (
 	maxUnsent  = 64 << 10  // bytes of answers that wait for the client; then nothing is read
 	fewUnsent  = 4 << 10   // the same where many clients don't take theirs
 	maxUnread  = 128 << 10 // bytes of all bodies that wait for their readers
+	fewKept    = 4 << 10   // bytes of requests under way that every connection may keep
 	maxUseless = 10_000    // frames in a row that ask for nothing
 	maxResized = 100       // changes of new streams' window, each of which all open ones are woken for
 	lingerTime = 500 * time.Millisecond
@@ -62,6 +63,8 @@ type conn struct {
 	widened int64     // what sent was when the client has last widened a window
 	resized int       // how often he has changed initial
 	resets  int       // streams that the client reset unanswered, or that were refused, beyond those answered
+	kept    int       // what server.kept has of this connection
+	heads   int       // of that, header lists
 	due     time.Time // for the rest of a frame, or of the begin, that has begun to come
 	leaving stage
 	told    stage
@@ -150,9 +153,9 @@ func (c *conn) wait() error {
 		c.due = time.Time{}
 	}
 	c.follow()
-	large := len(c.out) > c.most()
+	much := len(c.out) > c.most() || c.full()
 	c.mu.Unlock()
-	if !large && c.whole() {
+	if !much && c.whole() {
 		return nil
 	}
 	if err := c.flush(); err != nil {
@@ -179,9 +182,14 @@ func (c *conn) whole() bool {
 	return http2.FrameType(head[3]) != http2.FrameHeaders || http2.Flags(head[4]).Has(http2.FlagHeadersEndHeaders)
 }
 
-// await waits for the first byte of a frame.
+// await waits for the first byte of a frame, when there is room for what it may bring. A
+// silent client's last request isn't kept.
 func (c *conn) await() error {
 	c.mu.Lock()
+	c.request = Request{}
+	for c.full() && c.err == nil {
+		c.changed.Wait()
+	}
 	if c.told == ending && c.running == 0 {
 		c.mu.Unlock()
 		return errLeft
@@ -212,6 +220,28 @@ func (c *conn) follow() {
 		c.changed.Wait()
 	}
 }
+
+// keep has server.kept count so many bytes more, under the lock.
+func (c *conn) keep(n int) {
+	c.kept += n
+	c.server.kept.Add(int64(n))
+}
+
+// keepHead is keep for a header list.
+func (c *conn) keepHead(n int) {
+	c.heads += n
+	c.keep(n)
+}
+
+// tight reports whether so many bytes are more than a connection may keep of requests: as much
+// as is left to all others, and a few in any case. So one that keeps little is served, also
+// while many others take what they can get.
+func (c *conn) tight(own int) bool {
+	return own > fewKept && int64(own) > c.server.cfg.MaxKept-c.server.kept.Load()
+}
+
+// full reports whether no more of bodies may come until some was read, under the lock.
+func (c *conn) full() bool { return maxUnread-c.room-c.owed > fewKept && c.tight(c.kept) }
 
 // takes reports whether more of a body may be sent, as far as its stream allows, under the lock.
 func (c *conn) takes() bool { return c.window > 0 && len(c.out) <= c.most() }

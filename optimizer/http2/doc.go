@@ -32,6 +32,11 @@
 //   - Streams wait in line for the connection's window, and a WINDOW_UPDATE wakes one. A new
 //     SETTINGS_INITIAL_WINDOW_SIZE concerns all, and the 101st ends the connection.
 //   - A request's body waits for its reader in 64 KiB, all of a connection's in 128 KiB.
+//   - What is kept of requests under way, header lists and buffers of bodies, has a bound over
+//     all connections, Config.MaxKept. A connection may have as much of it as it leaves to all
+//     others, and 4 KiB in any case, so that those who ask for much don't keep out who asks for
+//     little. A request beyond it is refused, and may be sent again (§8.7). Of bodies no more is
+//     read then; what came last may go beyond: a frame. What Reply answers isn't kept.
 //   - Nobody waits for a window for longer than Config.Write, unless it is the connection's
 //     and other answers were sent in that time; for the rest of a frame, or of a header block,
 //     than Config.Read; for a request than Config.Idle. For a body Serve sets the bound, by

@@ -201,7 +201,8 @@ func (c *conn) forget(s *Stream) {
 	if c.streams[s.ID] == s {
 		delete(c.streams, s.ID)
 		c.owe(len(s.unread) - s.taken)
-		s.unread, s.taken = nil, 0
+		s.hold(nil)
+		s.taken = 0
 	}
 }
 
@@ -244,7 +245,7 @@ func (c *conn) data(f *http2.DataFrame) (useful bool, err error) {
 	if s.taken >= initialWindow/2 {
 		s.unread, s.taken = s.unread[:copy(s.unread, s.unread[s.taken:])], 0
 	}
-	s.unread = append(s.unread, f.Data()...)
+	s.hold(append(s.unread, f.Data()...))
 	s.arrived += int64(len(f.Data()))
 	if err := s.checkLength(f.StreamEnded()); err != nil {
 		return false, err
@@ -313,8 +314,7 @@ func (c *conn) headers(f *http2.MetaHeadersFrame) (useful bool, err error) {
 		}
 		c.mu.Unlock()
 	}
-	c.start(r, f.Truncated, f.StreamEnded())
-	return true, nil
+	return true, c.start(r, f.Truncated, f.StreamEnded())
 }
 
 // read takes a request's parts out of a header block, and checks what the framer doesn't
@@ -376,9 +376,23 @@ func padded(f hpack.HeaderField) bool {
 	return end >= 0 && (f.Value[0] == ' ' || f.Value[0] == '\t' || f.Value[end] == ' ' || f.Value[end] == '\t')
 }
 
-// start has a goroutine answer a request.
-func (c *conn) start(r *Request, truncated, ended bool) {
-	s := &Stream{Request: *r, ID: r.Stream, conn: c, TooLong: truncated, room: initialWindow, bodyEnded: ended, expected: r.Length}
+// start has a goroutine answer a request, if there is room for what must be kept of it: a
+// client may send one that is refused again (RFC 9113 §8.7).
+func (c *conn) start(r *Request, truncated, ended bool) error {
+	size := r.size()
+	if size > c.server.cfg.MaxHeader { // the framer bounds fields Trailer, and all others
+		truncated, r.Fields = true, nil
+		size = r.size()
+	}
+	c.mu.Lock()
+	c.keepHead(size)
+	if c.tight(c.heads) { // whatever it has of bodies, which is read and gone before long
+		c.keepHead(-size)
+		c.mu.Unlock()
+		return http2.StreamError{StreamID: r.Stream, Code: http2.ErrCodeRefusedStream}
+	}
+	c.mu.Unlock()
+	s := &Stream{Request: *r, ID: r.Stream, conn: c, TooLong: truncated, size: size, room: initialWindow, bodyEnded: ended, expected: r.Length}
 	s.Fields = append([]hpack.HeaderField(nil), r.Fields...)
 	s.Context, s.cancel = context.WithCancel(context.Background())
 	s.changed.L = &c.mu
@@ -389,4 +403,5 @@ func (c *conn) start(r *Request, truncated, ended bool) {
 	c.expect()
 	c.mu.Unlock()
 	c.server.streams.Go(s.run)
+	return nil
 }

@@ -1,6 +1,7 @@
 package http2
 
 import (
+	"cmp"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -9,7 +10,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// Config says what is done with requests, and how much of them. All is required.
+// Config says what is done with requests, and how much of them. All but MaxKept is required.
 type Config struct {
 	// Replier makes the function that a connection's requests are answered with at once.
 	Replier func() Reply
@@ -20,6 +21,11 @@ type Config struct {
 	// MaxUnsent bounds the buffers of answers that are being written to clients who may not
 	// take them, or wait for that: beyond it a connection has 4 KiB of them instead of 64.
 	MaxUnsent int64
+
+	// MaxKept bounds the header lists of requests under way, and what of their bodies waits
+	// to be read: a connection keeps no more than it leaves to all others, or 4 KiB. Default
+	// 1 MiB, and at least twice MaxHeader, so that one request alone is served.
+	MaxKept int64
 
 	MaxStreams int           // requests under way on one connection
 	MaxHeader  int           // bytes of a request's header list (RFC 9113 §6.5.2)
@@ -45,6 +51,15 @@ type Request struct {
 	first bool // no header block was sent on this connection yet
 }
 
+// size is what keeping the request costs, in the measure of Config.MaxHeader.
+func (r *Request) size() int {
+	n := len(r.Method) + len(r.Path) + len(r.Authority)
+	for _, f := range r.Fields {
+		n += int(f.Size())
+	}
+	return n
+}
+
 // Server serves connections. It is made by New.
 type Server struct {
 	cfg Config
@@ -54,6 +69,7 @@ type Server struct {
 	leaving stage
 	streams sync.WaitGroup
 	unsent  atomic.Int64 // bytes of what is being written, and of what waits for that
+	kept    atomic.Int64 // bytes of requests under way: header lists, and buffers of bodies
 }
 
 // stage is how far a server, or a connection, has come with its end (RFC 9113 §6.8).
@@ -66,7 +82,10 @@ const (
 )
 
 // New makes a server.
-func New(cfg Config) *Server { return &Server{cfg: cfg, conns: map[*conn]bool{}} }
+func New(cfg Config) *Server {
+	cfg.MaxKept = max(cmp.Or(cfg.MaxKept, 1<<20), 2*int64(cfg.MaxHeader))
+	return &Server{cfg: cfg, conns: map[*conn]bool{}}
+}
 
 // Serve serves one connection, from the client's preface on, and closes it.
 func (s *Server) Serve(nc net.Conn) {

@@ -22,6 +22,7 @@ type Stream struct {
 
 	conn   *conn
 	cancel context.CancelFunc
+	size   int  // of the request's header, kept until the goroutine ends
 	sent   bool // the answer is complete
 
 	// Under the connection's lock.
@@ -60,6 +61,7 @@ func (s *Stream) run() {
 		_ = c.count(-1)
 	}
 	c.forget(s)
+	c.keepHead(-s.size)
 	s.gone = true // for who still reads
 	c.running--
 	_ = c.flushLocked()
@@ -84,6 +86,12 @@ func (s *Stream) checkLength(ended bool) error {
 	return nil
 }
 
+// hold makes b the buffer of what is unread, under the lock.
+func (s *Stream) hold(b []byte) {
+	s.conn.keep(cap(b) - cap(s.unread))
+	s.unread = b
+}
+
 var errReset = errors.New("the client has reset the stream")
 
 // Read reads the request's body. It returns os.ErrDeadlineExceeded beyond the bound of
@@ -102,7 +110,12 @@ func (s *Stream) Read(p []byte) (int, error) {
 			if s.taken == len(s.unread) {
 				s.unread, s.taken = s.unread[:0], 0
 			}
+			if c.tight(c.kept) && s.taken >= len(s.unread)/2 {
+				s.hold(append([]byte(nil), s.unread[s.taken:]...))
+				s.taken = 0
+			}
 			c.owe(n)
+			c.changed.Broadcast()
 			if s.owed += n; s.owed >= initialWindow/4 && !s.bodyEnded {
 				c.out = appendWindowUpdate(c.out, s.ID, uint32(s.owed))
 				s.room, s.owed = s.room+s.owed, 0

@@ -27,11 +27,6 @@ type HTTP2 struct {
 	MaxConcurrentStreams int `yaml:"max_concurrent_streams" help:"requests under way on one connection of HTTP/2; default 128"`
 }
 
-// keptShare is the share of max_memory_mb for header lists and bodies of requests of HTTP/2
-// under way. Whoever serves one keeps copies of its header: three times as much for few long
-// fields, six times for many short ones, measured with requests that wait for the upstream.
-const keptShare = 0.01
-
 // newHTTP2 makes the engine for HTTP/2.
 func (o *Optimizer) newHTTP2() *http2.Server {
 	return http2.New(http2.Config{

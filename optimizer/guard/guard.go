@@ -20,7 +20,7 @@ type Config struct {
 	MaxConnections int       `yaml:"max_connections" help:"clients at once; further ones wait until others have left; default 0: no bound"`
 	RateLimit      RateLimit `yaml:"rate_limit" help:"per client address; default none"`
 
-	ReadTimeout  time.Duration `yaml:"read_timeout" help:"how long a client may take to send a request, head and body; default 1m"`
+	ReadTimeout  time.Duration `yaml:"read_timeout" help:"how long a client may take to send a request, head and body, or over HTTP/2 the rest of a frame that has begun; default 1m"`
 	WriteTimeout time.Duration `yaml:"write_timeout" help:"how long a client may take nothing of its answer; default 30s"`
 	IdleTimeout  time.Duration `yaml:"idle_timeout" help:"how long a client may be silent between requests; default 2m"`
 }

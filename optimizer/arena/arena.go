@@ -250,7 +250,7 @@ func (a *Arena) find(key []byte, use bool) (Entry, bool) {
 
 // Alloc takes memory for a value of n bytes under a key of at most keyCap bytes, and
 // holds it. Nobody finds it before Publish. It fails if that is more than one entry may
-// take, or if too much of the arena is held.
+// take, or if too much of the arena is held; then it drops little or nothing.
 func (a *Arena) Alloc(keyCap, n int) (Entry, bool) {
 	size := Size(keyCap, n)
 	if keyCap < 0 || n < 0 || n > maxValue || size > a.maxEntry {

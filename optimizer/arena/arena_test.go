@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -235,6 +236,56 @@ func heldStaysWhole(t *testing.T, policy arena.Policy) {
 	a.DeleteFunc(func(_, _ []byte) bool { return true })
 	if s := a.Stats(); s.Bytes != 0 || s.Entries != 0 {
 		t.Errorf("emptied, but %+v", s)
+	}
+}
+
+// However the rest is held, what finds no room drops nothing, and what has room beside
+// it drops about as much as it takes.
+func TestWhatIsHeldDoesNotCostTheRest(t *testing.T) { eachPolicy(t, heldCostsNothing) }
+
+func heldCostsNothing(t *testing.T, policy arena.Policy) {
+	a := roomFor(t, policy)
+	once(a, "before ", 10_000)
+	var keys []string
+	a.Each(func(key, _ []byte) { keys = append(keys, string(key)) })
+	slices.SortFunc(keys, func(x, y string) int { return strings.Compare(fmt.Sprintf("%12s", x), fmt.Sprintf("%12s", y)) }) // as they lie
+	free := map[string]bool{}
+	for i, key := range keys {
+		e, _ := a.Peek([]byte(key))
+		if i%100 == 0 { // of 100,000 bytes, about
+			defer e.Release()
+			continue
+		}
+		e.Release()
+		free[key] = true
+	}
+	lost := func() (n int) {
+		for key := range free {
+			if !there(a, key) {
+				n++
+				delete(free, key)
+			}
+		}
+		return n
+	}
+	for i := range 50 {
+		if put(a, "large", 150_000, 1) {
+			t.Fatalf("the %dth found room, with what is held every 100,000 bytes", i+1)
+		}
+	}
+	if n := lost(); n != 0 {
+		t.Errorf("%d entries went for what found no room, %d stayed", n, len(free))
+	}
+	for key := range free {
+		use(a, key)
+	}
+	for i := range 10 {
+		if !put(a, fmt.Sprint("fits ", i), 60_000, 1) {
+			t.Fatalf("the %dth finds no room, with 100,000 bytes between what is held", i+1)
+		}
+		if n := lost(); n > 4*70 {
+			t.Errorf("%d entries of 1,000 bytes went for one of 60,000", n)
+		}
 	}
 }
 

@@ -34,8 +34,12 @@ const (
 	spareLeast  = 256 << 10
 )
 
-// lastTurn is the turn, from the one in which room is first looked for, in which nothing
-// is spared any more: what is left is held.
+// mostSought is how many places one allocation tries, the later half without sparing
+// anything. So what it drops in vain is bounded, whatever is held.
+const mostSought = 4
+
+// lastTurn is the turn, from the one in which thinning begins, in which nothing is spared
+// any more: what is left is held.
 const lastTurn = 2
 
 // trialShare is the largest share of the trial that one entry may take.
@@ -65,9 +69,11 @@ func (c *core) place(size int64) (offset int64, ok bool) {
 }
 
 // take makes room for size bytes in the ring and returns where. What is moved for it is
-// taken off spare.
+// taken off spare. Nothing is dropped before there is known to be a place; what is spared
+// there, or found just then, may still leave too little of it, and another is sought.
 func (c *core) take(r *ring, size int64, spare *int64) (offset int64, ok bool) {
-	for first := r.turns; ; {
+	sought := 0
+	for ended := true; ; {
 		switch {
 		case r.tail-r.head >= size, r.tail == r.top && c.end(r)-r.head >= size:
 			offset = r.head
@@ -77,29 +83,68 @@ func (c *core) take(r *ring, size int64, spare *int64) (offset int64, ok bool) {
 				r.tail, r.top = r.head, r.head
 			}
 			return offset, true
-		case r.tail == r.top && r.turns == first+lastTurn:
-			return 0, false // once around everything that is left was held
+		case !ended:
+			ended = c.examine(r, spare)
+		case sought == mostSought || !c.seek(r, size):
+			return 0, false
 		default:
-			if r.turns == first+lastTurn {
+			if sought++; sought > mostSought/2 {
 				*spare = 0
 			}
-			c.examine(r, spare)
+			ended = false
 		}
 	}
 }
 
+// seek goes to the next place where size bytes lie together that are free or nobody's
+// who holds them, in this turn or in the next. What lies before it stays as it is. If
+// there is no such place, so does everything.
+func (c *core) seek(r *ring, size int64) bool {
+	if begin, found := c.span(r, r.head, r.tail, size); found {
+		if begin > r.head {
+			c.skip(r, begin)
+		}
+		return true
+	}
+	c.fillGap(r)
+	begin, found := c.span(r, r.start, r.start, size)
+	if found {
+		c.skip(r, r.top)
+		c.turn(r)
+		c.skip(r, begin)
+	}
+	return found
+}
+
+// span returns where the first size bytes begin of which nothing is held. It looks at
+// the entries from at on; from begin to there all is free, and above the last one too.
+func (c *core) span(r *ring, begin, at, size int64) (int64, bool) {
+	for at-begin < size {
+		if at == r.top {
+			return begin, c.end(r)-begin >= size
+		}
+		h := c.at(at)
+		at += int64(h.size) * unit
+		if h.pins.Load() > 0 {
+			begin = at
+		}
+	}
+	return begin, true
+}
+
 // examine looks at the next entry of the last turn: it goes, unless it is held, or
-// spared, or passes its trial. At the end of a turn the next one begins.
-func (c *core) examine(r *ring, spare *int64) {
+// spared, or passes its trial. At the end of a turn the next one begins. It reports
+// whether the gap ended there, with the turn or at what is held.
+func (c *core) examine(r *ring, spare *int64) (ended bool) {
 	if r.tail == r.top {
 		c.turn(r)
-		return
+		return true
 	}
 	h := c.at(r.tail)
 	size := int64(h.size) * unit
 	if h.pins.Load() > 0 {
-		c.stay(r, size)
-		return
+		c.skip(r, r.tail+size)
+		return true
 	}
 	to, mark, stays := int64(0), h.mark.Load(), false
 	if r == &c.ring {
@@ -109,11 +154,13 @@ func (c *core) examine(r *ring, spare *int64) {
 		mark = 0
 		to, stays = c.take(&c.ring, size, spare) // now, since others' shards are locked for it
 	}
-	if c.judge(r, h, to, mark, stays) {
+	moved, held := c.judge(r, h, to, mark, stays)
+	if moved {
 		*spare -= size
 	} else if stays && r != &c.ring {
 		c.ring.head -= size
 	}
+	return held
 }
 
 // thin drops entries until there are no more than allowed, or the rest is held.
@@ -143,14 +190,14 @@ func (c *core) roomy(size int64) bool {
 
 // judge moves the entry at the ring's tail to another place, with the mark, or drops it.
 // It reports whether it moved it: not if it turns out to be held, or isn't found any more.
-func (c *core) judge(r *ring, h *header, to int64, mark uint32, stays bool) (moved bool) {
+func (c *core) judge(r *ring, h *header, to int64, mark uint32, stays bool) (moved, held bool) {
 	size, hash := int64(h.size)*unit, h.hash // fixed: what isn't held isn't published any more
 	s := c.shard(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if h.pins.Load() > 0 { // somebody found it just now
-		c.stay(r, size)
-		return false
+		c.skip(r, r.tail+size)
+		return false, true
 	}
 	slot := s.search(hash, func(v uint64) bool { return v == slotOf(r.tail, hash) })
 	switch {
@@ -175,16 +222,20 @@ func (c *core) judge(r *ring, h *header, to int64, mark uint32, stays bool) (mov
 		moved = true
 	}
 	r.tail += size
-	return moved
+	return moved, false
 }
 
-// stay leaves the entry at the tail where it is. The gap before it is lost for this turn.
-func (c *core) stay(r *ring, size int64) {
+// skip leaves what lies from the tail up to the offset where it is. The gap before it is
+// lost for this turn.
+func (c *core) skip(r *ring, to int64) {
+	c.fillGap(r)
+	r.head, r.tail = to, to
+}
+
+func (c *core) fillGap(r *ring) {
 	if gap := r.tail - r.head; gap > 0 {
 		c.fill(r.head, gap)
 	}
-	r.tail += size
-	r.head = r.tail
 }
 
 // fill makes the gap an entry that nobody holds or finds. It may be one unit, so only

@@ -160,7 +160,7 @@ func TestClientsThatLeaveLeaveNothing(t *testing.T) {
 			}
 		}
 	}, func(o *Optimizer, c *Config) {
-		c.Cache.MaxMemoryMB, c.Cache.MaxObjectShare, c.Guard.WriteTimeout = 50, 0.3, 200*time.Millisecond
+		c.Cache.MaxMemoryMB, c.Cache.MaxObjectShare, c.Guard.WriteTimeout = 50, 0.25, 200*time.Millisecond
 		if o != nil {
 			free = holdable(o)
 		}

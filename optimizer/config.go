@@ -57,7 +57,7 @@ type Admin struct {
 type Cache struct {
 	MaxMemoryMB    int            `yaml:"max_memory_mb" help:"bound on the process, in 10^6 bytes; default 100, at least 40"`
 	Capacity       int            `yaml:"capacity" help:"bound on the entries; default none"`
-	MaxObjectShare float64        `yaml:"max_object_share" help:"largest share of the cache that one response may take, larger ones are streamed; default 0.125"`
+	MaxObjectShare float64        `yaml:"max_object_share" help:"largest share of the cache that one response may take, larger ones are streamed; at most 0.25, default 0.125"`
 	Policy         string         `yaml:"policy" help:"what goes for want of room: lru, what wasn't used lately; s3fifo, most of what is new, unless it is used soon; default lru"`
 	DefaultTTL     *time.Duration `yaml:"default_ttl" help:"lifetime where the response says nothing; default 0s: such responses aren't stored. One with Last-Modified has a tenth of its age then"`
 	NegativeTTL    *time.Duration `yaml:"negative_ttl" help:"the same for 404, 405, 410, 414 and 501; default 10s"`
@@ -115,7 +115,7 @@ const (
 	bufferShare   = 0.04 // bodies that arrive on the heap, being of unknown length, or are to be sent up
 	unsentShare   = 0.01 // copies of small answers that wait for clients to take them
 	keptShare     = 0.01 // header lists and bodies of requests of HTTP/2 under way; to serve one takes 3 to 6 times its header list
-	arrivingShare = 0.25 // of the cache: bodies that arrive where they will be stored
+	arrivingShare = 0.25 // of the cache: bodies that arrive where they will be stored; one of them can't be larger
 	programBytes  = 14e6 // pages of the program itself, and what the runtime holds for itself
 	runtimeBytes  = 3e6  // of these, what the runtime's limit counts; left out of it, the collector hardly rests
 	minMemoryMB   = 40   // below this the runtime and a few hundred connections leave no cache worth the name
@@ -189,8 +189,8 @@ func (c Config) Validate() error {
 	if c.Cache.Capacity < 0 {
 		fault("cache.capacity: %d, must be 0 (no bound) or above", c.Cache.Capacity)
 	}
-	if !(c.Cache.MaxObjectShare > 0 && c.Cache.MaxObjectShare <= 1) {
-		fault("cache.max_object_share: %v, must be above 0 and at most 1", c.Cache.MaxObjectShare)
+	if !(c.Cache.MaxObjectShare > 0 && c.Cache.MaxObjectShare <= arrivingShare) {
+		fault("cache.max_object_share: %v, must be above 0 and at most %v", c.Cache.MaxObjectShare, arrivingShare)
 	}
 	if policies[c.Cache.Policy] == nil {
 		fault("cache.policy: %q, must be lru or s3fifo", c.Cache.Policy)

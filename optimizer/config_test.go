@@ -117,6 +117,7 @@ func TestFaultsSayWhereTheyAre(t *testing.T) {
 		{"a key twice", "listen: a\nlisten: b\n", "o.yaml:2:1: "},
 		{"a bare number as duration", "cache:\n  default_ttl: 300\n", `o.yaml:2:16: cache.default_ttl: "300" is not a duration`},
 		{"too little memory", "cache:\n  max_memory_mb: 3\n", "o.yaml:2:18: cache.max_memory_mb: 3, must be 40 to"},
+		{"a share beyond effect", "cache:\n  max_object_share: 0.3\n", "o.yaml:2:21: cache.max_object_share: 0.3, must be above 0 and at most 0.25"},
 		{"an unknown policy", "cache:\n  policy: fifo\n", `o.yaml:2:11: cache.policy: "fifo", must be lru or s3fifo`},
 		{"a header field that can't be", "cache: {forward_headers: [a b]}\n", `o.yaml:1:26: cache.forward_headers: "a b", must be names of header fields`},
 		{"a pattern that isn't one", "cache: {ignore_query: ['[a']}\n", `o.yaml:1:23: cache.ignore_query: "[a", must be names of parameters`},

@@ -25,10 +25,14 @@ func (h *handler) attachBody(x *exchange, f *fetch, room *room) error {
 	switch {
 	case stream == nil || size == 0 || size == -2:
 		return nil
-	case size > 0 && size <= smallBody && room.take(int64(size)):
-		body := make([]byte, size)
-		if _, err := io.ReadFull(stream, body); err != nil {
+	case size > 0 && size <= smallBody:
+		body, err := readAhead(stream, size, room)
+		if err != nil {
 			return fmt.Errorf("%w: %w", upstream.ErrRequestBody, err)
+		}
+		if len(body) < size {
+			stream = io.MultiReader(bytes.NewReader(body), stream)
+			break
 		}
 		f.again = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
 		f.body, _ = f.again()
@@ -38,6 +42,28 @@ func (h *handler) attachBody(x *exchange, f *fetch, room *room) error {
 	f.body = &clientBody{stream: stream, wake: x.wakeBody(), left: int64(h.guard.MaxRequestSize)}
 	f.bodySize = int64(size) // -1: chunked
 	return nil
+}
+
+// unannounced is what is read of a body before it takes room: no more than any request
+// costs that somebody works on.
+const unannounced = 512
+
+// readAhead reads a body of the size, or its begin if there is no room for more. Room is
+// taken as it comes, for no more than twice as much as has come: who announces a body
+// and doesn't send it takes none.
+func readAhead(stream io.Reader, size int, room *room) ([]byte, error) {
+	body := make([]byte, min(size, unannounced))
+	for at := 0; ; {
+		if _, err := io.ReadFull(stream, body[at:]); err != nil {
+			return nil, err
+		}
+		at = len(body)
+		next := min(size, 2*at)
+		if at == size || !room.take(int64(next)-room.taken) {
+			return body, nil
+		}
+		body = append(make([]byte, 0, next), body...)[:next]
+	}
 }
 
 // clientBody lends a request's body to net/http, which may go on reading after it

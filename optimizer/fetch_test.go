@@ -58,6 +58,37 @@ func TestCollectTakesNoMoreThanThereIsRoomFor(t *testing.T) {
 	}
 }
 
+// Who announces a body has no room for it before he sends it.
+func TestReadAheadTakesRoomForWhatComes(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		size, limit, want int
+		taken             int64
+	}{{1, 0, 1, 0}, {512, 0, 512, 0}, {5000, 5000, 5000, 5000}, {smallBody, smallBody, smallBody, smallBody}, {smallBody, 10_000, 8192, 8192}, {5000, 100, 512, 0}} {
+		var taken atomic.Int64
+		come := 0
+		source := bytes.NewReader(make([]byte, tt.size))
+		body, err := readAhead(readerFunc(func(p []byte) (int, error) {
+			if n := int(taken.Load()); n > 2*come {
+				t.Errorf("%d of %d bytes have come, %d are taken", come, tt.size, n)
+			}
+			n, err := source.Read(p[:min(len(p), 100)])
+			come += n
+			return n, err
+		}), tt.size, &room{used: &taken, limit: int64(tt.limit)})
+		if err != nil || len(body) != tt.want || come != tt.want || taken.Load() != tt.taken {
+			t.Errorf("%d bytes, room for %d: %d read, %d taken, %v", tt.size, tt.limit, len(body), taken.Load(), err)
+		}
+	}
+	if _, err := readAhead(strings.NewReader("short"), 600, new(room)); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("a body that ends early: %v", err)
+	}
+}
+
+type readerFunc func(p []byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
 // A confirmed response takes the place of the one that it confirms, body included, and
 // nothing goes on holding what was answered from.
 func TestA304ReplacesTheEntry(t *testing.T) {

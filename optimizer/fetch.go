@@ -208,30 +208,33 @@ func (h *handler) exchange(f *fetch, t *ticket, conditional bool) outcome {
 		}
 		o.release()
 	} else {
-		room := &room{used: &h.buffered, limit: h.maxBuffered}
-		var pieces [][]byte
+		begin := &prefixed{ReadCloser: resp.Body, room: &room{used: &h.buffered, limit: h.maxBuffered}}
+		alloc := func(n int) *object { return newObject(h.store.cache, f.keyCap(t, answered.Header), fields.size, n) }
 		var end bool
-		pieces, end, err = collect(resp.Body, h.maxBody, room)
+		begin.pieces, end, err = collect(resp.Body, h.maxBody, begin.room)
+		large := begin.room.taken > begin.room.limit/2 // so it isn't the others who leave it no room
 		var o *object
-		if err == nil && end {
-			o = newObject(h.store.cache, f.keyCap(t, answered.Header), fields.size, size(pieces))
+		switch {
+		case err != nil:
+		case end:
+			if o = alloc(size(begin.pieces)); o != nil {
+				join(o.body, begin.pieces)
+			}
+		case large && int64(size(begin.pieces)) <= h.maxBody:
+			o, err = h.moveOn(begin, alloc)
 		}
 		if err == nil && o == nil { // longer than we keep: hand on what we have, and the rest as it comes
-			if int64(size(pieces)) > h.maxBody {
+			if large || int64(size(begin.pieces)) > h.maxBody {
 				tooLarge()
 			}
 			t.release()
-			resp.Body = &prefixed{pieces: pieces, ReadCloser: resp.Body, room: room}
+			resp.Body = begin
 			return out
 		}
-		room.free()
+		begin.room.free()
 		if err == nil {
 			out.hangUp()
 			fields.write(o.head, answered.Header)
-			at := 0
-			for _, piece := range pieces {
-				at += copy(o.body[at:], piece)
-			}
 			out.keep(h, f, t, answered, o)
 			return out
 		}
@@ -278,10 +281,14 @@ func (r *room) take(n int64) bool {
 	return true
 }
 
-func (r *room) free() {
-	r.used.Add(-r.taken)
-	r.taken = 0
+// give gives n bytes back, of those that are taken.
+func (r *room) give(n int64) {
+	n = min(n, r.taken)
+	r.used.Add(-n)
+	r.taken -= n
 }
+
+func (r *room) free() { r.give(r.taken) }
 
 // collect reads a body of unknown length, in pieces, until its end, or until it is
 // longer than limit or than there is room for.
@@ -293,11 +300,7 @@ func collect(body io.Reader, limit int64, room *room) (pieces [][]byte, end bool
 			return pieces, false, nil
 		}
 		piece, n := make([]byte, next), 0
-		for n < next && err == nil {
-			var m int
-			m, err = body.Read(piece[n:])
-			n += m
-		}
+		n, err = fill(body, piece)
 		read += int64(n)
 		pieces = append(pieces, piece[:n])
 		if err != nil {
@@ -308,6 +311,54 @@ func collect(body io.Reader, limit int64, room *room) (pieces [][]byte, end bool
 		return pieces, read <= limit, nil
 	}
 	return pieces, false, err
+}
+
+// moveOn goes on reading a body that has outgrown its room on the heap where it will be
+// stored, in memory for the longest of which the rest is given up at its end. It takes so
+// much that only one at a time may, and some of what may arrive is left to the others.
+// There is no object if that is taken, or the body is longer still.
+func (h *handler) moveOn(begin *prefixed, alloc func(n int) *object) (*object, error) {
+	longest := min(h.maxBody, h.maxArriving/2)
+	arriving := &room{used: &h.arriving, limit: h.maxArriving / 4 * 3}
+	if int64(size(begin.pieces)) > longest || !arriving.take(longest+1) {
+		return nil, nil
+	}
+	o := alloc(int(longest + 1))
+	if o == nil {
+		arriving.free()
+		return nil, nil
+	}
+	n := join(o.body, begin.pieces)
+	begin.room.free()
+	begin.pieces, begin.room, begin.object = [][]byte{o.body}, arriving, o
+	m, err := fill(begin.ReadCloser, o.body[n:])
+	switch n += m; {
+	case err == nil, int64(n) > longest: // it lies there until it has left
+		return nil, nil
+	case !errors.Is(err, io.EOF):
+		o.release()
+		return nil, err
+	}
+	h.store.cache.Trim(o.entry, len(o.entry.Value())-len(o.body)+n)
+	o.body = o.body[:n:n]
+	return o, nil
+}
+
+// fill reads until p is full, or until an error, which is io.EOF only at the body's end.
+func fill(body io.Reader, p []byte) (n int, err error) {
+	for n < len(p) && err == nil {
+		var m int
+		m, err = body.Read(p[n:])
+		n += m
+	}
+	return n, err
+}
+
+func join(to []byte, pieces [][]byte) (n int) {
+	for _, piece := range pieces {
+		n += copy(to[n:], piece)
+	}
+	return n
 }
 
 func size(pieces [][]byte) (n int) {
@@ -426,28 +477,43 @@ func (b *streamedBody) Close() error {
 	return err
 }
 
-// prefixed is a body whose begin was read already; that keeps its room until it is closed.
+// prefixed is a body whose begin was read already. Each piece of that keeps its room
+// until it has been read from here.
 type prefixed struct {
 	pieces [][]byte
+	at     int // of the first piece: so much has been read
 	io.ReadCloser
-	room *room
+	room   *room
+	object *object // whose body is the only piece; nil: they are on the heap
 }
 
 // Read reads what is left of the pieces, then from the upstream.
 func (b *prefixed) Read(p []byte) (int, error) {
 	for len(b.pieces) > 0 {
-		if n := copy(p, b.pieces[0]); n > 0 {
-			b.pieces[0] = b.pieces[0][n:]
+		if b.at < len(b.pieces[0]) {
+			n := copy(p, b.pieces[0][b.at:])
+			b.at += n
 			return n, nil
 		}
-		b.pieces = b.pieces[1:]
+		b.leave()
 	}
 	return b.ReadCloser.Read(p)
 }
 
+// leave lets go of the first piece.
+func (b *prefixed) leave() {
+	b.room.give(int64(cap(b.pieces[0])))
+	b.pieces[0] = nil // the array that it is in stays
+	b.pieces, b.at = b.pieces[1:], 0
+	b.object.release()
+	b.object = nil
+}
+
 // Close ends the exchange.
 func (b *prefixed) Close() error {
-	b.pieces = nil
+	for len(b.pieces) > 0 {
+		b.leave()
+	}
 	b.room.free()
 	return b.ReadCloser.Close()
 }

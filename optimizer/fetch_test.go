@@ -58,6 +58,107 @@ func TestCollectTakesNoMoreThanThereIsRoomFor(t *testing.T) {
 	}
 }
 
+// A body of unknown length is stored up to the length up to which one of known length is;
+// what is longer, or finds no room, is passed on whole, and nobody waits for the next.
+func TestBodiesOfUnknownLength(t *testing.T) {
+	t.Parallel()
+	all := make([]byte, 10e6)
+	for i := range all {
+		all[i] = byte(i>>16 + i*7)
+	}
+	longest := func(h *handler) int64 { return h.maxBody }
+	onHeap := func(h *handler) int64 { return h.maxBuffered / 4 * 3 }
+	for _, tt := range []struct {
+		why           string
+		size          func(h *handler) int64
+		arriving      int64 // share of what may arrive that others have
+		buffered      int64 // and of what may be on the heap
+		err           error // of the upstream, at the end
+		stored, noted bool
+	}{
+		{"on the heap", onHeap, 0, 0, io.EOF, true, false},
+		{"more than there is room for on the heap", func(h *handler) int64 { return h.maxBuffered + 1e6 }, 0, 0, io.EOF, true, false},
+		{"the longest", longest, 0, 0, io.EOF, true, false},
+		{"longer", func(h *handler) int64 { return h.maxBody + 1 }, 0, 0, io.EOF, false, true},
+		{"much longer", func(h *handler) int64 { return h.maxBody + 1e6 }, 0, 0, io.EOF, false, true},
+		{"the arena's room is others'", longest, 1, 0, io.EOF, false, true},
+		{"part of the heap's is others'", onHeap, 0, 40, io.EOF, true, false},
+		{"most of the heap's is others'", onHeap, 0, 90, io.EOF, false, false},
+		{"cut off", longest, 0, 0, io.ErrUnexpectedEOF, false, false},
+	} {
+		t.Run(tt.why, func(t *testing.T) {
+			t.Parallel()
+			var body []byte
+			r := newRig(t, func(req *http.Request) (*http.Response, error) {
+				resp := respond(req, 200, "", "Cache-Control: max-age=60")
+				resp.Header.Del("Content-Length")
+				source := io.MultiReader(bytes.NewReader(body), iotest.ErrReader(tt.err))
+				if tt.err == io.EOF {
+					source = iotest.DataErrReader(source)
+				}
+				resp.ContentLength, resp.Body = -1, io.NopCloser(source)
+				return resp, nil
+			})
+			body = all[:tt.size(r.h)]
+			arriving, buffered := r.h.maxArriving*tt.arriving, r.h.maxBuffered*tt.buffered/100
+			r.h.arriving.Store(arriving)
+			r.h.buffered.Store(buffered)
+			free := holdable(&Optimizer{handler: r.h})
+			for range 2 {
+				if a := r.do("GET", "/x"); (a.body != string(body) || a.status != 200) && tt.err == io.EOF || tt.err != io.EOF && a.status != 502 {
+					t.Fatalf("status %d, %d bytes of %d", a.status, len(a.body), len(body))
+				}
+			}
+			if stored := r.asks() == 1; stored != tt.stored {
+				t.Errorf("stored %v", stored)
+			}
+			note := r.h.store.peek([]byte("api.test/x"))
+			if noted := note != nil && note.kind == passing; noted != tt.noted {
+				t.Errorf("noted %v", noted)
+			}
+			note.release()
+			if b := r.h.store.cache.Stats().Bytes; tt.stored && b > int64(len(body))+1000 {
+				t.Errorf("%d bytes stored for %d", b, len(body))
+			}
+			if r.h.arriving.Load() != arriving || r.h.buffered.Load() != buffered {
+				t.Errorf("%d bytes arriving, were %d; %d buffered, were %d", r.h.arriving.Load(), arriving, r.h.buffered.Load(), buffered)
+			}
+			if n := holdable(&Optimizer{handler: r.h}); n < free-1 {
+				t.Errorf("room for %d entries, was %d: something is held", n, free)
+			}
+		})
+	}
+}
+
+// What is passed on gives its room back as it leaves, and can be collected then.
+func TestWhatHasLeftHasNoRoom(t *testing.T) {
+	t.Parallel()
+	var taken atomic.Int64
+	const size, rest, largest = 300_000, 50_000, 32 << 10
+	source := bytes.NewReader(make([]byte, size+rest))
+	b := &prefixed{ReadCloser: io.NopCloser(source), room: &room{used: &taken, limit: size}}
+	b.pieces, _, _ = collect(source, 1<<20, b.room)
+	pieces := b.pieces
+	left := size + rest
+	for buffer := make([]byte, 1000); ; {
+		n, err := b.Read(buffer)
+		if left -= n; err != nil {
+			break
+		}
+		if most := max(0, int64(left-source.Len())) + largest; taken.Load() > most {
+			t.Fatalf("%d bytes have room, to come are %d", taken.Load(), left)
+		}
+	}
+	for i, piece := range pieces {
+		if piece != nil {
+			t.Errorf("piece %d is never collected", i)
+		}
+	}
+	if left != 0 || taken.Load() != 0 {
+		t.Errorf("%d bytes are missing, %d have room", left, taken.Load())
+	}
+}
+
 // Who announces a body has no room for it before he sends it.
 func TestReadAheadTakesRoomForWhatComes(t *testing.T) {
 	t.Parallel()

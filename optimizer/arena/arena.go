@@ -269,6 +269,20 @@ func (a *Arena) Alloc(keyCap, n int) (Entry, bool) {
 	return Entry{a, h}, true
 }
 
+// Trim gives up the end of the value of an entry that isn't published: n bytes of it stay.
+func (a *Arena) Trim(e Entry, n int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	offset, before, size := a.offset(e.h), int64(e.h.size)*unit, Size(int(e.h.keyCap), n)
+	e.h.value, e.h.size = uint32(n), uint32(size/unit)
+	switch r := a.ringOf(e.h); {
+	case offset+before == r.head: // nothing was written after it
+		r.head = offset + size
+	case size < before:
+		a.fill(offset+size, before-size)
+	}
+}
+
 // Publish puts the entry, which the caller got from Alloc and goes on holding, under
 // key, and replaces what was there: a reader gets the old value or the new one, never
 // neither. It reports false, and does nothing, if the key is longer than was said, or

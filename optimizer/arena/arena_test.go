@@ -131,6 +131,25 @@ func TestAgreesWithAPlainMap(t *testing.T) {
 					t.Fatalf("no room for %d bytes, and nothing is held", size)
 				}
 			},
+			"cut": func(t *rapid.T) {
+				k := key.Draw(t, "key")
+				size := rapid.IntRange(0, 100_000).Draw(t, "size")
+				e, ok := a.Alloc(len(k), size+rapid.IntRange(0, 100_000).Draw(t, "more"))
+				if !ok {
+					return
+				}
+				defer e.Release()
+				if rapid.Bool().Draw(t, "last") || put(a, "key 1 x", 10, 0) {
+					delete(last, "key 1 x")
+					a.Delete([]byte("key 1 x"))
+				}
+				version++
+				pattern(e.Value()[:size], k, version)
+				if a.Trim(e, size); a.Publish(e, []byte(k)) {
+					last[k] = version
+					over = len(holds)
+				}
+			},
 			"fill": fill,
 			"hold": func(t *rapid.T) {
 				k := key.Draw(t, "key")
@@ -286,6 +305,53 @@ func heldCostsNothing(t *testing.T, policy arena.Policy) {
 		if n := lost(); n > 4*70 {
 			t.Errorf("%d entries of 1,000 bytes went for one of 60,000", n)
 		}
+	}
+}
+
+// What an entry was cut down by is free memory at once if nothing came after it, and
+// otherwise in the next turn.
+func TestTrimGivesTheRestBack(t *testing.T) { eachPolicy(t, trims) }
+
+func trims(t *testing.T, policy arena.Policy) {
+	a := roomFor(t, policy)
+	large := int(a.MaxEntrySize()) - 1000
+	for i := range 40 {
+		e, ok := a.Alloc(10, large)
+		if !ok {
+			t.Fatalf("no room for the %dth", i+1)
+		}
+		if i%2 == 1 {
+			put(a, "after", 10, 1)
+		}
+		n := large / 20 * (i % 20)
+		pattern(e.Value()[:n], "cut", byte(i))
+		a.Trim(e, n)
+		if len(e.Value()) != n || !a.Publish(e, []byte("cut")) {
+			t.Fatalf("%d bytes, not %d", len(e.Value()), n)
+		}
+		e.Release()
+		got, _ := a.Get([]byte("cut"))
+		if v, ok := intact(got.Value(), "cut"); !ok || n > 0 && v != byte(i) {
+			t.Errorf("of %d bytes: version %d, want %d, whole %v", n, v, i, ok)
+		}
+		got.Release()
+		a.Delete([]byte("cut"))
+	}
+	if policy != (arena.LRU{}) {
+		return
+	}
+	a.DeleteFunc(func(_, _ []byte) bool { return true })
+	once(a, "small ", 3000)
+	e, ok := a.Alloc(10, 1_000_000) // all there is
+	if !ok {
+		t.Fatal("no room")
+	}
+	before := a.Stats().Evictions
+	a.Trim(e, 10)
+	e.Release()
+	once(a, "more ", 900)
+	if n := a.Stats().Evictions - before; n != 0 {
+		t.Errorf("%d entries went although there was room", n)
 	}
 }
 

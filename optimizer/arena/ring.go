@@ -48,6 +48,14 @@ const trialShare = 0.25
 // onTrial reports whether what lies at the offset is on trial.
 func (c *core) onTrial(offset int64) bool { return offset < c.trial.end }
 
+// ringOf is the ring in which the entry lies.
+func (c *core) ringOf(h *header) *ring {
+	if c.onTrial(c.offset(h)) {
+		return &c.trial.ring
+	}
+	return &c.ring
+}
+
 // end is where the ring's part of the memory ends.
 func (c *core) end(r *ring) int64 {
 	if r == &c.trial.ring {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -290,16 +291,30 @@ func (r *room) give(n int64) {
 
 func (r *room) free() { r.give(r.taken) }
 
+const longestPiece = 32 << 10
+
+// spent are pieces of the longest size, to be used again. Made anew for every body they
+// are garbage sooner than the collector frees it, and the heap outgrows its part.
+var spent sync.Pool
+
+func newPiece(n int) []byte {
+	if n == longestPiece {
+		if p, ok := spent.Get().(*[longestPiece]byte); ok {
+			return p[:]
+		}
+	}
+	return make([]byte, n)
+}
+
 // collect reads a body of unknown length, in pieces, until its end, or until it is
 // longer than limit or than there is room for.
 func collect(body io.Reader, limit int64, room *room) (pieces [][]byte, end bool, err error) {
-	const longest = 32 << 10
 	read := int64(0)
-	for next := 2 << 10; read <= limit; next = min(2*next, longest) {
+	for next := 2 << 10; read <= limit; next = min(2*next, longestPiece) {
 		if !room.take(int64(next)) {
 			return pieces, false, nil
 		}
-		piece, n := make([]byte, next), 0
+		piece, n := newPiece(next), 0
 		n, err = fill(body, piece)
 		read += int64(n)
 		pieces = append(pieces, piece[:n])
@@ -354,11 +369,19 @@ func fill(body io.Reader, p []byte) (n int, err error) {
 	return n, err
 }
 
+// join copies the pieces to where they stay. They must not be used any more.
 func join(to []byte, pieces [][]byte) (n int) {
 	for _, piece := range pieces {
 		n += copy(to[n:], piece)
+		reuse(piece)
 	}
 	return n
+}
+
+func reuse(piece []byte) {
+	if cap(piece) == longestPiece {
+		spent.Put((*[longestPiece]byte)(piece[:longestPiece]))
+	}
 }
 
 func size(pieces [][]byte) (n int) {
@@ -503,10 +526,13 @@ func (b *prefixed) Read(p []byte) (int, error) {
 // leave lets go of the first piece.
 func (b *prefixed) leave() {
 	b.room.give(int64(cap(b.pieces[0])))
-	b.pieces[0] = nil // the array that it is in stays
-	b.pieces, b.at = b.pieces[1:], 0
+	if b.object == nil {
+		reuse(b.pieces[0])
+	}
 	b.object.release()
 	b.object = nil
+	b.pieces[0] = nil // the array that it is in stays
+	b.pieces, b.at = b.pieces[1:], 0
 }
 
 // Close ends the exchange.

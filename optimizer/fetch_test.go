@@ -159,6 +159,30 @@ func TestWhatHasLeftHasNoRoom(t *testing.T) {
 	}
 }
 
+// The pieces of a body aren't left to the collector, whether it is stored or passed on.
+func TestPiecesAreUsedAgain(t *testing.T) {
+	if raceDetector {
+		t.Skip("sync.Pool drops items at random under the race detector")
+	}
+	whole, to := bytes.NewReader(make([]byte, 100*longestPiece)), make([]byte, 100*longestPiece)
+	for name, use := range map[string]func(*prefixed){
+		"stored":    func(b *prefixed) { join(to, b.pieces) },
+		"passed on": func(b *prefixed) { io.ReadFull(b, to) },
+		"closed":    func(*prefixed) {},
+	} {
+		if n := testing.AllocsPerRun(10, func() {
+			whole.Seek(0, io.SeekStart)
+			b := &prefixed{ReadCloser: io.NopCloser(whole), room: &room{used: new(atomic.Int64), limit: whole.Size() * 2}}
+			b.pieces, _, _ = collect(whole, whole.Size(), b.room)
+			if use(b); name != "stored" {
+				b.Close()
+			}
+		}); n > 30 {
+			t.Errorf("%s: %v allocations for 100 pieces", name, n)
+		}
+	}
+}
+
 // Who announces a body has no room for it before he sends it.
 func TestReadAheadTakesRoomForWhatComes(t *testing.T) {
 	t.Parallel()

@@ -314,7 +314,8 @@ func collect(body io.Reader, limit int64, room *room) (pieces [][]byte, end bool
 		if !room.take(int64(next)) {
 			return pieces, false, nil
 		}
-		piece, n := newPiece(next), 0
+		piece := newPiece(next)
+		var n int
 		n, err = fill(body, piece)
 		read += int64(n)
 		pieces = append(pieces, piece[:n])

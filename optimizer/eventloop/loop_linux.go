@@ -19,6 +19,7 @@ import (
 const (
 	readSize    = 32 << 10               // bytes of one read, so the longest head that is answered in place
 	writeSize   = 256 << 10              // bytes of answers from which the rest of a read is lent
+	flushSize   = 64 << 10               // bytes of answers from which they leave before the turn's end
 	acceptBatch = 16                     // connections accepted in a row
 	sweepEvery  = 250 * time.Millisecond // how often timeouts are looked at; the cost: some ns for each connection
 	acceptPause = 100 * time.Millisecond // after want of descriptors
@@ -31,6 +32,7 @@ type loop struct {
 	epoll, event int // file descriptors; event is written to wake the thread
 	reply        Reply
 	in, out      []byte
+	answers      []answered // of this turn, in out
 	events       [256]unix.EpollEvent
 	again        []*Conn // perhaps more to read
 	due          []*Conn // the same, of the last turn
@@ -135,13 +137,16 @@ func (l *loop) run() {
 		for i := range n {
 			l.tell(&l.events[i])
 		}
+		l.flush()
 		// What was read from once and may have more comes after the others.
 		l.again, l.due = l.due[:0], l.again
 		for _, c := range l.due {
 			l.tellConn(c, unix.EPOLLIN)
 		}
+		l.flush()
 		if l.now.Sub(l.swept) >= sweepEvery {
 			l.sweep()
+			l.flush()
 		}
 		if l.woke {
 			l.woke = false
@@ -270,38 +275,64 @@ func (l *loop) turn(c *Conn, events uint32) {
 	}
 }
 
-// answer answers what was read of a connection, or lends it.
+// answer answers what was read of a connection, or lends it. The answers leave by flush.
 func (l *loop) answer(c *Conn, in []byte) {
-	out := l.out[:0]
+	begin := len(l.out)
+	out := l.out
 	ok := !l.server.Draining() && l.server.unsent.Load() < l.server.cfg.MaxUnsent
 	for len(in) > 0 && ok {
 		end := bytes.Index(in, []byte("\r\n\r\n")) + 4
-		if ok = end >= 4 && len(out) < writeSize; ok {
+		if ok = end >= 4 && len(out)-begin < writeSize; ok {
 			if out, ok = l.reply(out, in[:end], c); ok {
 				in = in[end:]
 			}
 		}
 	}
-	if cap(out) <= 2*writeSize {
-		l.out = out[:0]
-	}
-	if len(out) > 0 {
+	l.out = out
+	if len(out) > begin {
 		c.used = true
-		n, errno := c.write(out)
-		if errno != 0 && errno != unix.EAGAIN {
-			c.release()
-			return
-		}
-		if n < len(out) {
-			c.keep(bytes.Clone(out[n:]))
-		}
+		l.answers = append(l.answers, answered{c, len(out)})
+	}
+	if len(out) >= flushSize || len(in) > 0 {
+		l.flush()
 	}
 	switch {
+	case c.closed:
 	case len(in) > 0:
 		l.lend(c, in)
 	case c.readable && len(c.unsent) == 0:
 		l.again = append(l.again, c)
 	}
+}
+
+// answered is what a loop's out has for a connection, up to end.
+type answered struct {
+	c   *Conn
+	end int
+}
+
+// flush sends the answers of a turn, one after the other: a client that runs on the same
+// processors is woken when the loop has little left to do, and not by the first of them, to
+// take the processor away from the rest.
+func (l *loop) flush() {
+	begin := 0
+	for _, a := range l.answers {
+		out := l.out[begin:a.end]
+		begin = a.end
+		n, errno := a.c.write(out)
+		switch {
+		case errno != 0 && errno != unix.EAGAIN:
+			a.c.release()
+		case n < len(out):
+			a.c.keep(bytes.Clone(out[n:]))
+		}
+	}
+	clear(l.answers)
+	l.answers = l.answers[:0]
+	if cap(l.out) > 2*writeSize {
+		l.out = nil
+	}
+	l.out = l.out[:0]
 }
 
 // lend gives the connection to a goroutine, with what was read and not answered.

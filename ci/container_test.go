@@ -76,7 +76,7 @@ func containersPass(t *testing.T) {
 	if said := strings.Join(r.Notices, "\n"); r.Environment.Upstream != "container" || !strings.Contains(said, "at most 300 MB and 1 CPUs") {
 		t.Errorf("upstream %q, notices:\n%s", r.Environment.Upstream, said)
 	}
-	if s := r.Systems["new"]; s.CPUs != 1 || s.Setup == nil || s.Setup.CacheBytes == nil || *s.Setup.CacheBytes != 75e6 {
+	if s := r.Systems["new"]; s.CPUs != 1 || s.Setup == nil || s.Setup.CacheBytes == nil || *s.Setup.CacheBytes != 74.4e6 {
 		t.Errorf("a share of %g CPUs, set up as %+v; want those that it may use, and what it was told of its cache", s.CPUs, s.Setup)
 	}
 	if g := p.gate("memory"); g.Value == nil || *g.Value < 5e6 || g.Samples < 3 {

@@ -211,6 +211,22 @@ func TestHTTP2ClosedLoop(t *testing.T) {
 	}
 }
 
+// An upstream of which HTTP/2 can't be had is served all the same, and fails the gate with
+// that figure.
+func TestUpstreamWithoutHTTP2(t *testing.T) {
+	t.Parallel()
+	p := unraced(t, "run", tiny, "--set", "upstream.tls={alpn: [http/1.1]}", "--set", "systems.new.upstream_tls=true",
+		"--set", "upstream.cache_control=public, max-age=1", "--set", "gates=[http2_adoption > 80%]")
+	p.run(1)
+	p.want("http2_adoption", result.Fail, "")
+	if g := p.gate("http2_adoption"); g.Value == nil || *g.Value != 0 {
+		t.Errorf("adoption of what isn't there: %s", g.Reason)
+	}
+	if errors := p.result().Systems["new"].Metrics["error_rate"]; errors == nil || *errors > 0.05 {
+		t.Errorf("error rate %v", errors)
+	}
+}
+
 func TestCommand(t *testing.T) {
 	t.Parallel()
 	p := phasegate(t, "run", tiny, "--set", counted, "--set", fmt.Sprintf(

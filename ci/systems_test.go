@@ -90,7 +90,7 @@ func TestSystems(t *testing.T) {
 				p.atLeast(metric, least)
 			}
 			if s.Version == "" || s.Setup == nil || s.Setup.AccessLog == nil || *s.Setup.AccessLog || s.Setup.Warmed != 200 ||
-				s.Setup.CacheBytes == nil || math.Abs(float64(*s.Setup.CacheBytes)-75e6) > 1e6 {
+				s.Setup.CacheBytes == nil || math.Abs(float64(*s.Setup.CacheBytes)-74.4e6) > 1e6 {
 				t.Errorf("version %q, set up as %+v", s.Version, s.Setup)
 			}
 			heard := false

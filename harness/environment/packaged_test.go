@@ -37,14 +37,14 @@ func TestPackaged(t *testing.T) {
 		scheme    string
 		stored    int64
 	}{
-		{"a master, workers and a cache manager", scenario.KindNginx, nil, 3, "http", 75e6},
-		{"this nginx may speak nothing else at a clear-text port then", scenario.KindNginx, only(scenario.H2C), 3, "http", 75e6},
-		{"over TLS it may be a mix", scenario.KindNginx, []scenario.ProtocolShare{{Protocol: scenario.HTTP1, Share: 0.5}, {Protocol: scenario.H2, Share: 0.5}}, 3, "https", 75e6},
-		{"a manager and its child", scenario.KindVarnish, nil, 2, "http", 75e6},
-		{"both at one port", scenario.KindVarnish, only(scenario.H2C), 2, "http", 75e6},
-		{"threads of one process; its cache in whole MiB", scenario.KindHAProxy, nil, 1, "http", 71 << 20},
-		{"both at one port", scenario.KindHAProxy, only(scenario.H2C), 1, "http", 71 << 20},
-		{"with a certificate of its own", scenario.KindHAProxy, only(scenario.H2), 1, "https", 71 << 20},
+		{"a master, workers and a cache manager", scenario.KindNginx, nil, 3, "http", 74.4e6},
+		{"this nginx may speak nothing else at a clear-text port then", scenario.KindNginx, only(scenario.H2C), 3, "http", 74.4e6},
+		{"over TLS it may be a mix", scenario.KindNginx, []scenario.ProtocolShare{{Protocol: scenario.HTTP1, Share: 0.5}, {Protocol: scenario.H2, Share: 0.5}}, 3, "https", 74.4e6},
+		{"a manager and its child", scenario.KindVarnish, nil, 2, "http", 74.4e6},
+		{"both at one port", scenario.KindVarnish, only(scenario.H2C), 2, "http", 74.4e6},
+		{"threads of one process; its cache in whole MiB", scenario.KindHAProxy, nil, 1, "http", 70 << 20},
+		{"both at one port", scenario.KindHAProxy, only(scenario.H2C), 1, "http", 70 << 20},
+		{"with a certificate of its own", scenario.KindHAProxy, only(scenario.H2), 1, "https", 70 << 20},
 	} {
 		t.Run(string(tt.kind)+": "+tt.why, func(t *testing.T) {
 			t.Parallel()

@@ -63,7 +63,7 @@ func TestPackaged(t *testing.T) {
 			t.Errorf("%s: notices\n%s\nhave %q", tt.why, notices, tt.silent)
 		}
 	}
-	for limit, want := range map[int64]int64{100e6: 75e6, 40e6: 16.2e6, 10e6: 4e6} {
+	for limit, want := range map[int64]int64{100e6: 74.4e6, 40e6: 15.6e6, 10e6: 3.9e6} {
 		if got := (scenario.Cache{MaxMemory: limit}).Bytes(); got != want {
 			t.Errorf("room for %d bytes of %d; want %d", got, limit, want)
 		}

@@ -99,9 +99,9 @@ type Cache struct {
 
 // Bytes is the room for stored responses with what keeping them costs: as much as
 // the optimizer takes of its limit, whose program and heap have the rest. Below the
-// least limit that it starts with, 40 MB, it is 40 % for the others.
+// least limit that it starts with, 40 MB, it is 39 % for the others.
 func (c Cache) Bytes() int64 {
-	return int64(max(0.98*float64(c.MaxMemory)-23e6, 0.4*float64(c.MaxMemory)))
+	return int64(max(0.98*float64(c.MaxMemory)-23.6e6, 0.39*float64(c.MaxMemory)))
 }
 
 // System is one arm: what is started, or reached, and its share of the load.

@@ -62,6 +62,8 @@ func (g *Group) URL() *url.URL { return g.members[0].pool.URL() }
 // Do sends req, as Pool.Do does, to the upstream whose turn it is, or that has the fewest
 // requests pending. One that isn't to be asked, or surely didn't process the request, is
 // passed over for the next, unless something of a body was read that can't be had again.
+// What one has no room for goes to none that is left out: that would take it as long to
+// fail as it may, and the error is the *BusyError at once.
 func (g *Group) Do(req *http.Request) (*http.Response, error) {
 	if len(g.members) == 1 {
 		return g.members[0].pool.Do(req)
@@ -77,9 +79,10 @@ func (g *Group) Do(req *http.Request) (*http.Response, error) {
 // do sends a request that is repeatable.
 func (g *Group) do(req *http.Request) (*http.Response, error) {
 	var worst error
+	turn, busy := g.turn.Add(1), false
 	tried := make([]bool, len(g.members))
 	for {
-		i := g.pick(tried)
+		i := g.pick(turn, tried, busy)
 		if i < 0 {
 			return nil, worst
 		}
@@ -92,7 +95,11 @@ func (g *Group) do(req *http.Request) (*http.Response, error) {
 		if err == nil {
 			return resp, nil
 		}
-		if worst == nil || !errors.As(err, new(*OpenError)) { // why one failed says more than that another one is given a rest
+		full := errors.As(err, new(*BusyError))
+		busy = busy || full
+		// Why one failed says more than that another one is given a rest, and less than
+		// that one is well and may have room in a moment.
+		if worst == nil || full || !busy && !errors.As(err, new(*OpenError)) {
 			worst = err
 		}
 		if !passedOver(err) || req.Context().Err() != nil {
@@ -127,21 +134,35 @@ func (m *member) readdress(req *http.Request, from *url.URL) *http.Request {
 	return req
 }
 
-// pick chooses among those that are in and weren't tried, or, if there are none, among
-// the others that weren't; -1 if all were.
-func (g *Group) pick(tried []bool) int {
+// pick chooses among those that are in and weren't tried, or, if there are none and it
+// needn't be one that is in, among the others that weren't; -1 if there are none of them
+// either. It is the turn of one of those that it chooses among, so that all of them share
+// what would have gone to another one.
+func (g *Group) pick(turn uint64, tried []bool, onlyIn bool) int {
 	now := time.Now()
-	best, bestIn := -1, false
-	first := int(g.turn.Add(1) % uint64(len(g.members)))
-	for n := range g.members {
-		i := (first + n) % len(g.members)
-		m := g.members[i]
-		in := m.in(now)
+	in, out := make([]int, 0, len(g.members)), make([]int, 0, len(g.members))
+	for i, m := range g.members {
 		switch {
 		case tried[i]:
-		case best < 0, in && !bestIn,
-			in == bestIn && g.cfg.Balance == LeastPending && m.pending.Load() < g.members[best].pending.Load():
-			best, bestIn = i, in
+		case m.in(now):
+			in = append(in, i)
+		default:
+			out = append(out, i)
+		}
+	}
+	if len(in) == 0 && !onlyIn {
+		in = out
+	}
+	if len(in) == 0 {
+		return -1
+	}
+	first := int(turn % uint64(len(in)))
+	best := in[first]
+	if g.cfg.Balance == LeastPending {
+		for n := range in {
+			if i := in[(first+n)%len(in)]; g.members[i].pending.Load() < g.members[best].pending.Load() {
+				best = i
+			}
 		}
 	}
 	return best

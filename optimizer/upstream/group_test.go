@@ -1,6 +1,7 @@
 package upstream_test
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -78,20 +79,33 @@ func askGroup(t *testing.T, g *upstream.Group, method, path, body string) (int, 
 	return resp.StatusCode, string(text), err
 }
 
+// The share of one that is left out is spread too, and isn't all its neighbour's.
 func TestRequestsAreSpread(t *testing.T) {
 	t.Parallel()
 	s := newSeveral(t, 3)
-	g := s.group(t, upstream.Config{})
-	for range 30 {
-		if status, _, err := askGroup(t, g, "GET", "/", ""); err != nil || status != 200 {
-			t.Fatalf("%d, %v", status, err)
+	g := s.group(t, upstream.Config{EjectAfter: 1, EjectFor: time.Hour})
+	spread := func(want ...int64) {
+		t.Helper()
+		for i := range s.asked {
+			s.asked[i].Store(0)
+		}
+		for range 30 {
+			if status, _, err := askGroup(t, g, "GET", "/", ""); err != nil || status != 200 {
+				t.Fatalf("%d, %v", status, err)
+			}
+		}
+		for i := range s.asked {
+			if n := s.asked[i].Load(); n != want[i] {
+				t.Errorf("upstream %d was asked %d times, want %d", i, n, want[i])
+			}
 		}
 	}
-	for i := range s.asked {
-		if n := s.asked[i].Load(); n != 10 {
-			t.Errorf("upstream %d was asked %d times, want 10", i, n)
-		}
+	spread(10, 10, 10)
+	s.down[1].Store(true)
+	for range 3 {
+		askGroup(t, g, "GET", "/", "")
 	}
+	spread(15, 0, 15)
 }
 
 func TestTheLeastPendingIsAsked(t *testing.T) {
@@ -152,6 +166,57 @@ func TestTheUnreachableIsPassedOverAndLeftOut(t *testing.T) {
 		_, body, err := askGroup(t, g, "GET", "/", "")
 		return err == nil && body == "back"
 	})
+}
+
+// What one has no room for doesn't go to one that is left out, which would take its time to
+// fail; nor does another one's failure hide that there may be room in a moment.
+func TestBusyLeadsToNoneThatIsOut(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		why   string
+		fails func(s *several)
+		after int
+		out   bool
+	}{
+		{"the other one is left out", func(s *several) { s.down[1].Store(true) }, 1, true},
+		{"the other one can't be reached", func(s *several) { s.servers[1].Close() }, 1000, false},
+	} {
+		t.Run(tt.why, func(t *testing.T) {
+			t.Parallel()
+			s := newSeveral(t, 2)
+			g := s.group(t, upstream.Config{
+				MaxConnectionsPerHost: 1, MaxWaiting: 1, WaitTimeout: time.Minute, Timeout: 2 * time.Minute,
+				EjectAfter: tt.after, EjectFor: time.Hour, Breaker: upstream.Breaker{Disabled: true},
+			})
+			tt.fails(s)
+			askGroup(t, g, "GET", "/", "")
+			askGroup(t, g, "GET", "/", "")
+			if out := g.Stats()[1].Out; out != tt.out {
+				t.Fatalf("out: %v", out)
+			}
+			asked := s.asked[1].Load()
+			var held sync.WaitGroup
+			defer held.Wait()
+			defer close(s.hold)
+			for range 2 {
+				held.Go(func() {
+					if status, body, err := askGroup(t, g, "GET", "/hold", ""); err != nil || status != 200 || body != "0" {
+						t.Errorf("%d %q, %v", status, body, err)
+					}
+				})
+			}
+			until(t, "the line is full", func() bool { one := g.Stats()[0]; return one.Waiting == 1 && one.Protocol["http/1.1"].Active == 1 })
+			for range 4 { // whoever's turn it is
+				_, _, err := askGroup(t, g, "GET", "/", "")
+				if busy := (*upstream.BusyError)(nil); !errors.As(err, &busy) || busy.Waited != 0 {
+					t.Errorf("%v, want that every connection is in use", err)
+				}
+			}
+			if n := s.asked[1].Load() - asked; n != 0 {
+				t.Errorf("the one that fails was asked %d times", n)
+			}
+		})
+	}
 }
 
 // The last one stays in, whatever it answers.

@@ -282,7 +282,7 @@ func TestGatewayStatus(t *testing.T) {
 		err  error
 		want int
 	}{
-		{&upstream.OpenError{RetryAfter: time.Second}, 503}, {errUpstreamTimeout, 504}, {errClientTimeout, 408}, {upstream.ErrRequestBody, 400}, {io.ErrUnexpectedEOF, 502},
+		{&upstream.OpenError{RetryAfter: time.Second}, 503}, {errUpstreamTimeout, 504}, {errClientTimeout, 408}, {upstream.ErrRequestBody, 400}, {upstream.ErrRequestHeaderTooLong, 431}, {io.ErrUnexpectedEOF, 502},
 		{fmt.Errorf("ask: %w", &net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}), 504}, {&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, 502},
 	} {
 		if got, _ := gatewayStatus(tt.err); got != tt.want {

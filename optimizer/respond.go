@@ -280,6 +280,8 @@ func gatewayStatus(err error) (status int, retryAfter time.Duration) {
 			return http.StatusRequestTimeout, 0
 		}
 		return http.StatusBadRequest, 0
+	case errors.Is(err, upstream.ErrRequestHeaderTooLong):
+		return http.StatusRequestHeaderFieldsTooLarge, 0
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &network) && network.Timeout():
 		return http.StatusGatewayTimeout, 0
 	}

@@ -557,3 +557,24 @@ func TestLongHeadersOverHTTP2(t *testing.T) {
 		t.Error("accepted")
 	}
 }
+
+// A request whose header is longer than the upstream announced that it takes isn't sent, and
+// says nothing of the upstream, which goes on getting the others.
+func TestLongRequestHeadersAreNoFailures(t *testing.T) {
+	t.Parallel()
+	peer := newPeer(t, func(c *peerConn, r peerRequest) { c.answer(r.stream, "ok") }, http2.Setting{ID: http2.SettingMaxHeaderListSize, Val: 4000})
+	p := newPool(t, upstream.Config{URL: peer.url(), Protocol: upstream.H2C, Breaker: upstream.Breaker{MinRequests: 1}})
+	for _, method := range []string{"GET", "POST"} {
+		req, _ := http.NewRequestWithContext(t.Context(), method, peer.url(), nil)
+		req.Header.Set("Cookie", strings.Repeat("a;", 1000)) // a field for each
+		if _, err := p.Do(req); !errors.Is(err, upstream.ErrRequestHeaderTooLong) {
+			t.Errorf("%s: %v", method, err)
+		}
+	}
+	if _, body, err := ask(t, p, "GET"); err != nil || body != "ok" {
+		t.Errorf("a short one: %q, %v", body, err)
+	}
+	if s := p.Stats(); s.State != upstream.Closed || s.Dials != 1 || sum(s.Retries) > 0 || s.Streams > 0 {
+		t.Errorf("%+v", s)
+	}
+}

@@ -115,7 +115,7 @@ var ErrRequestBody = errors.New("read the request's body from the client")
 // nothing is sent either, and the error is a *BusyError. An exchange counts as failed
 // when it ends in another error or in status 500, 502, 503 or 504; one whose context
 // the caller cancelled, or whose body, or the cause of whose cancellation, is
-// ErrRequestBody, doesn't count.
+// ErrRequestBody, or that ends in ErrRequestHeaderTooLong, doesn't count.
 func (p *Pool) Do(req *http.Request) (*http.Response, error) {
 	done := func(error) {}
 	if p.breaker != nil {
@@ -142,7 +142,7 @@ func outcome(req *http.Request, resp *http.Response, err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(cause, context.Canceled), errors.Is(cause, ErrRequestBody), errors.Is(err, ErrRequestBody),
-		errors.As(err, new(*BusyError)), errors.As(err, new(*OpenError)), errors.Is(err, errMalformed):
+		errors.As(err, new(*BusyError)), errors.As(err, new(*OpenError)), errors.Is(err, errMalformed), errors.Is(err, ErrRequestHeaderTooLong):
 		return context.Canceled
 	}
 	return err

@@ -115,6 +115,11 @@ func pauseAfter(attempts int) time.Duration {
 	return min(firstPause<<(attempts-2), longestPause)
 }
 
+// ErrRequestHeaderTooLong says that a request isn't sent because the upstream takes no
+// header as long: it announced so over HTTP/2, where each field counts 32 bytes besides
+// its name and value, and each part of Cookie is one.
+var ErrRequestHeaderTooLong = errors.New("the request's header is longer than the upstream allows")
+
 // errMalformed marks a request that isn't sent: the upstream has no part in that.
 var errMalformed = errors.New("not a request that can be sent")
 
@@ -161,8 +166,12 @@ func (a *attempt) send(req *http.Request) (resp *http.Response, err error) {
 	}
 	switch {
 	case err != nil:
-		if c != nil && unusable(err) {
+		switch {
+		case c == nil:
+		case unusable(err):
 			c.lost.Store(true) // before others who wait are given it
+		case tooLong(err):
+			err = fmt.Errorf("%w: %w", ErrRequestHeaderTooLong, err)
 		}
 		a.pool.leave(a.grant)
 		return nil, err
@@ -243,6 +252,12 @@ func aboveLastStream(err error) bool {
 // after the peer reset another stream with PROTOCOL_ERROR, after it stood idle for too long
 // by the wall clock, without stream numbers left. It has no name for that error either.
 func unusable(err error) bool { return strings.Contains(err.Error(), "http2: client conn not usable") }
+
+// tooLong reports whether net/http sent nothing because the upstream said that it takes no
+// header as long (RFC 9113 §6.5.2). It has no name for that error either.
+func tooLong(err error) bool {
+	return strings.HasPrefix(err.Error(), "http2: request header list larger than peer's advertised limit")
+}
 
 // idempotent reports whether sending the request twice does no more than once (RFC 9110
 // §9.2.2), by its method or because it has an Idempotency-Key.

@@ -259,15 +259,15 @@ func tooLong(err error) bool {
 	return strings.HasPrefix(err.Error(), "http2: request header list larger than peer's advertised limit")
 }
 
-// idempotent reports whether sending the request twice does no more than once (RFC 9110
-// §9.2.2), by its method or because it has an Idempotency-Key.
+// idempotent reports whether sending the request twice does no more than once. That is for
+// the method to say (RFC 9110 §9.2.2): what an Idempotency-Key means to the upstream, if
+// anything, isn't known here.
 func idempotent(req *http.Request) bool {
 	switch req.Method {
 	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete, "":
 		return true
 	}
-	_, keyed := req.Header["Idempotency-Key"]
-	return keyed
+	return false
 }
 
 // budget bounds the retries of requests that the upstream may have processed, so that

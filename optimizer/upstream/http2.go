@@ -260,7 +260,10 @@ func (p *Pool) hasHTTP2() bool {
 // greet exchanges SETTINGS, so that no request goes to a peer that doesn't speak HTTP/2,
 // or beyond the streams that it allows.
 func (p *Pool) greet(ctx context.Context, wire *conn) (*http2Conn, error) {
-	wire.frames = newFrames(func() { go p.line.serve() }, func(code uint32) {
+	wire.frames = newFrames(func(streams uint32) {
+		p.streams.Store(streams)
+		go p.line.serve()
+	}, func(code uint32) {
 		p.goAways.Add(1)
 		if code == http11Required {
 			p.fallBack(wantsHTTP1, wire.born)
@@ -298,7 +301,6 @@ func (p *Pool) greet(ctx context.Context, wire *conn) (*http2Conn, error) {
 	select {
 	case <-wire.frames.settled:
 		wire.ready()
-		p.streams.Store(wire.frames.streams.Load())
 		return &http2Conn{cc: cc, wire: wire}, nil
 	case <-ended:
 		err = cc.Err()

@@ -239,8 +239,9 @@ func (p *Pool) Stats() Stats {
 	p.line.mu.Lock()
 	p.sweep()
 	s.Waiting = p.line.queue.Len()
-	one.Active = min(p.placed, int(p.open.Load()))
-	one.Idle = int(p.open.Load()) - one.Active
+	open := int(p.open.Load())
+	one.Active = min(p.placed, open)
+	one.Idle = open - one.Active
 	for _, c := range p.conns {
 		s.Streams += c.active
 		if c.active > 0 {

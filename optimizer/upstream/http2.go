@@ -97,9 +97,17 @@ const trialTime = time.Second
 // fallBack has requests go over HTTP/1.1 from now on, for upstream.fallback_for. Silence
 // may be that of an upstream which is down, and speaks HTTP/2 when it is back. What a
 // connection begun before the last fallback says to the same end is no further one.
+//
+// HTTP_1_1_REQUIRED moves all requests, though it may have come on the stream of one: RFC 9113
+// §7 has it speak for the endpoint, and one that isn't idempotent can only be answered if the
+// next like it goes over HTTP/1.1. Who provokes it costs the others HTTP/2, and no request.
 func (p *Pool) fallBack(reason string, begun time.Time) {
 	p.line.mu.Lock()
 	defer p.line.mu.Unlock()
+	p.fallBackLocked(reason, begun)
+}
+
+func (p *Pool) fallBackLocked(reason string, begun time.Time) {
 	if p.fallenUntil.Load() == 0 || begun.After(p.fell) {
 		p.fallbacks.add(reason)
 		p.fell = time.Now()
@@ -214,47 +222,57 @@ func (p *Pool) negotiate(ctx context.Context) (*http2Conn, error) {
 	for again := true; ; again = false {
 		begun := time.Now()
 		wire, chosen, err := p.connect(ctx, alpnHTTP2, alpnHTTP1)
+		var reason string
+		var instead *conn
 		switch {
 		case noCommonProtocol(err):
-			p.fallBack(nothingInCommon, begun)
-			return nil, nil
+			reason = nothingInCommon
 		case err != nil:
 			return nil, err
 		case p.tls != nil && chosen != alpnHTTP2:
-			wire.ready()
-			p.line.mu.Lock()
-			p.keep(&http1Conn{conn: wire})
-			p.line.mu.Unlock()
-			p.fallBack(withoutH2, begun)
+			reason, instead = withoutH2, wire
+			err = &unprocessedError{fmt.Errorf("begin HTTP/2 with %s: it chose HTTP/1.1, others of its connections HTTP/2", p.address)}
+		default:
+			var c *http2Conn
+			if c, err = p.greet(ctx, wire); err == nil || ctx.Err() != nil {
+				return c, err
+			}
+			// Anything but HTTP/2 is an answer. Silence may be the network's doing, once.
+			silent := !wire.frames.any.Load()
+			if silent && !errors.Is(err, context.DeadlineExceeded) && again {
+				continue
+			}
+			if reason = notHTTP2; silent {
+				reason = saidNothing
+			}
+			err = &unprocessedError{err}
+		}
+		if p.giveUpHTTP2(reason, begun, instead) {
 			return nil, nil
 		}
-		c, err := p.greet(ctx, wire)
-		if err == nil || ctx.Err() != nil {
-			return c, err
+		if instead != nil {
+			instead.Close()
+			p.failures.add("alpn")
 		}
-		// Anything but HTTP/2 is an answer. Silence may be the network's doing, once.
-		silent := !wire.frames.any.Load()
-		if silent && !errors.Is(err, context.DeadlineExceeded) && again {
-			continue
-		}
-		if p.hasHTTP2() { // it has enough of connections, not of the protocol
-			return nil, &unprocessedError{err}
-		}
-		if silent {
-			p.fallBack(saidNothing, begun)
-		} else {
-			p.fallBack(notHTTP2, begun)
-		}
-		return nil, nil
+		return nil, err
 	}
 }
 
-// hasHTTP2 reports whether there is a connection of HTTP/2.
-func (p *Pool) hasHTTP2() bool {
+// giveUpHTTP2 falls back, with the connection of HTTP/1.1 that was opened instead, if there
+// is one; but not while others speak HTTP/2: the upstream has enough of connections then, or
+// is several servers of which one doesn't, and not all that it serves is to go by that one.
+func (p *Pool) giveUpHTTP2(reason string, begun time.Time, instead *conn) bool {
 	p.line.mu.Lock()
 	defer p.line.mu.Unlock()
-	p.sweep()
-	return len(p.conns) > 0
+	if p.sweep(); len(p.conns) > 0 {
+		return false
+	}
+	if instead != nil {
+		instead.ready()
+		p.keep(&http1Conn{conn: instead})
+	}
+	p.fallBackLocked(reason, begun)
+	return true
 }
 
 // greet exchanges SETTINGS, so that no request goes to a peer that doesn't speak HTTP/2,

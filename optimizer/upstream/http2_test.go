@@ -1,7 +1,9 @@
 package upstream_test
 
 import (
+	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -344,49 +346,72 @@ func TestNoStreamsAllowed(t *testing.T) {
 	}
 }
 
-// One more connection that comes to nothing says nothing of the protocol, which others
-// speak: the pool doesn't fall back, and goes on with what it has.
+// One more connection that comes to nothing, or only to HTTP/1.1, says nothing of the
+// protocol, which others speak: the pool doesn't fall back, and goes on with what it has.
 func TestOneMoreConnectionComesToNothing(t *testing.T) {
 	t.Parallel()
-	release := make(chan bool)
-	one := newPeer(t, func(c *peerConn, r peerRequest) { <-release; c.answer(r.stream, "ok") }, http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 1})
-	var opened atomic.Int64
-	front := listen(t, nil, func(conn net.Conn) {
-		if opened.Add(1) > 1 {
-			framer := http2.NewFramer(conn, conn)
-			framer.WriteSettings()
-			framer.WriteGoAway(0, http2.ErrCodeNo, nil)
-			return
-		}
-		to, err := net.Dial("tcp", one.address)
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		go func() {
-			io.Copy(to, conn)
-			to.Close()
-		}()
-		io.Copy(conn, to)
-	})
-	p := newPool(t, upstream.Config{URL: "http://" + front, Protocol: upstream.H2C})
-	var asking sync.WaitGroup
-	for range 2 {
-		asking.Go(func() {
-			if _, body, err := ask(t, p, "GET"); err != nil || body != "ok" {
-				t.Errorf("%q, %v", body, err)
+	for _, tt := range []struct {
+		why    string
+		alpn   string // of the further one; "": clear text
+		reason string
+	}{
+		{"it is given notice on", "", "preface"},
+		{"it is HTTP/1.1", "http/1.1", "alpn"},
+		{"it has nothing in common", "spdy/3", "alpn"},
+	} {
+		t.Run(tt.why, func(t *testing.T) {
+			t.Parallel()
+			release := make(chan bool)
+			one := newPeer(t, func(c *peerConn, r peerRequest) { <-release; c.answer(r.stream, "ok") }, http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 1})
+			let := sync.OnceFunc(func() { close(release) })
+			t.Cleanup(let)
+			cfg := upstream.Config{URL: "http://", Protocol: upstream.H2C}
+			secure := func(conn net.Conn, _ string) net.Conn { return conn }
+			if tt.alpn != "" {
+				cfg = upstream.Config{URL: "https://", InsecureSkipVerify: true}
+				config := certificate(t)
+				secure = func(conn net.Conn, alpn string) net.Conn { return tls.Server(conn, certificateOf(config, alpn)) }
+			}
+			var opened atomic.Int64
+			cfg.URL += listen(t, nil, func(conn net.Conn) {
+				if opened.Add(1) > 1 {
+					if conn = secure(conn, tt.alpn); tt.alpn == "" {
+						framer := http2.NewFramer(conn, conn)
+						framer.WriteSettings()
+						framer.WriteGoAway(0, http2.ErrCodeNo, nil)
+						return
+					}
+					oneOne(conn, bufio.NewReader(conn))
+					return
+				}
+				conn = secure(conn, "h2")
+				to, err := net.Dial("tcp", one.address)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				go func() {
+					io.Copy(to, conn)
+					to.Close()
+				}()
+				io.Copy(conn, to)
+			})
+			p := newPool(t, cfg)
+			var asking sync.WaitGroup
+			for range 2 {
+				asking.Go(func() {
+					if _, body, err := ask(t, p, "GET"); err != nil || body != "ok" {
+						t.Errorf("%q, %v", body, err)
+					}
+				})
+			}
+			until(t, "it has come to nothing", func() bool { s := p.Stats(); return sum(s.Failures)+sum(s.Fallbacks) > 0 })
+			let()
+			asking.Wait()
+			if s := p.Stats(); sum(s.Fallbacks) > 0 || s.Failures[tt.reason] == 0 || s.Protocol["http/1.1"] != (upstream.Usage{}) {
+				t.Errorf("fallbacks %v, failures %v, %+v", s.Fallbacks, s.Failures, s.Protocol)
 			}
 		})
-	}
-	for opened.Load() < 2 {
-		time.Sleep(time.Millisecond)
-	}
-	close(release)
-	asking.Wait()
-	for reason, n := range p.Stats().Fallbacks {
-		if n > 0 {
-			t.Errorf("fell back: %s", reason)
-		}
 	}
 }
 

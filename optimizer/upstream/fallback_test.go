@@ -202,6 +202,59 @@ func TestHTTP2IsTriedAgain(t *testing.T) {
 	until(t, "HTTP/2", func() bool { return spoken() == "HTTP/2.0" })
 }
 
+// A connection of HTTP/2 whose dial began before the fallback doesn't undo it when it becomes
+// ready: what led to that is the later word.
+func TestAnOlderConnectionUndoesNoFallback(t *testing.T) {
+	t.Parallel()
+	config := certificate(t)
+	two := &peer{settings: []http2.Setting{{ID: http2.SettingMaxConcurrentStreams, Val: 1}}, serve: func(c *peerConn, r peerRequest) {
+		c.goAway(r.stream, http2.ErrCodeNo)
+		c.answer(r.stream, "HTTP/2")
+	}}
+	shaken, release := make(chan bool), make(chan bool)
+	let := sync.OnceFunc(func() { close(release) })
+	t.Cleanup(let)
+	var opened atomic.Int64
+	p := newPool(t, upstream.Config{InsecureSkipVerify: true, URL: "https://" + listen(t, nil, func(raw net.Conn) {
+		n := opened.Add(1)
+		if n > 2 {
+			<-shaken
+			conn := tls.Server(raw, certificateOf(config, "http/1.1"))
+			oneOne(conn, bufio.NewReader(conn))
+			return
+		}
+		conn := tls.Server(raw, certificateOf(config, "h2"))
+		if err := conn.Handshake(); err != nil {
+			t.Error(err)
+		}
+		if n == 2 {
+			close(shaken)
+			<-release
+		}
+		var running sync.WaitGroup
+		two.talk(&peerConn{Conn: conn, framer: http2.NewFramer(conn, conn)}, &running)
+		running.Wait()
+	})})
+	get := func(want string) {
+		if _, body, err := ask(t, p, "GET"); err != nil || body != want {
+			t.Errorf("%q, %v; want %s", body, err, want)
+		}
+	}
+	get("HTTP/2") // and one stream on each connection from now on
+	until(t, "it has left", func() bool { return p.Stats().Protocol["h2"] == upstream.Usage{Fresh: 1} })
+	var asking sync.WaitGroup
+	for range 2 {
+		asking.Go(func() { get("HTTP/1.1") })
+	}
+	asking.Wait()
+	let()
+	until(t, "the older one is ready", func() bool { return p.Stats().Protocol["h2"].Idle == 1 })
+	get("HTTP/1.1")
+	if s := p.Stats(); sum(s.Fallbacks) != 1 || s.Fallbacks["alpn"] != 1 {
+		t.Errorf("fallbacks %v", s.Fallbacks)
+	}
+}
+
 // Silence says nothing of the protocol: an upstream that was down when HTTP/2 was begun is
 // spoken to in HTTP/2 soon after it is back, unless it has answered in HTTP/1.1, and not
 // only that it wants none.

@@ -200,8 +200,10 @@ func (p *Pool) openHTTP2(planned bool) {
 		c.retire()
 	case c != nil:
 		p.conns = append(p.conns, c)
-		p.fallenUntil.Store(0)
-		p.bare.Store(false)
+		if c.wire.born.After(p.fell) { // else the upstream thought better of it since
+			p.fallenUntil.Store(0)
+			p.bare.Store(false)
+		}
 	case err != nil && planned:
 		p.noDialUntil = time.Now().Add(dialPause)
 		time.AfterFunc(dialPause, p.line.serve)

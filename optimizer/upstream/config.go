@@ -49,6 +49,9 @@ type Config struct {
 	// MaxWaiting and WaitTimeout bound those who wait for a connection or a stream, in
 	// order of arrival. Who is beyond gets 503 with Retry-After, or a stale response; so
 	// does, with the optimizer's cache, who waits beside one of them for the same response.
+	// The first connection of HTTP/2 isn't what WaitTimeout bounds: like one of HTTP/1.1, which
+	// a request opens for itself, it takes as long as DialTimeout, TLSTimeout and the request's
+	// own deadline allow.
 	MaxWaiting  int           `yaml:"max_waiting" help:"requests that wait for a connection at most, further ones get 503 at once; default 1024"`
 	WaitTimeout time.Duration `yaml:"wait_timeout" help:"how long one waits before it gets 503; default 5s, at most half of timeout"`
 	// ConnectionPoolSize bounds the connections of HTTP/1.1 kept open without work;

@@ -95,7 +95,7 @@ func New(cache func() arena.Stats, pools func() []upstream.Stats) *Metrics {
 		m.refresh[i] = refresh.WithLabelValues(outcome)
 	}
 	m.InFlight = prometheus.NewGauge(prometheus.GaugeOpts{Name: "optimizer_in_flight_requests", Help: "Requests being answered."})
-	m.UpstreamRequests = prometheus.NewCounter(prometheus.CounterOpts{Name: "optimizer_upstream_requests_total", Help: "Requests sent to the upstream, without retries."})
+	m.UpstreamRequests = prometheus.NewCounter(prometheus.CounterOpts{Name: "optimizer_upstream_requests_total", Help: "Requests for the upstream, without retries: those that no connection could be opened for too, but not those that the breaker or upstream.max_waiting and upstream.wait_timeout kept back."})
 	m.UpstreamErrors = prometheus.NewCounter(prometheus.CounterOpts{Name: "optimizer_upstream_errors_total", Help: "Requests to the upstream without a whole answer, or with status 500, 502, 503 or 504."})
 	m.HTTP2 = prometheus.NewCounter(prometheus.CounterOpts{Name: "optimizer_http2_requests_total", Help: "Those of the requests that came over HTTP/2."})
 	outcomes := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "optimizer_client_handshakes_total", Help: "TLS handshakes with clients, by outcome."}, []string{"outcome"})

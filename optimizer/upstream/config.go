@@ -44,7 +44,9 @@ type Config struct {
 	// fewer sets fewer. Over HTTP/2 a further connection is opened when the upstream
 	// allows no more streams on the others. Those that take no more requests (GOAWAY,
 	// or too old) aren't counted while their last answers come; but all in all there are
-	// twice as many at most.
+	// twice as many at most. After a fallback, or its end, those of the other protocol come on
+	// top until they close, idle or with their last answers: three times as many at most, and
+	// the one that looks whether HTTP/2 is spoken again.
 	MaxConnectionsPerHost int `yaml:"max_connections_per_host" help:"open connections at most; further requests wait; default 512"`
 	// MaxWaiting and WaitTimeout bound those who wait for a connection or a stream, in
 	// order of arrival. Who is beyond gets 503 with Retry-After, or a stale response; so

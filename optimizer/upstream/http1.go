@@ -73,10 +73,13 @@ func (c *http1Conn) ReadFrom(r io.Reader) (int64, error) {
 // interrupt ends what waits for the upstream.
 func (c *http1Conn) interrupt() { _ = c.SetDeadline(time.Unix(1, 0)) }
 
-// keep keeps a connection for the next request, or closes it. The line's lock is held.
+// keep keeps a connection for the next request, or closes it. One that was to be of HTTP/2
+// may be one too many beside requests that are under way since the last fallback. The line's
+// lock is held.
 func (p *Pool) keep(c *http1Conn) {
 	now := time.Now()
-	if len(p.kept) >= p.cfg.ConnectionPoolSize || p.ctx.Err() != nil || c.tooOld(now) {
+	full := len(p.kept) >= p.cfg.ConnectionPoolSize || p.placed+len(p.kept) >= p.cfg.MaxConnectionsPerHost
+	if full || p.ctx.Err() != nil || c.tooOld(now) {
 		go c.Close() // over TLS it waits for a peer that takes nothing
 		return
 	}

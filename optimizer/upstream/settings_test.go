@@ -40,3 +40,29 @@ func TestLaterSettingsAreFollowed(t *testing.T) {
 		}
 	})
 }
+
+// A connection that was to be of HTTP/2, and on which ALPN chose HTTP/1.1, is kept unless all
+// that there may be are in use.
+func TestWhatIsKeptInsteadIsBounded(t *testing.T) {
+	t.Parallel()
+	for placed, kept := range []int{1, 0} {
+		p, err := New(Config{URL: "https://127.0.0.1:1", MaxConnectionsPerHost: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		raw, peer := net.Pipe()
+		defer peer.Close()
+		p.placed = placed
+		p.open.Add(1)
+		fell := p.giveUpHTTP2(withoutH2, time.Now(), &conn{Conn: raw, raw: raw, pool: p, born: time.Now(), handshake: "full"})
+		if !fell || len(p.kept) != kept {
+			t.Errorf("beside %d: fell back %v, %d kept, want %d", placed, fell, len(p.kept), kept)
+		}
+		if kept == 0 {
+			if _, err := peer.Read(make([]byte, 1)); err != io.EOF {
+				t.Errorf("the other one isn't closed: %v", err)
+			}
+		}
+	}
+}

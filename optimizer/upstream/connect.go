@@ -285,7 +285,7 @@ func (c *conn) tooOld(now time.Time) bool { return now.Sub(c.born) >= c.pool.cfg
 // decides by them: net/http keeps to itself whether there were SETTINGS, and whether
 // and why there was a GOAWAY.
 type frames struct {
-	onSettings func(streams uint32)
+	onSettings func() // the first ones aside
 	onGoAway   func(code uint32)
 	settled    chan struct{} // closed when the first SETTINGS were read, applied and acknowledged
 	once       sync.Once
@@ -303,7 +303,7 @@ type frames struct {
 	kept    int
 }
 
-func newFrames(onSettings func(streams uint32), onGoAway func(code uint32)) *frames {
+func newFrames(onSettings func(), onGoAway func(code uint32)) *frames {
 	f := &frames{onSettings: onSettings, onGoAway: onGoAway, settled: make(chan struct{})}
 	f.allowed.Store(assumedStreams)
 	return f
@@ -312,10 +312,12 @@ func newFrames(onSettings func(streams uint32), onGoAway func(code uint32)) *fra
 // acknowledged puts the peer's SETTINGS in force: net/http keeps to them from now on.
 func (f *frames) acknowledged() {
 	f.told.Store(false)
-	streams := f.allowed.Load()
-	f.streams.Store(streams)
-	f.onSettings(streams)
-	f.once.Do(func() { close(f.settled) })
+	f.streams.Store(f.allowed.Load())
+	further := true
+	f.once.Do(func() { further = false; close(f.settled) })
+	if further {
+		f.onSettings()
+	}
 }
 
 // Frame types (RFC 9113 §6).

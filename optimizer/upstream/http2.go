@@ -174,10 +174,10 @@ const dialPause = 500 * time.Millisecond
 // the upstream last allowed, within upstream.max_connections_per_host. The line's lock is held.
 func (p *Pool) dialMore(waiting int) {
 	// An upstream that allows no streams for now allows none on further connections.
-	if len(p.conns) > 0 && (time.Now().Before(p.noDialUntil) || p.streams.Load() == 0) {
+	if len(p.conns) > 0 && (time.Now().Before(p.noDialUntil) || p.streams == 0) {
 		return
 	}
-	each := max(1, int(p.streams.Load()))
+	each := max(1, int(p.streams))
 	needed := (waiting + each - 1) / each
 	// With those that are leaving they are twice as many at most: an upstream that gives notice
 	// on one after the other, while its answers hang, doesn't get a socket for each.
@@ -200,6 +200,7 @@ func (p *Pool) openHTTP2(planned bool) {
 		c.retire()
 	case c != nil:
 		p.conns = append(p.conns, c)
+		p.streams = c.wire.frames.streams.Load()
 		if c.wire.born.After(p.fell) { // else the upstream thought better of it since
 			p.fallenUntil.Store(0)
 			p.bare.Store(false)
@@ -280,9 +281,13 @@ func (p *Pool) giveUpHTTP2(reason string, begun time.Time, instead *conn) bool {
 // greet exchanges SETTINGS, so that no request goes to a peer that doesn't speak HTTP/2,
 // or beyond the streams that it allows.
 func (p *Pool) greet(ctx context.Context, wire *conn) (*http2Conn, error) {
-	wire.frames = newFrames(func(streams uint32) {
-		p.streams.Store(streams)
-		go p.line.serve()
+	wire.frames = newFrames(func() {
+		go func() {
+			p.line.mu.Lock()
+			defer p.line.mu.Unlock()
+			p.streams = wire.frames.streams.Load()
+			p.line.serveLocked()
+		}()
 	}, func(code uint32) {
 		p.goAways.Add(1)
 		if code == http11Required {

@@ -29,10 +29,9 @@ type Pool struct {
 	cancel  context.CancelFunc
 
 	wantsHTTP2  bool
-	fallenUntil atomic.Int64  // Unix nanoseconds; 0: HTTP/2 is spoken, if it is wanted
-	onTrial     atomic.Bool   // so is HTTP/1.1, which hasn't answered yet
-	bare        atomic.Bool   // HTTP/1.1 isn't offered by ALPN, but spoken
-	streams     atomic.Uint32 // that the upstream last allowed on a connection
+	fallenUntil atomic.Int64 // Unix nanoseconds; 0: HTTP/2 is spoken, if it is wanted
+	onTrial     atomic.Bool  // so is HTTP/1.1, which hasn't answered yet
+	bare        atomic.Bool  // HTTP/1.1 isn't offered by ALPN, but spoken
 
 	// The line's lock guards these.
 	placed      int          // requests over HTTP/1.1
@@ -41,6 +40,7 @@ type Pool struct {
 	tidies      bool         // it is set
 	conns       []*http2Conn // in order of opening
 	leaving     []*http2Conn // after a GOAWAY, or too old
+	streams     uint32       // that the upstream last allowed on a connection
 	dialing     int
 	noDialUntil time.Time // unless there is no connection
 	fell        time.Time // when it fell back to HTTP/1.1, or stayed there after another try
@@ -69,11 +69,10 @@ func New(cfg Config) (*Pool, error) {
 	p := &Pool{
 		cfg: cfg, url: u, address: hostPort(u), budget: newBudget(*cfg.RetryBudget),
 		dialer:     &net.Dialer{Timeout: cfg.DialTimeout, KeepAlive: 30 * time.Second},
-		wantsHTTP2: cfg.Protocol == H2C || cfg.Protocol == Auto && u.Scheme == "https",
+		wantsHTTP2: cfg.Protocol == H2C || cfg.Protocol == Auto && u.Scheme == "https", streams: assumedStreams,
 		handshakes: newTally("plain", "full", "resumed"), failures: newTally(handshakeReasons...),
 		fallbacks: newTally(fallbackReasons...), retries: newTally(retryReasons...),
 	}
-	p.streams.Store(assumedStreams)
 	if !cfg.Breaker.Disabled {
 		p.breaker = newBreaker(cfg.Breaker)
 	}

@@ -77,7 +77,7 @@ func (h *handler) fetch(f *fetch, t *ticket) (out outcome) {
 		out = outcome{status: out.status, err: errUnaskedNotModified}
 	}
 	out.failed = out.err != nil || upstream.Failed(out.status)
-	if out.failed && !errors.Is(out.err, upstream.ErrRequestBody) && !unsent(out.err) {
+	if out.failed && !errors.Is(out.err, upstream.ErrRequestBody) && !errors.Is(out.err, upstream.ErrRequestHeaderTooLong) && !unsent(out.err) {
 		h.metrics.UpstreamErrors.Inc()
 	}
 	if t.flight != nil {

@@ -246,7 +246,7 @@ func (r *record) fillLoad() {
 			r.notice("%d of %d targets got no usable answer while prewarming", arm.PrewarmFailed, arm.Prewarmed)
 		}
 		if arm.Retried > 0 {
-			r.notice("%d requests to the %s system were sent again: it had closed the connection that they were sent on without an answer", arm.Retried, arm.Name)
+			r.notice("%d requests to the %s system were sent again: it had closed the connection that they were sent on without an answer, or, over HTTP/2, had said that it didn't touch them", arm.Retried, arm.Name)
 		}
 		if arm.Queued > 0 && r.plan.Load.Connections == 0 {
 			r.notice("%d of %d requests to the %s system found all its %d connections busy: their wait is in the latency; load.connections raises the number", arm.Queued, arm.Offered, arm.Name, arm.Limit)

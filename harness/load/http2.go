@@ -87,9 +87,9 @@ func (c *http2Conn) usable() bool {
 
 // perform sees a request through to its outcome. again says that it may be sent
 // once more, on another connection: nothing of it was sent, or the server says
-// that it didn't touch it (RFC 9113, section 8.7), or it may be repeated and the
-// connection, which had served others before, was closed without a byte of an
-// answer, as over HTTP/1.1.
+// that it didn't touch it (RFC 9113, section 8.7). That a connection which is
+// given up ends without a word excuses it over HTTP/1.1, which has none; here it
+// has cut off what was under way.
 func (c *http2Conn) perform(ctx context.Context, j job) (x exchange, again bool) {
 	x = j.exchange()
 	x.retried = j.resent
@@ -113,7 +113,7 @@ func (c *http2Conn) perform(ctx context.Context, j job) (x exchange, again bool)
 	if err != nil {
 		x.sent = wrote.Load()
 		c.unanswered(&x, j, err, sent)
-		return x, !isTimeout(err) && ctx.Err() == nil && c.untouched(j, x.sent, err)
+		return x, !isTimeout(err) && ctx.Err() == nil && untouched(x.sent, err)
 	}
 	x.sent = true
 	a := &answer{status: response.StatusCode, declared: -1, protocol: c.protocol, reused: c.served.Swap(true)}
@@ -135,19 +135,14 @@ func (c *http2Conn) perform(ctx context.Context, j job) (x exchange, again bool)
 	return x, false
 }
 
-// untouched reports whether a failed request has surely, or over HTTP/1.1 as
-// likely, not been looked at by the server.
-func (c *http2Conn) untouched(j job, sent bool, err error) bool {
+// untouched reports whether a failed request has surely not been looked at by
+// the server.
+func untouched(sent bool, err error) bool {
 	var reset http2.StreamError
-	switch {
-	case !sent:
-		return true
-	case errors.As(err, &reset):
+	if errors.As(err, &reset) {
 		return reset.Code == http2.ErrCodeRefusedStream
-	case aboveLastStream(err):
-		return true
 	}
-	return c.served.Load() && idempotent(j.method)
+	return !sent || aboveLastStream(err)
 }
 
 // aboveLastStream reports whether the server's GOAWAY left the request out (RFC 9113,

@@ -250,16 +250,7 @@ func TestHTTP2OnTheWire(t *testing.T) {
 				return false
 			},
 			want: [timeline.Classes]int{timeline.OK: 3}, opened: 3},
-		{why: "a reused connection that ends as the request arrives: once more",
-			s: func(conn, n int, f *http2.Framer, id uint32) bool {
-				if conn == 0 && n == 1 {
-					return true
-				}
-				answerFrames(f, id, 0)
-				return false
-			},
-			want: [timeline.Classes]int{timeline.OK: 3}, opened: 2, retried: 1},
-		{why: "a write isn't repeated: it may have been done", method: "POST",
+		{why: "a reused connection that ends as the request arrives, and no GOAWAY: a failure",
 			s: func(conn, n int, f *http2.Framer, id uint32) bool {
 				if conn == 0 && n == 1 {
 					return true
@@ -268,7 +259,17 @@ func TestHTTP2OnTheWire(t *testing.T) {
 				return false
 			},
 			want: [timeline.Classes]int{timeline.OK: 2, timeline.Transport: 1}, opened: 2},
-		{why: "unless the server says that it wasn't", method: "POST",
+		{why: "nor does a GOAWAY excuse the end of what it says is being done",
+			s: func(conn, n int, f *http2.Framer, id uint32) bool {
+				if conn == 0 && n == 1 {
+					_ = f.WriteGoAway(id, http2.ErrCodeNo, nil)
+					return true
+				}
+				answerFrames(f, id, 0)
+				return false
+			},
+			want: [timeline.Classes]int{timeline.OK: 2, timeline.Transport: 1}, opened: 2, says: "GOAWAY"},
+		{why: "a write is repeated where the server says that it wasn't done", method: "POST",
 			s: func(conn, n int, f *http2.Framer, id uint32) bool {
 				if n == 1 {
 					_ = f.WriteRSTStream(id, http2.ErrCodeRefusedStream)
@@ -383,6 +384,65 @@ func TestHTTP2OnTheWire(t *testing.T) {
 			}
 			if told := fmt.Sprint(a.Failures); !strings.Contains(told, tt.says) {
 				t.Errorf("%s: the report says %s, want %q", tt.why, told, tt.says)
+			}
+			g.Close()
+			synctest.Wait()
+		})
+	}
+}
+
+// Of what is under way when a connection ends, only what the server has said it
+// didn't touch is sent again: one that cuts it off has failed its clients.
+func TestHTTP2ConnectionEndsUnderLoad(t *testing.T) {
+	t.Parallel()
+	const held = 30 // behind an answer, when it ends
+	for _, tt := range []struct {
+		why     string
+		goAway  bool
+		want    [timeline.Classes]int
+		retried uint64
+	}{
+		{"without a word", false, [timeline.Classes]int{timeline.OK: 50 - held, timeline.Transport: held}, 0},
+		{"after a GOAWAY, and answers to all up to its last stream", true, [timeline.Classes]int{timeline.OK: 50}, held / 3},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			sink := &memory{}
+			load := smallLoad()
+			load.Rate, load.Path, load.Protocols, load.Streams = flat(100), "/items/a", over(scenario.H2C), 100
+			g := generator(t, Config{Arms: []Arm{oneArm(t, "http://h.example")}, Load: load, Length: 500 * ms, Sink: sink})
+			g.newEngine = newGoroutines
+			var waiting []uint32
+			s := frames(func(conn, n int, f *http2.Framer, id uint32) bool {
+				if conn > 0 || n == 0 {
+					answerFrames(f, id, 0)
+					return false
+				}
+				if waiting = append(waiting, id); n < held {
+					return false
+				}
+				if tt.goAway {
+					taken := waiting[:held-held/3]
+					_ = f.WriteGoAway(taken[len(taken)-1], http2.ErrCodeNo, nil)
+					for _, id := range taken {
+						answerFrames(f, id, 0)
+					}
+				}
+				return true
+			})
+			conns := 0
+			g.dial = func(context.Context, string, string) (net.Conn, error) {
+				client, server := net.Pipe()
+				go s.serve(conns, server)
+				conns++
+				return client, nil
+			}
+			report, err := g.Run(t.Context())
+			if err != nil {
+				t.Fatalf("%s: %v", tt.why, err)
+			}
+			a := report.Arms[0]
+			if got := sink.classes(); got != tt.want || a.Retried != tt.retried || a.Connections != 2 {
+				t.Errorf("%s: classes %v, %d retries, %d connections; want %v, %d and 2: %v", tt.why, got, a.Retried, a.Connections, tt.want, tt.retried, a.Failures)
 			}
 			g.Close()
 			synctest.Wait()

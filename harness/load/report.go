@@ -51,7 +51,7 @@ type ArmReport struct {
 	Unopened                 uint64 // never sent, since a connection for them couldn't be opened, by an error and not by the timeout
 	Limit                    int    // of connections
 	Connections              uint64 // opened during the run
-	Retried                  uint64 // sent again since a reused connection had ended silently
+	Retried                  uint64 // sent again since a reused connection had ended silently, or, over HTTP/2, since the server said that it hadn't touched them
 	Proven                   uint64 // complete answers with a readable self-description
 	Unproven                 uint64 // and those without, or not looked at
 	Earlier                  uint64 // answers made before the run began: the cache was warm from something else

@@ -208,7 +208,7 @@ type Load struct {
 	Prewarmed     int64            `json:"prewarmed"`
 	Stolen        float64          `json:"stolen"`                // share of the machine's CPU time that went to others on its host, in the steady state
 	PrewarmFailed int64            `json:"prewarm_failed"`        // of these, without a usable answer
-	Retried       map[string]int64 `json:"retried"`               // by arm: sent again, since a reused connection had ended silently
+	Retried       map[string]int64 `json:"retried"`               // by arm: sent again, since a reused connection had ended silently, or, over HTTP/2, since the server said that it hadn't touched them
 	Queued        map[string]int64 `json:"queued"`                // by arm: found every connection busy when due
 	LogSkipped    int64            `json:"log_skipped,omitempty"` // unusable lines of a replayed log
 }

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"phasegate/fixtures/upstream/wire"
 	"phasegate/harness/load"
 	"phasegate/harness/scenario"
 	"phasegate/harness/timeline"
@@ -146,6 +147,10 @@ func simulate(t testing.TB, stall time.Duration) (out string) {
 			if i == 77 {
 				o.Class = timeline.ServerError
 			}
+			o.HTTP1, o.HTTP2, o.Reused = arm == 0, arm == 1, i > 1
+			if i < 2 {
+				r.recorder.Connection(arm, due)
+			}
 			o.Service = max(o.Latency-50*time.Microsecond, 1)
 			r.recorder.Offer(arm, due)
 			_ = lags.RecordValue(int64(40 + i%3))
@@ -158,7 +163,11 @@ func simulate(t testing.TB, stall time.Duration) (out string) {
 		at := now + time.Second
 		r.recorder.Resources(1, at+3*time.Millisecond, timeline.Usage{Resident: 50e6 + int64(rng.IntN(1e6)), Peak: 52e6, CPU: rng.Float64() / 3})
 		for arm := range 2 {
-			r.recorder.Ledger(arm, at+7*time.Millisecond, timeline.LedgerCounts{Requests: reads[arm], Reads: reads[arm]})
+			n, s := uint64(reads[arm]), uint64(second+1)
+			r.recorder.Ledger(arm, at+7*time.Millisecond, counts(wire.Ledger{
+				Requests: n, Reads: n, Protocols: map[string]uint64{"http/1.1": n / 4, "h2": n / 2, "h2c": n / 4}, Reused: n - s,
+				Connections: s, Handshakes: 4 * s, Resumed: 3 * s, HandshakeFailures: s, GoAways: s,
+			}))
 		}
 		r.note(entry{Machine: &machineCPU{at, 2 * at, at / 1000}})
 		r.flush()
@@ -243,6 +252,36 @@ func TestVerifyAgrees(t *testing.T) {
 	}
 }
 
+// Both legs are in the result, as the generator and the ledger counted them in
+// the steady state of 20 s: what an upstream does to its connections shows.
+func TestLegs(t *testing.T) {
+	t.Parallel()
+	res, err := result.Read(filepath.Join(simulated(t, 0), result.FileName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	goAways := int64(20)
+	want := map[string][2]*result.Leg{
+		// Nothing stands there that would have another leg.
+		"old": {{Requests: 2000, HTTP1: 2000, Reused: 1980, Connections: 20}, nil},
+		"new": {
+			{Requests: 2000, H2C: 2000, Reused: 1980, Connections: 20},
+			{Requests: 80, HTTP1: 20, H2: 40, H2C: 20, Reused: 60, Connections: 20, FullHandshakes: 20, ResumedHandshakes: 60, FailedHandshakes: 20, GoAways: &goAways},
+		},
+	}
+	got := map[string][2]*result.Leg{}
+	for name, s := range res.Systems {
+		got[name] = [2]*result.Leg{s.ClientLeg, s.UpstreamLeg}
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("legs (-want +got):\n%s", d)
+	}
+	share := result.Count{Part: 60, All: 80, Of: "upstream requests"}
+	if c := res.Systems["new"].Counts["http2_adoption"]; c != share {
+		t.Errorf("http2_adoption counts %+v, want %+v", c, share)
+	}
+}
+
 // Whatever was changed after the run is named, with new sums too.
 func TestVerifyNamesWhatWasChanged(t *testing.T) {
 	t.Parallel()
@@ -276,6 +315,8 @@ func TestVerifyNamesWhatWasChanged(t *testing.T) {
 		{"what took longer than a threshold", journal, `(?s)(.*)"over":\[4,4\]`, `${1}"over":[0,4]`, "gates[0] (p95_latency < 40ms)"},
 		{"a trigger's evaluation left out", journal, `\{"evaluate_ns":16000000000\}\n`, "", "lines before the end"},
 		{"a sample of memory", journal, `"resident":\d+`, `"resident":10`, "(new).memory: recorded"},
+		{"a count of a leg", res, `("goaways": )\d+`, "${1}0", "systems.new.upstream_leg.goaways: recorded 0"},
+		{"a count of a share", res, `("counts": \{\s*"availability": \{\s*"part": )\d+`, "${1}1", ".counts.availability.part: recorded 1"},
 		{"a reading of the ledger", journal, `(?s)(.*"ledger":\{"system":"new",.*)"reads":\d+`, `${1}"reads":1`, "cache_hit_ratio"},
 		{"stolen CPU time", journal, `"stolen_ns":22000000`, `"stolen_ns":9`, "load.stolen"},
 		{"a turn of the sequential stage", journal, `"Service":\d+`, `"Service":1000`, "hit_latency_improvement"},

@@ -105,7 +105,7 @@ func (r *record) system(name string) result.System {
 func (r *record) measured(name string) {
 	s, w := r.res.Systems[name], r.data.Windows[name]
 	s.Requests = w.Requests
-	s.Errors, s.Missing = map[string]int64{}, map[string]string{}
+	s.Errors, s.Missing, s.Counts = map[string]int64{}, map[string]string{}, map[string]result.Count{}
 	for class := timeline.OK + 1; class < timeline.Classes; class++ {
 		if n := w.Class[class]; n > 0 {
 			s.Errors[class.String()] = n
@@ -116,6 +116,9 @@ func (r *record) measured(name string) {
 		s.Metrics[m.Name] = value
 		if value == nil {
 			s.Missing[m.Name] = missing
+		}
+		if part, all, of, ok := gate.Counted(m, name, r.data); ok {
+			s.Counts[m.Name] = result.Count{Part: part, All: all, Of: of}
 		}
 	}
 	// Encoding a histogram in memory can't fail; if it did, the counts would
@@ -129,6 +132,7 @@ func (r *record) measured(name string) {
 	}
 	s.Growth = r.growth(name)
 	s.Setup = r.setup(name, s)
+	s.ClientLeg, s.UpstreamLeg = r.clientLeg(name), r.upstreamLeg(name)
 	r.res.Systems[name] = s
 
 	if n := w.Class[timeline.Unproven]; n > 0 {

@@ -211,9 +211,9 @@ func counts(l wire.Ledger) timeline.LedgerCounts {
 	return timeline.LedgerCounts{
 		Requests: int64(l.Requests), Reads: int64(l.Reads),
 		Conditional: int64(l.Conditional), NotModified: int64(l.NotModified), Duplicates: int64(l.Duplicates),
-		HTTP2:  int64(l.Protocols["h2"] + l.Protocols["h2c"]),
+		HTTP2: int64(l.Protocols["h2"] + l.Protocols["h2c"]), H2C: int64(l.Protocols["h2c"]),
 		Reused: int64(l.Reused), Connections: int64(l.Connections),
-		Handshakes: int64(l.Handshakes), HandshakeFailures: int64(l.HandshakeFailures),
-		Broken: int64(l.Broken),
+		Handshakes: int64(l.Handshakes), Resumed: int64(l.Resumed), HandshakeFailures: int64(l.HandshakeFailures),
+		GoAways: int64(l.GoAways), Broken: int64(l.Broken),
 	}
 }

@@ -271,6 +271,17 @@ func Estimate(m scenario.Metric, system string, d Data) (value *float64, missing
 	return &v, ""
 }
 
+// Counted is what a metric that is a share has counted: part of all of something.
+// ok is false for other metrics, and where there is no value.
+func Counted(m scenario.Metric, system string, d Data) (part, all int64, of string, ok bool) {
+	if m.Estimator != scenario.ByShare || d.missing(m, system) != "" {
+		return 0, 0, "", false
+	}
+	w := d.Windows[system]
+	t, missing := tallyOf(m, &w)
+	return int64(t.k), int64(t.n), t.of, missing == ""
+}
+
 // Thresholds are the latencies that a recorder must count for these gates and
 // triggers to be judged exactly: ascending, without repetition.
 func Thresholds(gates []scenario.Gate, triggers []scenario.Trigger) []time.Duration {

@@ -486,6 +486,13 @@ func TestEstimateCoversTheCatalogue(t *testing.T) {
 		if v, missing := Estimate(m, "nobody", d); m.Name != "latency_improvement" && (v != nil || missing == "") {
 			t.Errorf("%s of an unknown system: %v, %q", m.Name, v, missing)
 		}
+		part, all, of, ok := Counted(m, scenario.New, d)
+		if want := v != nil && m.Estimator == scenario.ByShare; ok != want || ok && (of == "" || math.Abs(float64(part)/float64(all)-*v) > 1e-9) {
+			t.Errorf("%s: %d of %d %q counted, %t; the value is %v", m.Name, part, all, of, ok, v)
+		}
+		if _, _, _, ok := Counted(m, scenario.New, bare); ok {
+			t.Errorf("%s of an empty window was counted", m.Name)
+		}
 		// A gate's value is the table's.
 		g := scenario.Gate{Condition: scenario.Condition{Metric: m, Op: scenario.Less, Threshold: 0.5}, System: scenario.New}
 		if m.Estimator != scenario.ByQuantile {

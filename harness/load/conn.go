@@ -155,7 +155,7 @@ func (c *conn) connect(ctx context.Context, deadline time.Time) error {
 	if err != nil {
 		return err
 	}
-	c.arm.connected(wireHTTP11)
+	c.connected(wireHTTP11)
 	c.nc, c.socket, c.answered = nc, socket, 0
 	if c.br == nil {
 		c.br = bufio.NewReaderSize(nc, readBuffer)

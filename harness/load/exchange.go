@@ -56,7 +56,7 @@ type side struct {
 	engine engine    // of HTTP/1.1
 	base   time.Time // due times count from here
 	open   *sockets
-	sink   Sink // told of handshakes
+	sink   Sink // told of connections and handshakes
 	source
 }
 
@@ -108,6 +108,7 @@ func (s *side) answerTo(x *exchange, j job, a *answer, target []byte, when time.
 	x.Class, x.why, x.version, x.earlier = f.class, f.why, f.version, f.earlier
 	x.Stale, x.Blocking, x.Proven = f.stale, f.blocking, f.proven
 	x.HTTP2, x.Reused = a.protocol == wireH2 || a.protocol == wireH2C, a.reused
+	x.HTTP1 = !x.HTTP2
 	if x.Cacheable {
 		x.Claim = a.fields.claim()
 		if f.proven && !f.blocking && f.class == timeline.OK {

@@ -38,6 +38,7 @@ type Sink interface {
 	Offer(arm int, due time.Duration) // a request is due
 	Record(arm int, o timeline.Outcome)
 	Cut(arm int, due, sent time.Duration)         // the run's end cut off a request that was sent then
+	Connection(arm int, at time.Duration)         // was opened at that time of the schedule
 	Handshake(arm int, at time.Duration, ok bool) // over TLS, begun at that time of the schedule, has ended
 }
 
@@ -396,4 +397,5 @@ func (discard) Offer(int, time.Duration)              {}
 func (discard) Record(int, timeline.Outcome)          {}
 func (discard) Cut(int, time.Duration, time.Duration) {}
 
+func (discard) Connection(int, time.Duration)      {}
 func (discard) Handshake(int, time.Duration, bool) {}

@@ -42,7 +42,14 @@ type memory struct {
 	outcomes []timeline.Outcome
 	cut      []time.Duration // when they had been sent
 	arms     []int
+	opened   int    // connections
 	shook    [2]int // handshakes that failed, and that didn't
+}
+
+func (m *memory) Connection(int, time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.opened++
 }
 
 func (m *memory) Handshake(_ int, _ time.Duration, ok bool) {

@@ -65,7 +65,7 @@ func (d *http2Dialer) dial(ctx context.Context, deadline time.Time) (*http2Conn,
 	if err != nil {
 		return nil, err
 	}
-	d.arm.connected(d.protocol)
+	d.connected(d.protocol)
 	return &http2Conn{http2Dialer: d, cc: cc}, nil
 }
 

@@ -89,8 +89,11 @@ func TestProtocolMixOverTLS(t *testing.T) {
 		t.Errorf("spoken was %+v, due were %v", a.Protocols, want)
 	}
 	// Each outcome says it too: all but the first answer of a connection reuse it.
-	var http2, reused int
+	var http1, http2, reused int
 	for _, o := range sink.outcomes {
+		if o.HTTP1 {
+			http1++
+		}
 		if o.HTTP2 {
 			http2++
 		}
@@ -98,12 +101,12 @@ func TestProtocolMixOverTLS(t *testing.T) {
 			reused++
 		}
 	}
-	if http2 != want[scenario.H2] || reused != 200-int(a.Connections) {
-		t.Errorf("%d answers over HTTP/2 and %d on a connection that was used before; %d were due, on %d connections", http2, reused, want[scenario.H2], a.Connections)
+	if http1 != want[scenario.HTTP1] || http2 != want[scenario.H2] || reused != 200-int(a.Connections) {
+		t.Errorf("%d answers over HTTP/1.1, %d over HTTP/2 and %d on a connection that was used before; %d were due over HTTP/2, on %d connections", http1, http2, reused, want[scenario.H2], a.Connections)
 	}
-	// The handshakes of prewarming and of the sequence are no part of the schedule.
-	if sink.shook != [2]int{0, int(a.Connections)} {
-		t.Errorf("handshakes failed and not: %d; there were %d connections", sink.shook, a.Connections)
+	// Those of prewarming and of the sequence are no part of the schedule.
+	if sink.shook != [2]int{0, int(a.Connections)} || sink.opened != int(a.Connections) {
+		t.Errorf("handshakes failed and not: %d; %d connections were told of, and there were %d", sink.shook, sink.opened, a.Connections)
 	}
 }
 

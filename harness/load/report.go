@@ -91,7 +91,10 @@ const (
 var wireNames = [wireProtocols]string{"http/1.0", "http/1.1", "h2", "h2c"}
 
 // connected counts a connection that was opened.
-func (a *arm) connected(p wireProtocol) { a.dialled[p].Add(1) }
+func (s *side) connected(p wireProtocol) {
+	s.arm.dialled[p].Add(1)
+	s.sink.Connection(s.arm.index, time.Since(s.base))
+}
 
 // Failure counts one kind of failure and tells of the first few.
 type Failure struct {

@@ -82,7 +82,8 @@ type Outcome struct {
 	WrongAge  bool // came from a store without an Age field, or with one that isn't its age
 	Blocking  bool // born after it was asked for: it waited for the upstream
 	Proven    bool // carried the mock upstream's self-description
-	HTTP2     bool // answered over HTTP/2 on the client's leg
+	HTTP1     bool // answered over HTTP/1.1 or 1.0 on the client's leg …
+	HTTP2     bool // … or over HTTP/2; neither where there was no answer
 	Reused    bool // answered on a connection that had brought an answer before
 	Claim     Claim
 }

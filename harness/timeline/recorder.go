@@ -74,11 +74,14 @@ type LedgerCounts struct {
 	Conditional       int64 `json:"conditional,omitempty"`  // reads that revalidate
 	NotModified       int64 `json:"not_modified,omitempty"` // of these, answered with 304
 	Duplicates        int64 `json:"duplicates,omitempty"`   // reads of what was being fetched already
-	HTTP2             int64 `json:"http2,omitempty"`        // requests over HTTP/2
+	HTTP2             int64 `json:"http2,omitempty"`        // requests over HTTP/2 …
+	H2C               int64 `json:"h2c,omitempty"`          // … of these, in clear text
 	Reused            int64 `json:"reused,omitempty"`       // requests that weren't the first on their connection
 	Connections       int64 `json:"connections,omitempty"`
-	Handshakes        int64 `json:"handshakes,omitempty"`         // TLS, completed
+	Handshakes        int64 `json:"handshakes,omitempty"`         // TLS, completed …
+	Resumed           int64 `json:"resumed,omitempty"`            // … of these, with an earlier session
 	HandshakeFailures int64 `json:"handshake_failures,omitempty"` // TLS, begun and not completed
+	GoAways           int64 `json:"goaways,omitempty"`            // connections that the upstream gave notice on
 	Broken            int64 `json:"broken,omitempty"`             // answers, handshakes and connections, on purpose
 }
 
@@ -89,10 +92,13 @@ func (c *LedgerCounts) add(d LedgerCounts) {
 	c.NotModified += d.NotModified
 	c.Duplicates += d.Duplicates
 	c.HTTP2 += d.HTTP2
+	c.H2C += d.H2C
 	c.Reused += d.Reused
 	c.Connections += d.Connections
 	c.Handshakes += d.Handshakes
+	c.Resumed += d.Resumed
 	c.HandshakeFailures += d.HandshakeFailures
+	c.GoAways += d.GoAways
 	c.Broken += d.Broken
 }
 
@@ -109,10 +115,13 @@ func (c LedgerCounts) since(earlier LedgerCounts) LedgerCounts {
 		NotModified:       c.NotModified - earlier.NotModified,
 		Duplicates:        c.Duplicates - earlier.Duplicates,
 		HTTP2:             c.HTTP2 - earlier.HTTP2,
+		H2C:               c.H2C - earlier.H2C,
 		Reused:            c.Reused - earlier.Reused,
 		Connections:       c.Connections - earlier.Connections,
 		Handshakes:        c.Handshakes - earlier.Handshakes,
+		Resumed:           c.Resumed - earlier.Resumed,
 		HandshakeFailures: c.HandshakeFailures - earlier.HandshakeFailures,
+		GoAways:           c.GoAways - earlier.GoAways,
 		Broken:            c.Broken - earlier.Broken,
 	}
 }
@@ -127,10 +136,13 @@ func (c LedgerCounts) times(share float64) LedgerCounts {
 		NotModified:       part(c.NotModified),
 		Duplicates:        part(c.Duplicates),
 		HTTP2:             part(c.HTTP2),
+		H2C:               part(c.H2C),
 		Reused:            part(c.Reused),
 		Connections:       part(c.Connections),
 		Handshakes:        part(c.Handshakes),
+		Resumed:           part(c.Resumed),
 		HandshakeFailures: part(c.HandshakeFailures),
+		GoAways:           part(c.GoAways),
 		Broken:            part(c.Broken),
 	}
 }
@@ -239,6 +251,14 @@ func (r *Recorder) Cut(system int, due, sent time.Duration) {
 	r.part(o, due).counts.CutOff++
 	r.part(o, sent).counts.Sent++
 	o.mu.Unlock()
+}
+
+// Connection takes a connection of the client's leg that was opened at a time.
+func (r *Recorder) Connection(system int, at time.Duration) {
+	o := r.open[system]
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	r.part(o, at).counts.ClientConnections++
 }
 
 // Handshake takes a TLS handshake of the client's leg, begun at a time, that has

@@ -158,12 +158,12 @@ func TestLedger(t *testing.T) {
 	r.Ledger(0, 1010*ms, LedgerCounts{Requests: 4005, Reads: 4004, Connections: 3, Reused: 2})
 	r.Ledger(0, 1990*ms, LedgerCounts{Requests: 4007, Reads: 4006, Connections: 3, Reused: 4, Conditional: 2, NotModified: 1})
 	// The upstream restarted: what it counts now is new.
-	r.Ledger(0, 3000*ms, LedgerCounts{Requests: 9, Reads: 8, HTTP2: 1, Handshakes: 1, HandshakeFailures: 1})
+	r.Ledger(0, 3000*ms, LedgerCounts{Requests: 9, Reads: 8, HTTP2: 4, H2C: 1, Handshakes: 3, Resumed: 2, HandshakeFailures: 1, GoAways: 2})
 	w := r.Window(0, 0, 4*s)
 	want := []LedgerCounts{
 		{Requests: 5, Reads: 4, Connections: 3, Reused: 2},
 		{Requests: 2, Reads: 2, Reused: 2, Conditional: 2, NotModified: 1},
-		{Requests: 9, Reads: 8, HTTP2: 1, Handshakes: 1, HandshakeFailures: 1},
+		{Requests: 9, Reads: 8, HTTP2: 4, H2C: 1, Handshakes: 3, Resumed: 2, HandshakeFailures: 1, GoAways: 2},
 		{},
 	}
 	for i, interval := range w.Intervals {
@@ -171,7 +171,7 @@ func TestLedger(t *testing.T) {
 			t.Errorf("interval %d (have %t) (-want +got):\n%s", i, interval.HaveLedger, d)
 		}
 	}
-	sum := LedgerCounts{Requests: 16, Reads: 14, Conditional: 2, NotModified: 1, HTTP2: 1, Reused: 4, Connections: 3, Handshakes: 1, HandshakeFailures: 1}
+	sum := LedgerCounts{Requests: 16, Reads: 14, Conditional: 2, NotModified: 1, HTTP2: 4, H2C: 1, Reused: 4, Connections: 3, Handshakes: 3, Resumed: 2, HandshakeFailures: 1, GoAways: 2}
 	if d := cmp.Diff(sum, w.Ledger); d != "" || !w.HaveLedger {
 		t.Errorf("window (have %t) (-want +got):\n%s", w.HaveLedger, d)
 	}

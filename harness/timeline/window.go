@@ -41,8 +41,10 @@ type Counts struct {
 	Beyond    int64 `json:"beyond,omitempty"`     // took longer than Longest
 
 	// The client's leg, as it was on the wire.
-	ClientHTTP2  int64 `json:"client_http2,omitempty"`  // answered over HTTP/2
-	ClientReused int64 `json:"client_reused,omitempty"` // answered on a connection that had brought an answer before
+	ClientHTTP1       int64 `json:"client_http1,omitempty"`       // answered over HTTP/1.1 or 1.0
+	ClientHTTP2       int64 `json:"client_http2,omitempty"`       // answered over HTTP/2
+	ClientReused      int64 `json:"client_reused,omitempty"`      // answered on a connection that had brought an answer before
+	ClientConnections int64 `json:"client_connections,omitempty"` // opened in the interval
 	// TLS handshakes that began in the interval, and those of them that didn't end in
 	// the protocol asked for.
 	ClientHandshakes        int64 `json:"client_handshakes,omitempty"`
@@ -105,6 +107,9 @@ func (c *Counts) record(o Outcome) {
 	if o.WrongAge {
 		c.WrongAge++
 	}
+	if o.HTTP1 {
+		c.ClientHTTP1++
+	}
 	if o.HTTP2 {
 		c.ClientHTTP2++
 	}
@@ -148,8 +153,10 @@ func (c *Counts) add(d *Counts) {
 	c.Truncated += d.Truncated
 	c.Stale += d.Stale
 	c.WrongAge += d.WrongAge
+	c.ClientHTTP1 += d.ClientHTTP1
 	c.ClientHTTP2 += d.ClientHTTP2
 	c.ClientReused += d.ClientReused
+	c.ClientConnections += d.ClientConnections
 	c.ClientHandshakes += d.ClientHandshakes
 	c.ClientHandshakeFailures += d.ClientHandshakeFailures
 	c.ClaimHit += d.ClaimHit

@@ -116,6 +116,7 @@ type System struct {
 	Requests int64               `json:"requests"`
 	Errors   map[string]int64    `json:"errors,omitempty"`   // by class: "transport", "timeout", "5xx", "status", "wrong", …
 	Metrics  map[string]*float64 `json:"metrics"`            // by metric name; null where there was no sample
+	Counts   map[string]Count    `json:"counts,omitempty"`   // of those that are shares, what they are shares of
 	Missing  map[string]string   `json:"missing,omitempty"`  // metric name → why it is not offered
 	Exit     string              `json:"exit,omitempty"`     // set if the system ended by itself: "exit status 1 at 12.3 s"
 	LogTail  []string            `json:"log_tail,omitempty"` // its last log lines, where it ended by itself or never became healthy
@@ -129,7 +130,39 @@ type System struct {
 	Growth           *Growth  `json:"growth,omitempty"`       // of resident memory in the steady state
 	Setup            *Setup   `json:"setup,omitempty"`        // nil in results of earlier versions
 	CPUs             float64  `json:"cpus,omitempty"`         // available to it: what its CPU use is a share of; 0 where it wasn't sampled, or in results of earlier versions
+	ClientLeg        *Leg     `json:"client_leg,omitempty"`   // from the clients to it, by the load generator; nil in results of earlier versions …
+	UpstreamLeg      *Leg     `json:"upstream_leg,omitempty"` // … from it to the upstream, by the upstream's ledger; nil where that says nothing of it
 }
+
+// Count is what a share is made of.
+type Count struct {
+	Part int64  `json:"part"`
+	All  int64  `json:"all"`
+	Of   string `json:"of"` // what is counted: "requests", "TLS handshakes", …
+}
+
+// Leg is what was spoken on one side of a system in the steady state, as it was
+// on the wire.
+type Leg struct {
+	Requests    int64 `json:"requests"` // all; on the clients' leg some may have got no answer, over whatever protocol
+	HTTP1       int64 `json:"http1"`    // of these, over HTTP/1.1 or 1.0 …
+	H2          int64 `json:"h2"`       // … over HTTP/2, in TLS …
+	H2C         int64 `json:"h2c"`      // … and in clear text
+	Reused      int64 `json:"reused"`   // of these, on a connection that had been used before
+	Connections int64 `json:"connections"`
+	// TLS handshakes that were completed, without an earlier session and with one,
+	// and those that were begun and weren't.
+	FullHandshakes    int64  `json:"full_handshakes"`
+	ResumedHandshakes int64  `json:"resumed_handshakes"`
+	FailedHandshakes  int64  `json:"failed_handshakes"`
+	GoAways           *int64 `json:"goaways"` // connections that the upstream gave notice on; nil on the clients' leg, where nobody counts them
+}
+
+// HTTP2 is the number of requests over HTTP/2.
+func (l *Leg) HTTP2() int64 { return l.H2 + l.H2C }
+
+// TLS is the number of TLS handshakes, completed or not.
+func (l *Leg) TLS() int64 { return l.FullHandshakes + l.ResumedHandshakes + l.FailedHandshakes }
 
 // Setup is how a system was set up and used: what must be alike for a
 // comparison to be fair. Nil is unknown.

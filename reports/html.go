@@ -44,6 +44,7 @@ type view struct {
 	Logs     []armList
 	Times    []timeRow
 	Columns  []string // of Times
+	Legs     []legView
 	Load     []fact
 	Where    []fact
 	Command  string
@@ -107,6 +108,7 @@ func page(w io.Writer, r *result.Result, figures []plots.Figure) error {
 		Steady:   steadyText(r),
 		Facts:    runFacts(r),
 		Times:    timeRows(r),
+		Legs:     legTables(r),
 		Load:     loadFacts(r.Load),
 		Where:    environmentFacts(r),
 		Command:  shell(r.Environment.Command),
@@ -309,7 +311,9 @@ func (v *view) systems(r *result.Result) {
 func newMetricCell(s result.System, metric, u string) metricCell {
 	value, measured := s.Metrics[metric]
 	c := metricCell{Value: unit.Pointer(value, u)}
-	switch {
+	switch n := s.Counts[metric]; {
+	case c.Value != unit.None && n.All > 0:
+		c.Why = unit.Count(n.Part) + " of " + unit.Count(n.All) + " " + clean(n.Of)
 	case c.Value != unit.None:
 	case s.Missing[metric] != "":
 		c.Why = "not offered: " + clean(s.Missing[metric])

@@ -16,7 +16,7 @@ import (
 
 // sections is the order in which the page answers.
 var sections = []string{
-	"verdict", "gates", "triggers", "latency", "percentiles", "hit-ratio", "traffic", "resources", "times", "systems", "failures", "logs", "load", "environment",
+	"verdict", "gates", "triggers", "latency", "percentiles", "hit-ratio", "traffic", "resources", "times", "protocols", "systems", "failures", "logs", "load", "environment",
 }
 
 func TestHTMLStructure(t *testing.T) {
@@ -44,8 +44,11 @@ func TestHTMLStructure(t *testing.T) {
 			}
 			checkDocument(t, doc)
 			want := sections
+			if variant != "http2" { // the only one in which anything but HTTP/1.1 in clear text was spoken
+				want = slices.DeleteFunc(slices.Clone(want), func(s string) bool { return s == "protocols" })
+			}
 			if variant != "died" && variant != "error" && variant != "hostile" {
-				want = slices.DeleteFunc(slices.Clone(sections), func(s string) bool { return s == "logs" })
+				want = slices.DeleteFunc(slices.Clone(want), func(s string) bool { return s == "logs" })
 			}
 			var ids []string
 			for n := range doc.Descendants() {
@@ -127,6 +130,11 @@ func TestHTMLSays(t *testing.T) {
 		{"pass", "load", []string{"zipf(1.1) over 5,000 keys", "2,400/s", "1.9 ms", "1,587", "4,000 keys"}},
 		{"pass", "times", []string{"oldlatency464.4 ms", "newservice time392.0 µs", "median", "p99.9", "6,500", "from when a request was due"}},
 		{"pass", "load", []string{"Spoken to new: h2c", "7,800 requests on 12 connections", "61.2 s"}},
+		{"http2", "protocols", []string{
+			"Requests148,2007,800", "in TLS (h2)05,848", "without an answer02", "client_http2_adoption0 % 0 of 148,20075.0 % 5,848 of 7,800", "client_negotiation_success–100 % 12 of 12",
+			"connection_reuse81.3 % 374 of 460", "Connections opened86", "negotiation_success98.9 % 86 of 87", "full22", "resumed64", "failed1", "GOAWAYs from the upstream65",
+		}},
+		{"http2", "systems", []string{"http2_adoption– not measured100 % 460 of 460 upstream requests"}},
 		{"pass", "environment", []string{"--set 'systems.new={kind: optimizer, config: {cache: {max_memory_mb: 100}}}'", "0123abcd", "8.6 GB"}},
 	} {
 		if pages[c.variant] == nil {
@@ -138,6 +146,27 @@ func TestHTMLSays(t *testing.T) {
 				t.Errorf("%s of %s lacks %q:\n%s", c.section, c.variant, want, got)
 			}
 		}
+	}
+}
+
+// Rows on TLS stand where there was a handshake; a leg in HTTP/1 is shown where
+// the other one is not, and both are told of in the text.
+func TestLegWithoutTLS(t *testing.T) {
+	t.Parallel()
+	r := resulttest.New("http2")
+	s := r.Systems["new"]
+	s.ClientLeg = &result.Leg{Requests: 7800, HTTP1: 7800, Reused: 7788, Connections: 12}
+	r.Systems["new"] = s
+	got := section(render(t, r), "protocols")
+	if strings.Contains(got, "client_negotiation_success") || !strings.Contains(got, "client_http2_adoption0 % 0 of 148,2000 % 0 of 7,800") {
+		t.Errorf("clear text on the clients' leg: %s", got)
+	}
+	var b bytes.Buffer
+	if err := reports.Text(&b, r, false); err != nil {
+		t.Fatal(err)
+	}
+	if want := "wire: clients to new: 7,800 requests: 7,800 http/1, 0 h2, 0 h2c; over HTTP/2 0 % (0 of 7,800); on a connection used before 99.85 % (7,788 of 7,800); 12 connections opened\nwire: new to upstream: 460"; !strings.Contains(b.String(), want) {
+		t.Errorf("the text lacks %q:\n%s", want, b.String())
 	}
 }
 

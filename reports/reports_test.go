@@ -158,7 +158,7 @@ func TestWriteRefusesAnInvalidResult(t *testing.T) {
 
 func TestGolden(t *testing.T) {
 	t.Parallel()
-	for _, variant := range []string{"pass", "fail", "inconclusive", "error", "incomplete", "no-ledger", "died", "hostile", "empty"} {
+	for _, variant := range []string{"pass", "fail", "inconclusive", "error", "incomplete", "no-ledger", "died", "http2", "hostile", "empty"} {
 		r := resulttest.New(variant)
 		for name, write := range map[string]func(io.Writer) error{
 			"junit.xml":  func(w io.Writer) error { return reports.JUnit(w, r) },

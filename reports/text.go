@@ -40,6 +40,11 @@ func Text(w io.Writer, r *result.Result, color bool) error {
 	if load := loadLine(r.Load); load != "" {
 		line("load: ", load)
 	}
+	for _, name := range arms(r) {
+		for _, l := range legLines(name, r.Systems[name]) {
+			line("wire: ", clean(l))
+		}
+	}
 	line()
 
 	gates := ordered(r.Gates)

@@ -17,7 +17,7 @@ import (
 
 // Variants are the names that [New] knows.
 var Variants = []string{
-	"pass", "fail", "inconclusive", "error", "incomplete", "no-ledger", "notices", "died", "long", "empty", "hostile",
+	"pass", "fail", "inconclusive", "error", "incomplete", "no-ledger", "notices", "died", "long", "http2", "empty", "hostile",
 }
 
 // P returns a pointer to v.
@@ -67,6 +67,10 @@ func New(variant string) *result.Result {
 		r.Notices, r.Profile, r.TimeScale, r.Duration = nil, "full", 1, 4*3600+20
 		judge(r)
 		grow(r)
+	case "http2":
+		run(r, 5, 65, 1, model{miss: 0.025})
+		judge(r)
+		http2(r)
 	case "empty":
 		*r = result.Result{Schema: result.Schema, Scenario: "phase1", Verdict: result.Inconclusive}
 	case "hostile":
@@ -249,6 +253,22 @@ func grow(r *result.Result) {
 			in.Memory = P(math.Round(45.2e6 + 4.1e6*(in.T-601)/3600 + 14e6*math.Mod(in.T, 70)/70))
 		}
 	}
+}
+
+// http2 says that the new system was spoken to in HTTP/1.1 and HTTP/2 over TLS,
+// and spoke HTTP/2 with an upstream that recycles its connections. The old one
+// knows HTTP/1.1 alone.
+func http2(r *result.Result) {
+	goAways := int64(65)
+	s := r.Systems["new"]
+	s.ClientLeg = &result.Leg{Requests: 7800, HTTP1: 1950, H2: 5848, Reused: 7786, Connections: 12, FullHandshakes: 12}
+	s.UpstreamLeg = &result.Leg{Requests: 460, H2: 460, Reused: 374, Connections: 86, FullHandshakes: 22, ResumedHandshakes: 64, FailedHandshakes: 1, GoAways: &goAways}
+	s.Metrics["http2_adoption"], s.Missing = P(1), nil
+	s.Counts = map[string]result.Count{"http2_adoption": {Part: 460, All: 460, Of: "upstream requests"}}
+	r.Systems["new"] = s
+	s = r.Systems["old"]
+	s.ClientLeg = &result.Leg{Requests: 148_200, HTTP1: 148_200, Reused: 146_613, Connections: 1587}
+	r.Systems["old"] = s
 }
 
 func set(g *result.Gate, v result.Verdict, value, low, high *float64, why string) {

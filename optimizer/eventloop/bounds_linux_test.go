@@ -2,6 +2,7 @@ package eventloop
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -79,6 +81,44 @@ func TestAnswersThatWaitAreBounded(t *testing.T) {
 		c.Close()
 	}
 	within("nothing is left", func() bool { return s.open.Load() == 0 && s.unsent.Load() == 0 })
+}
+
+// A client that takes a little of its answer, again and again, isn't one that takes it,
+// however it is answered. What it says meanwhile tells when it has been left.
+func TestAClientThatTakesALittleIsLeft(t *testing.T) {
+	t.Parallel()
+	small := func(_, _ string, raw syscall.RawConn) (err error) { // so that every bit that was taken makes room here
+		failed := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 4<<10) })
+		return errors.Join(failed, err)
+	}
+	s := listen(t, Config{Replier: fixed(200 << 10), Stuck: 600 * time.Millisecond, Serve: func(c *Conn) {
+		defer c.Close()
+		for piece := make([]byte, 4<<10); ; {
+			if _, err := c.Write(piece); err != nil {
+				return
+			}
+		}
+	}})
+	if err := unix.SetsockoptInt(s.listener, unix.SOL_SOCKET, unix.SO_SNDBUF, 16<<10); err != nil { // connections inherit it
+		t.Fatal(err)
+	}
+	for _, kind := range []string{"fast", "lent"} {
+		c, err := (&net.Dialer{Control: small}).Dial("tcp", s.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(10 * time.Second))
+		io.WriteString(c, kind+"\r\n\r\n")
+		for err = nil; err == nil; time.Sleep(50 * time.Millisecond) {
+			if _, err = io.CopyN(io.Discard, c, 512); err == nil {
+				_, err = io.WriteString(c, "x")
+			}
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: it isn't left", kind)
+		}
+	}
 }
 
 // Without a descriptor to spare nobody is accepted for a while; whoever waits is served

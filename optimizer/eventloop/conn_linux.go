@@ -41,14 +41,17 @@ type Conn struct {
 	keeping atomic.Int32 // notKept, kept or minded
 
 	// Of whoever has it.
-	used     bool   // there was a request before
-	first    bool   // what is lent is the beginning
-	readable bool   // the loop's: something may have come that wasn't read
-	active   int64  // Unix nanoseconds of the last turn
-	unread   []byte // was read, and comes first
-	unsent   []byte // the kernel didn't take it
-	waiting  int64  // bytes that unsent keeps in memory
-	back     bool   // Close gives it back
+	used     bool          // there was a request before
+	first    bool          // what is lent is the beginning
+	readable bool          // the loop's: something may have come that wasn't read
+	active   int64         // Unix nanoseconds of the last turn
+	unread   []byte        // was read, and comes first
+	unsent   []byte        // the kernel didn't take it
+	waiting  int64         // bytes that unsent keeps in memory
+	written  int64         // bytes that the kernel took
+	taken    int64         // of those, what the client had taken when it last took enough
+	waited   time.Duration // in Write, since then
+	back     bool          // Close gives it back
 	addr     *net.TCPAddr
 
 	io               sync.RWMutex // held for reading around each use of fd by a borrower
@@ -82,8 +85,22 @@ func (c *Conn) write(b []byte) (sent int, _ syscall.Errno) {
 			return sent, errno
 		}
 		sent += int(n)
+		c.written += int64(n)
 	}
 	return sent, 0
+}
+
+// takesEnough reports whether the client has taken leastTaken since that was last so. What
+// its kernel has counts, and not what ours has found room for: that is none for long, and then
+// much at once.
+func (c *Conn) takesEnough() bool {
+	queued, _ := unix.IoctlGetInt(c.fd, unix.SIOCOUTQ) // 0 where it fails
+	taken := c.written - int64(queued)
+	if taken-c.taken < leastTaken {
+		return false
+	}
+	c.taken = taken
+	return true
 }
 
 // keep notes what of an answer the kernel didn't take; nil ends that.
@@ -254,12 +271,10 @@ func (c *Conn) await(b []byte) (int, error) {
 	}
 }
 
-// Write waits until the kernel has taken all. If a client takes nothing for
-// Config.Stuck, it fails as if a deadline had passed. The kernel tells that there is
-// room when a third of its buffer is free, so someone who reads a byte now and then
-// takes nothing.
+// Write waits until the kernel has taken all. If a client takes less than leastTaken while
+// Write has waited for Config.Stuck, in this call or in several, it fails as if a deadline
+// had passed.
 func (c *Conn) Write(b []byte) (sent int, err error) {
-	patience := int64(0) // Unix nanoseconds
 	for {
 		if c.writing.past() {
 			return sent, c.failure("write", os.ErrDeadlineExceeded)
@@ -270,6 +285,7 @@ func (c *Conn) Write(b []byte) (sent int, err error) {
 			return sent, c.failure("write", net.ErrClosed)
 		}
 		n, errno := c.write(b[sent:])
+		enough := errno == unix.EAGAIN && c.takesEnough()
 		c.io.RUnlock()
 		if sent += n; errno == 0 {
 			return sent, nil
@@ -277,19 +293,22 @@ func (c *Conn) Write(b []byte) (sent int, err error) {
 		if errno != unix.EAGAIN {
 			return sent, c.failure("write", errnoOf("sendto", errno))
 		}
+		if enough {
+			c.waited = 0
+		}
 		until := c.writing.until.Load()
 		if !c.adopted {
-			now := time.Now()
-			if n > 0 || patience == 0 {
-				patience = now.Add(c.loop.server.cfg.Stuck).UnixNano()
-			} else if now.UnixNano() >= patience {
+			left := c.loop.server.cfg.Stuck - c.waited
+			if left <= 0 {
 				return sent, c.failure("write", os.ErrDeadlineExceeded)
 			}
-			if until == 0 || patience < until {
+			if patience := time.Now().Add(left).UnixNano(); until == 0 || patience < until {
 				until = patience
 			}
 		}
+		begun := time.Now()
 		c.writing.sleep(until)
+		c.waited += time.Since(begun)
 	}
 }
 

@@ -34,7 +34,7 @@ type Config struct {
 	Serve func(*Conn)
 
 	Idle  time.Duration // a client that is silent for so long between requests is left; default 2 minutes
-	Stuck time.Duration // so is one that takes nothing of its answer for so long; default 30 s
+	Stuck time.Duration // so is one that takes less than 16 KiB of its answers, or of what is left, in so long; default 30 s
 
 	// MaxConnections bounds those of clients, with one more for each loop: further ones wait
 	// in the kernel's queue until others have left. Default: no bound.
@@ -47,6 +47,11 @@ type Config struct {
 
 	Logger *slog.Logger // default: none
 }
+
+// leastTaken is how many bytes a client has to take in each Config.Stuck that it keeps us
+// waiting: else a byte now and then were enough to have an answer held for as long as one
+// likes. The slowest of networks are faster, also where a browser has six connections.
+const leastTaken = 16 << 10
 
 // Reply answers a request in place, or reports that it didn't.
 type Reply func(out, head []byte, from *Conn) (answer []byte, ok bool)

@@ -250,11 +250,8 @@ func (l *loop) turn(c *Conn, events uint32) {
 			c.release()
 			return
 		}
-		if n > 0 { // that he says something is no sign that he reads
-			c.active = l.now.UnixNano()
-		}
 		if c.unsent = c.unsent[n:]; len(c.unsent) > 0 {
-			return // until there is room
+			return // until there is room; that he says something is no sign that he reads
 		}
 		c.keep(nil)
 	}
@@ -415,7 +412,7 @@ func (l *loop) take(c *Conn) (err error) {
 	return err
 }
 
-// sweep closes what was silent, or took nothing, for too long. It looks once more
+// sweep closes what was silent, or took too little, for too long. It looks once more
 // whether there is a request, which this thread hasn't been told of yet: to close then
 // would lose it.
 func (l *loop) sweep() {
@@ -432,10 +429,11 @@ func (l *loop) sweep() {
 			return
 		}
 		switch {
+		case len(c.unsent) > 0 && c.active >= max(silent, stuck):
+		case len(c.unsent) > 0 && c.takesEnough():
+			c.active = l.now.UnixNano()
 		case len(c.unsent) > 0: // the client doesn't read
-			if c.active < max(silent, stuck) {
-				c.release()
-			}
+			c.release()
 		case c.active < silent || leaving:
 			if c.hasNews() {
 				l.turn(c, unix.EPOLLIN)

@@ -33,6 +33,10 @@ type Conn struct {
 	peeked []byte      // was read, and comes first
 	taken  bool        // something was read
 	minded atomic.Bool // its borrower drains it himself
+
+	// Of who writes, since the client last took leastTaken.
+	written int
+	waited  time.Duration
 }
 
 // New takes the listening socket over from l and begins to serve.
@@ -196,15 +200,20 @@ func (c *Conn) Read(b []byte) (int, error) {
 	return c.TCPConn.Read(b)
 }
 
-// Write waits until the kernel has taken all. If the client takes nothing for
-// Config.Stuck, it fails as if a deadline had passed.
+// Write waits until the kernel has taken all. If a client takes less than leastTaken while
+// Write has waited for Config.Stuck, in this call or in several, it fails as if a deadline
+// had passed.
 func (c *Conn) Write(b []byte) (sent int, err error) {
-	const piece = 16 << 10 // one that is on its way counts as nothing
 	for {
-		if err := c.TCPConn.SetWriteDeadline(time.Now().Add(c.server.cfg.Stuck)); err != nil {
+		begun := time.Now()
+		if err := c.TCPConn.SetWriteDeadline(begun.Add(c.server.cfg.Stuck - c.waited)); err != nil {
 			return sent, err
 		}
-		n, err := c.TCPConn.Write(b[sent:min(len(b), sent+piece)])
+		n, err := c.TCPConn.Write(b[sent:min(len(b), sent+leastTaken)]) // one that is on its way counts as nothing
+		c.waited += time.Since(begun)
+		if c.written += n; c.written >= leastTaken {
+			c.written, c.waited = 0, 0
+		}
 		if sent += n; err != nil || sent == len(b) {
 			return sent, err
 		}

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/valyala/fasthttp"
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"phasegate/optimizer/arena"
 )
@@ -216,6 +218,85 @@ func TestClientsThatLeaveLeaveNothing(t *testing.T) {
 	}
 	if got := holdable(o); got < free-2 {
 		t.Errorf("the cache has room for %d entries, it was %d: something is held", got, free)
+	}
+}
+
+// Whatever window a client of HTTP/2 opens by a byte now and then, what it doesn't take isn't
+// held for longer than one that takes nothing would have it.
+func TestWindowsThatDripHoldNothing(t *testing.T) {
+	t.Parallel()
+	const size, streams = 600_000, 40
+	for what, initial := range map[string]uint32{"the connection's": 1 << 30, "each stream's": 0} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			var free int
+			o := running(t, func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Cache-Control", "max-age=3600")
+				w.Header().Set("Content-Length", fmt.Sprint(size))
+				w.Write(make([]byte, size))
+			}, func(o *Optimizer, c *Config) {
+				c.Cache.MaxMemoryMB, c.Guard.WriteTimeout = 50, 500*time.Millisecond
+				if o != nil {
+					free = holdable(o)
+				}
+			})
+			fill, r := dial(t, o)
+			for n := range streams {
+				fmt.Fprintf(fill, "GET /%d HTTP/1.1\r\nHost: a\r\n\r\n", n)
+				if status, err := receive(r); status != 200 || err != nil {
+					t.Fatal(status, err)
+				}
+			}
+			conn, r := dial(t, o)
+			io.WriteString(conn, http2.ClientPreface)
+			framer := http2.NewFramer(conn, r)
+			framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: initial})
+			if initial == 0 {
+				framer.WriteWindowUpdate(0, 1<<30)
+			}
+			for n := range streams {
+				var block bytes.Buffer
+				fields := hpack.NewEncoder(&block)
+				for _, f := range [][2]string{{":method", "GET"}, {":scheme", "http"}, {":authority", "a"}, {":path", fmt.Sprint("/", n)}} {
+					fields.WriteField(hpack.HeaderField{Name: f[0], Value: f[1]})
+				}
+				framer.WriteHeaders(http2.HeadersFrameParam{StreamID: uint32(2*n + 1), BlockFragment: block.Bytes(), EndStream: true, EndHeaders: true})
+			}
+			var more atomic.Uint32
+			more.Store(4 << 10) // is enough
+			go func() {
+				for err := error(nil); err == nil; time.Sleep(20 * time.Millisecond) {
+					if err = framer.WriteWindowUpdate(0, more.Load()); initial == 0 {
+						for n := range uint32(streams) {
+							err = framer.WriteWindowUpdate(2*n+1, more.Load())
+						}
+					}
+				}
+			}()
+			begun, ended := 0, 0
+			for ended < streams {
+				f, err := framer.ReadFrame()
+				if err != nil {
+					t.Fatalf("%d of %d streams have ended: %v", ended, streams, err)
+				}
+				switch f.Header().Type {
+				case http2.FrameHeaders:
+					if begun++; begun == streams {
+						if got := holdable(o); got > free-2*streams {
+							t.Errorf("the cache has room for %d entries, it was %d: too little is held for this test", got, free)
+						}
+						more.Store(1)
+					}
+				case http2.FrameRSTStream:
+					ended++
+				}
+			}
+			for end := time.Now().Add(8 * time.Second); holdable(o) < free-2; time.Sleep(5 * time.Millisecond) {
+				if time.Now().After(end) {
+					t.Fatalf("the cache has room for %d entries, it was %d: something is held", holdable(o), free)
+				}
+			}
+		})
 	}
 }
 

@@ -21,7 +21,7 @@ type Config struct {
 	RateLimit      RateLimit `yaml:"rate_limit" help:"per client address; default none"`
 
 	ReadTimeout  time.Duration `yaml:"read_timeout" help:"how long a client may take to send a request, head and body, or over HTTP/2 the rest of a frame that has begun; default 1m"`
-	WriteTimeout time.Duration `yaml:"write_timeout" help:"how long a client may take nothing of its answer; default 30s"`
+	WriteTimeout time.Duration `yaml:"write_timeout" help:"how long a client may keep us waiting for taking 16 KiB of its answer, or the rest of it; over HTTP/2 of all its answers, for those that wait for the connection; default 30s"`
 	IdleTimeout  time.Duration `yaml:"idle_timeout" help:"how long a client may be silent between requests; default 2m"`
 }
 

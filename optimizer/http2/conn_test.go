@@ -489,46 +489,92 @@ func TestPatienceForAFrame(t *testing.T) {
 	}
 }
 
-// Who waits for the connection's window waits for as long as others get some of it, and no
-// longer.
-func TestPatienceInLine(t *testing.T) {
+// Who waits for a window waits for as long as the client takes enough: of this answer, or, where
+// he waits for the connection's, of all. While something is being written, that is what counts.
+func TestPatienceForWindows(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		const streams, bytes, patience = 3, 12, 10 * time.Second
-		var ended atomic.Int64
-		server := New(Config{
-			Replier: func() Reply { return small }, MaxUnsent: 1 << 20, MaxStreams: streams, MaxHeader: 16 << 10, Idle: time.Hour, Read: time.Hour, Write: patience,
-			Serve: func(s *Stream) {
-				s.Header(AppendStatus(nil, 200), false)
-				if err := s.Send(make([]byte, 1<<20), true); errors.Is(err, os.ErrDeadlineExceeded) {
-					ended.Add(1)
+	const streams, rounds, patience = 3, 12, 10 * time.Second
+	for _, tt := range []struct {
+		what    string
+		initial uint32 // a stream's window
+		more    uint32 // that is given in less than the time for it
+		deaf    bool   // the client doesn't read either
+		ended   int64
+	}{
+		{"enough of all", 1 << 20, leastTaken, false, 0},
+		{"less of all", 1 << 20, leastTaken / 2, false, streams},
+		{"a byte of all", 1 << 20, 1, false, streams},
+		{"enough of each", 0, leastTaken, false, 0},
+		{"less of each", 0, leastTaken / 2, false, streams},
+		{"a byte of each", 0, 1, false, streams},
+		{"what isn't written", 1 << 20, 1 << 20, true, 0},
+	} {
+		t.Run(tt.what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var ended atomic.Int64
+				server := New(Config{
+					Replier: func() Reply { return small }, MaxUnsent: 1 << 20, MaxStreams: streams, MaxHeader: 16 << 10, Idle: time.Hour, Read: time.Hour, Write: patience,
+					Serve: func(s *Stream) {
+						s.Header(AppendStatus(nil, 200), false)
+						if err := s.Send(make([]byte, 1<<20), true); errors.Is(err, os.ErrDeadlineExceeded) {
+							ended.Add(1)
+						}
+					},
+				})
+				ours, theirs := net.Pipe()
+				go server.Serve(ours)
+				reader := &deafened{Conn: theirs}
+				c := &client{t: t, Conn: theirs, Framer: http2.NewFramer(theirs, reader)}
+				c.enc = hpack.NewEncoder(&c.block)
+				c.drain()
+				io.WriteString(theirs, Preface)
+				c.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: tt.initial})
+				if tt.initial == 0 {
+					c.WriteWindowUpdate(0, 1<<20)
 				}
-			},
+				for n := range uint32(streams) {
+					c.ask(2*n+1, "/", true)
+				}
+				synctest.Wait()
+				reader.deaf.Store(tt.deaf)
+				for i := range rounds {
+					time.Sleep(patience - time.Second)
+					switch {
+					case tt.deaf && i > 0: // what is said now isn't read
+					case tt.initial > 0:
+						c.WriteWindowUpdate(0, tt.more)
+					default:
+						for n := range uint32(streams) {
+							c.WriteWindowUpdate(2*n+1, tt.more)
+						}
+					}
+				}
+				if n := ended.Load(); n != tt.ended {
+					t.Errorf("%d were given up, must be %d", n, tt.ended)
+				}
+				reader.deaf.Store(false)
+				time.Sleep(3 * patience)
+				if n := ended.Load(); n != streams {
+					t.Errorf("%d of %d were given up when it has taken nothing any more", n, streams)
+				}
+				theirs.Close()
+				server.Wait()
+			})
 		})
-		ours, theirs := net.Pipe()
-		go server.Serve(ours)
-		c := &client{t: t, Conn: theirs, Framer: http2.NewFramer(theirs, theirs)}
-		c.enc = hpack.NewEncoder(&c.block)
-		c.drain()
-		io.WriteString(theirs, Preface)
-		c.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1 << 20})
-		for n := range uint32(streams) {
-			c.ask(2*n+1, "/", true)
-		}
-		for range bytes { // each stream gets one in three times nine seconds
-			time.Sleep(patience - time.Second)
-			c.WriteWindowUpdate(0, 1)
-		}
-		if n := ended.Load(); n != 0 {
-			t.Errorf("%d were given up though the client has taken something all the time", n)
-		}
-		time.Sleep(2 * patience)
-		if n := ended.Load(); n != streams {
-			t.Errorf("%d of %d were given up when it has taken nothing any more", n, streams)
-		}
-		theirs.Close()
-		server.Wait()
-	})
+	}
+}
+
+// deafened is a client's connection that isn't read for a while.
+type deafened struct {
+	net.Conn
+	deaf atomic.Bool
+}
+
+func (d *deafened) Read(b []byte) (int, error) {
+	for d.deaf.Load() {
+		time.Sleep(time.Second)
+	}
+	return d.Conn.Read(b)
 }
 
 // Leave: what was sent before the client could know is answered, what is under way is

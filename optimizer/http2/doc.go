@@ -37,10 +37,13 @@
 //     others, and 4 KiB in any case, so that those who ask for much don't keep out who asks for
 //     little. A request beyond it is refused, and may be sent again (§8.7). Of bodies no more is
 //     read then; what came last may go beyond: a frame. What Reply answers isn't kept.
-//   - Nobody waits for a window for longer than Config.Write, unless it is the connection's
-//     and other answers were sent in that time; for the rest of a frame, or of a header block,
-//     than Config.Read; for a request than Config.Idle. For a body Serve sets the bound, by
-//     SetReadDeadline, and for a write the net.Conn.
+//   - What is sent from is held until it was sent, so a client has to take 16 KiB of an answer,
+//     or what is left of it, in each Config.Write that its stream's window keeps it waiting. For
+//     the connection's window it is 16 KiB of all answers: those of 100 streams on a network of
+//     10 kB/s don't get as much each. Waits add up until so much was taken.
+//   - Nobody waits for the rest of a frame, or of a header block, for longer than Config.Read;
+//     for a request than Config.Idle. For a body Serve sets the bound, by SetReadDeadline, and
+//     for a write the net.Conn.
 //
 // What is read until such a connection ends is bounded with that; and a byte of it costs at
 // most twice the CPU of one of requests, as measured (work_test.go, which fails at five times).

@@ -31,7 +31,7 @@ type Config struct {
 	MaxHeader  int           // bytes of a request's header list (RFC 9113 §6.5.2)
 	Idle       time.Duration // how long a client may be silent without a request under way
 	Read       time.Duration // how long he may take for the begin of a connection, and for a frame or header block that has begun
-	Write      time.Duration // how long he may take nothing of an answer
+	Write      time.Duration // how long he may take for 16 KiB of an answer, or of all, if its window, or theirs, keeps it waiting
 }
 
 // Reply answers a request at once: it appends the frames of the whole answer to out, with

@@ -28,6 +28,9 @@ type Stream struct {
 	// Under the connection's lock.
 	changed   sync.Cond // any of these, and c.window
 	window    int       // bytes of the answer that may be sent
+	answered  int64     // those that were
+	forIt     patience  // for window
+	inLine    patience  // for c.window
 	gone      bool      // the client has lost interest, or the connection has ended
 	unread    []byte    // of the request's body; the first of it were taken
 	taken     int
@@ -192,7 +195,8 @@ func (s *Stream) Send(part []byte, end bool) error {
 		last := end && n == len(part)
 		c.buffer()
 		c.out = AppendData(c.out, s.ID, part[:n], last)
-		s.window, c.window, c.sent = s.window-n, c.window-n, c.sent+int64(n)
+		s.window, c.window = s.window-n, c.window-n
+		s.answered, c.sent = s.answered+int64(n), c.sent+int64(n)
 		c.next()
 		if part = part[n:]; len(part) == 0 {
 			s.sent = s.sent || last
@@ -222,15 +226,20 @@ func (s *Stream) await() error {
 	return err
 }
 
-// queue is await's wait. Its patience is with the client: while that takes something of other
-// answers, who stands in line only waits for his turn.
+// queue is await's wait. Its patience is with the client: while that takes enough of other
+// answers, who stands in line only waits for his turn; and what is being written is the
+// net.Conn's business.
 func (s *Stream) queue() error {
 	c := s.conn
-	patience, sent := time.Now().Add(c.server.cfg.Write), c.sent
 	timer := time.AfterFunc(c.server.cfg.Write, s.wake)
 	defer timer.Stop()
 	for {
-		late := !time.Now().Before(patience)
+		wait, sent := &s.forIt, s.answered
+		if s.window > 0 {
+			wait, sent = &s.inLine, c.sent
+		}
+		left := wait.left(sent, c.server.cfg.Write)
+		starved := s.window <= 0 || c.window <= 0
 		switch {
 		case s.gone:
 			return errReset
@@ -238,17 +247,41 @@ func (s *Stream) queue() error {
 			return c.err
 		case s.window > 0 && c.takes():
 			return nil
-		case late && (s.window <= 0 || c.sent == sent):
+		case starved && left <= 0:
 			return os.ErrDeadlineExceeded
-		case late:
-			patience, sent = time.Now().Add(c.server.cfg.Write), c.sent
-			timer.Reset(c.server.cfg.Write)
+		case !starved:
+			left = c.server.cfg.Write
 		}
 		if s.window <= 0 {
 			c.next() // it may have been his turn before the client took his window back
 		} else if !slices.Contains(c.line, s) {
 			c.line = append(c.line, s)
 		}
+		timer.Reset(left)
+		begun := time.Now()
 		s.changed.Wait()
+		if starved {
+			wait.waited += time.Since(begun)
+		}
 	}
+}
+
+// leastTaken is how much of an answer, or of all, a client has to take in each Config.Write
+// that it keeps us waiting: else a byte now and then were enough to have a stored response
+// held for as long as one likes.
+const leastTaken = MaxData
+
+// patience is what a stream has waited for the client since that took enough. Waits add up,
+// so that none is begun anew by a byte.
+type patience struct {
+	waited time.Duration
+	from   int64 // bytes that were sent until then
+}
+
+// left is how much longer to wait, of so long in all, where so much was sent by now.
+func (p *patience) left(sent int64, most time.Duration) time.Duration {
+	if sent-p.from >= leastTaken {
+		*p = patience{from: sent}
+	}
+	return most - p.waited
 }

@@ -116,6 +116,7 @@ const (
 	unsentShare   = 0.01   // copies of small answers that wait for clients to take them
 	keptShare     = 0.01   // header lists and bodies of requests of HTTP/2 under way; to serve one takes 3 to 6 times its header list
 	arrivingShare = 0.25   // of the cache: bodies that arrive where they will be stored; one of them can't be larger
+	pendingShare  = 0.5    // of the cache: answers of HTTP/2 that may wait until their clients have taken others
 	programBytes  = 14.6e6 // pages of the program itself, and what the runtime holds for itself
 	runtimeBytes  = 3e6    // of these, what the runtime's limit counts; left out of it, the collector hardly rests
 	minMemoryMB   = 40     // below this the runtime and a few hundred connections leave no cache worth the name

@@ -33,6 +33,7 @@ func (o *Optimizer) newHTTP2() *http2.Server {
 		Replier: o.handler.newStreamPath, Serve: o.handler.serveStream,
 		MaxUnsent:  int64(float64(o.cfg.Cache.MaxMemoryMB) * 1e6 * unsentShare),
 		MaxKept:    int64(float64(o.cfg.Cache.MaxMemoryMB) * 1e6 * keptShare),
+		MaxPending: int64(float64(o.cfg.CacheBytes()) * pendingShare),
 		MaxStreams: o.cfg.HTTP2.MaxConcurrentStreams, MaxHeader: int(o.cfg.Guard.MaxHeaderSize),
 		Idle: o.cfg.Guard.IdleTimeout, Read: o.cfg.Guard.ReadTimeout, Write: o.cfg.Guard.WriteTimeout,
 	})

@@ -65,6 +65,7 @@ type conn struct {
 	resets  int       // streams that the client reset unanswered, or that were refused, beyond those answered
 	kept    int       // what server.kept has of this connection
 	heads   int       // of that, header lists
+	pending int       // what server.pending has of this connection
 	due     time.Time // for the rest of a frame, or of the begin, that has begun to come
 	leaving stage
 	told    stage
@@ -238,6 +239,18 @@ func (c *conn) keepHead(n int) {
 // while many others take what they can get.
 func (c *conn) tight(own int) bool {
 	return own > fewKept && int64(own) > c.server.cfg.MaxKept-c.server.kept.Load()
+}
+
+// pend has server.pending count so many bytes more, under the lock.
+func (c *conn) pend(n int) {
+	c.pending += n
+	c.server.pending.Add(int64(n))
+}
+
+// much reports whether more of this connection's answers is to be sent than it leaves to all
+// others, under the lock.
+func (c *conn) much() bool {
+	return int64(c.pending) > c.server.cfg.MaxPending-c.server.pending.Load()
 }
 
 // full reports whether no more of bodies may come until some was read, under the lock.

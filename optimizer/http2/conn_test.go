@@ -499,21 +499,24 @@ func TestPatienceForWindows(t *testing.T) {
 		initial uint32 // a stream's window
 		more    uint32 // that is given in less than the time for it
 		deaf    bool   // the client doesn't read either
+		pending int64  // Config.MaxPending
 		ended   int64
 	}{
-		{"enough of all", 1 << 20, leastTaken, false, 0},
-		{"less of all", 1 << 20, leastTaken / 2, false, streams},
-		{"a byte of all", 1 << 20, 1, false, streams},
-		{"enough of each", 0, leastTaken, false, 0},
-		{"less of each", 0, leastTaken / 2, false, streams},
-		{"a byte of each", 0, 1, false, streams},
-		{"what isn't written", 1 << 20, 1 << 20, true, 0},
+		{"enough of all", 1 << 20, leastTaken, false, 8 << 20, 0},
+		{"less of all", 1 << 20, leastTaken / 2, false, 8 << 20, streams},
+		{"a byte of all", 1 << 20, 1, false, 8 << 20, streams},
+		{"enough of each", 0, leastTaken, false, 8 << 20, 0},
+		{"less of each", 0, leastTaken / 2, false, 8 << 20, streams},
+		{"a byte of each", 0, 1, false, 8 << 20, streams},
+		{"what isn't written", 1 << 20, 1 << 20, true, 8 << 20, 0},
+		{"enough of all, but too much waits", 1 << 20, leastTaken, false, 5 << 20, 1},
+		{"what isn't written, and is too much", 1 << 20, 1 << 20, true, 3 << 20, 2},
 	} {
 		t.Run(tt.what, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var ended atomic.Int64
 				server := New(Config{
-					Replier: func() Reply { return small }, MaxUnsent: 1 << 20, MaxStreams: streams, MaxHeader: 16 << 10, Idle: time.Hour, Read: time.Hour, Write: patience,
+					Replier: func() Reply { return small }, MaxUnsent: 1 << 20, MaxPending: tt.pending, MaxStreams: streams, MaxHeader: 16 << 10, Idle: time.Hour, Read: time.Hour, Write: patience,
 					Serve: func(s *Stream) {
 						s.Header(AppendStatus(nil, 200), false)
 						if err := s.Send(make([]byte, 1<<20), true); errors.Is(err, os.ErrDeadlineExceeded) {

@@ -40,7 +40,8 @@
 //   - What is sent from is held until it was sent, so a client has to take 16 KiB of an answer,
 //     or what is left of it, in each Config.Write that its stream's window keeps it waiting. For
 //     the connection's window it is 16 KiB of all answers: those of 100 streams on a network of
-//     10 kB/s don't get as much each. Waits add up until so much was taken.
+//     10 kB/s don't get as much each. Only where more of a connection's answers waits than it
+//     leaves to all others of Config.MaxPending each has to. Waits add up until so much was taken.
 //   - Nobody waits for the rest of a frame, or of a header block, for longer than Config.Read;
 //     for a request than Config.Idle. For a body Serve sets the bound, by SetReadDeadline, and
 //     for a write the net.Conn.

@@ -28,7 +28,7 @@ func newRig(t *testing.T, serve func(*Stream), change ...func(*Config)) *rig {
 	t.Helper()
 	cfg := Config{
 		Replier: func() Reply { return small }, Serve: serve,
-		MaxUnsent: 1 << 20, MaxKept: 1 << 20, MaxStreams: 20, MaxHeader: 16 << 10, Idle: 20 * time.Second, Read: 20 * time.Second, Write: 20 * time.Second,
+		MaxUnsent: 1 << 20, MaxKept: 1 << 20, MaxPending: 64 << 20, MaxStreams: 20, MaxHeader: 16 << 10, Idle: 20 * time.Second, Read: 20 * time.Second, Write: 20 * time.Second,
 	}
 	for _, c := range change {
 		c(&cfg)

@@ -27,6 +27,11 @@ type Config struct {
 	// 1 MiB, and at least twice MaxHeader, so that one request alone is served.
 	MaxKept int64
 
+	// MaxPending is how much of what Send got may wait until clients have taken something else,
+	// in bytes: where a connection has more of that than it leaves to all others, they have to
+	// take 16 KiB of each of its answers in each Write.
+	MaxPending int64
+
 	MaxStreams int           // requests under way on one connection
 	MaxHeader  int           // bytes of a request's header list (RFC 9113 §6.5.2)
 	Idle       time.Duration // how long a client may be silent without a request under way
@@ -70,6 +75,7 @@ type Server struct {
 	streams sync.WaitGroup
 	unsent  atomic.Int64 // bytes of what is being written, and of what waits for that
 	kept    atomic.Int64 // bytes of requests under way: header lists, and buffers of bodies
+	pending atomic.Int64 // bytes that Send got, and hasn't written or copied
 }
 
 // stage is how far a server, or a connection, has come with its end (RFC 9113 §6.8).

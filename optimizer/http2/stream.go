@@ -181,6 +181,8 @@ func (s *Stream) Send(part []byte, end bool) error {
 	c := s.conn
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.pend(len(part))
+	defer func() { c.pend(-len(part)) }()
 	for {
 		n := min(len(part), MaxData)
 		if n > 0 {
@@ -197,6 +199,7 @@ func (s *Stream) Send(part []byte, end bool) error {
 		c.out = AppendData(c.out, s.ID, part[:n], last)
 		s.window, c.window = s.window-n, c.window-n
 		s.answered, c.sent = s.answered+int64(n), c.sent+int64(n)
+		c.pend(-n)
 		c.next()
 		if part = part[n:]; len(part) == 0 {
 			s.sent = s.sent || last
@@ -228,18 +231,19 @@ func (s *Stream) await() error {
 
 // queue is await's wait. Its patience is with the client: while that takes enough of other
 // answers, who stands in line only waits for his turn; and what is being written is the
-// net.Conn's business.
+// net.Conn's business. Where too much waits neither is an excuse.
 func (s *Stream) queue() error {
 	c := s.conn
 	timer := time.AfterFunc(c.server.cfg.Write, s.wake)
 	defer timer.Stop()
 	for {
+		much := c.much()
 		wait, sent := &s.forIt, s.answered
-		if s.window > 0 {
+		if s.window > 0 && !much {
 			wait, sent = &s.inLine, c.sent
 		}
 		left := wait.left(sent, c.server.cfg.Write)
-		starved := s.window <= 0 || c.window <= 0
+		starved := much || s.window <= 0 || c.window <= 0
 		switch {
 		case s.gone:
 			return errReset

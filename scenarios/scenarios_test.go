@@ -56,7 +56,7 @@ func ExampleNames() {
 	// defects-keys Planted defects (many keys)
 	// defects-service Planted defects (service)
 	// exhaustion More misses at once than connections
-	// faults-answers Faults of the upstream's answers
+	// faults-answers Faults of the upstream's answers and handshakes
 	// faults-network Faults of connections and networks
 	// phase1 Basic cache
 	// phase2 HTTP/2

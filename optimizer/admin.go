@@ -130,7 +130,7 @@ func (o *Optimizer) invalidate(w http.ResponseWriter, r *http.Request) {
 		keys := make([]string, len(values))
 		for i, value := range values {
 			var ok bool
-			if keys[i], ok = cacheKey(value); !ok || kind == "dependency" && keys[i][0] == '/' {
+			if keys[i], ok = o.handler.cacheKey(value); !ok || kind == "dependency" && keys[i][0] == '/' {
 				http.Error(w, kind+" must be a URL or HOST/PATH (a key also /PATH), found "+value, http.StatusBadRequest)
 				return
 			}
@@ -154,7 +154,7 @@ func (o *Optimizer) invalidate(w http.ResponseWriter, r *http.Request) {
 }
 
 // cacheKey reads how an operator names a resource.
-func cacheKey(text string) (key string, ok bool) {
+func (h *handler) cacheKey(text string) (key string, ok bool) {
 	if strings.HasPrefix(text, "/") {
 		return text, true
 	}
@@ -167,7 +167,7 @@ func cacheKey(text string) (key string, ok bool) {
 		}
 	}
 	host, path, ok := strings.Cut(text, "/")
-	return strings.ToLower(host) + "/" + path, ok && host != ""
+	return strings.ToLower(string(h.withoutPort([]byte(host)))) + "/" + path, ok && host != ""
 }
 
 // readPatterns reads how an operator names many.

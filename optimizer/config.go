@@ -112,7 +112,7 @@ func (c Cache) purgePrefixes() (prefixes []netip.Prefix) {
 
 // Shares of max_memory_mb, found by measuring the peak resident set under churn.
 const (
-	bufferShare   = 0.04   // bodies that arrive on the heap, being of unknown length, or are to be sent up
+	bufferShare   = 0.02   // bodies that arrive on the heap, being of unknown length, or are to be sent up
 	unsentShare   = 0.01   // copies of small answers that wait for clients to take them
 	keptShare     = 0.01   // header lists and bodies of requests of HTTP/2 under way; to serve one takes 3 to 6 times its header list
 	arrivingShare = 0.25   // of the cache: bodies that arrive where they will be stored; one of them can't be larger

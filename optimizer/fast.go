@@ -82,7 +82,7 @@ type asked struct {
 func (p *fastPath) ready(a *asked, o *object) bool {
 	rules := p.h.rules.Load()
 	a.rules = rules
-	if rules.query.on() && bytes.IndexByte(a.target, '?') >= 0 {
+	if bytes.HasSuffix(a.host, []byte(p.h.port)) || rules.query.on() && bytes.IndexByte(a.target, '?') >= 0 {
 		return false
 	}
 	if !guard.ValidHost(a.host) || !guard.ValidTarget(a.target) || len(a.target) > int(rules.maxURILength) {

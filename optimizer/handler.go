@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/valyala/fasthttp"
+	"golang.org/x/time/rate"
 
 	"phasegate/optimizer/guard"
 	"phasegate/optimizer/httpcache"
@@ -40,10 +41,12 @@ type handler struct {
 	lastByte     time.Duration
 	preserveHost bool
 	scheme       string // of the clients' requests
+	port         string // that goes without saying: ":80" or ":443"
 	maxBody      int64  // bytes of the largest body that is stored
 	maxArriving  int64  // bytes of all bodies that are arriving where they will be stored
 	maxBuffered  int64  // bytes of all bodies that are held on the heap until they have arrived
 
+	complaints rate.Sometimes // of the upstream, in the log
 	arriving   atomic.Int64
 	leaving    atomic.Bool // connections close after the present request
 	buffered   atomic.Int64
@@ -203,7 +206,13 @@ func (h *handler) refuse(x *exchange) int {
 			target = append(target, bytes.TrimPrefix(rest[path:], []byte("/"))...)
 		}
 	}
+	if len(host) == 0 && string(request.Protocol()) == "HTTP/1.0" { // may do without (RFC 9112 §3.2)
+		host = []byte(h.upstream.Host)
+	}
+	host = h.withoutPort(host)
 	switch {
+	case request.IsConnect():
+		return http.StatusMethodNotAllowed
 	case !guard.ValidHost(host) || !guard.ValidTarget(target):
 		return http.StatusBadRequest
 	case int64(len(target)) > h.rules.Load().maxURILength:
@@ -222,6 +231,10 @@ func (h *handler) refuse(x *exchange) int {
 	}
 	return 0
 }
+
+// withoutPort is the host without the scheme's own port, which makes no other resource (RFC
+// 9110 §4.2.3).
+func (h *handler) withoutPort(host []byte) []byte { return bytes.TrimSuffix(host, []byte(h.port)) }
 
 // lookup finds the stored response for the request, fresh or not; it is held as long
 // as the exchange lasts.

@@ -28,7 +28,7 @@
 // arena's: entries with their keys, headers and index, outside the heap, where no
 // garbage is. A body of known length arrives where it will stay, and an answer is sent
 // from where its entry lies, which is held until it has left; so neither is there twice.
-// A body of unknown length arrives on the heap, where all of them have 4 % of the whole;
+// A body of unknown length arrives on the heap, where all of them have 2 % of the whole;
 // one that outgrows that goes on in the arena. A quarter of the arena may be arriving at
 // once, and one entry may take an eighth of it; what is beyond that is streamed. Header
 // lists and bodies of requests of HTTP/2 under way have 1 %.
@@ -63,6 +63,7 @@ import (
 
 	"github.com/valyala/fasthttp"
 	"github.com/valyala/fasthttp/fasthttputil"
+	"golang.org/x/time/rate"
 
 	"phasegate/optimizer/arena"
 	"phasegate/optimizer/eventloop"
@@ -88,6 +89,7 @@ type Optimizer struct {
 	admin         *http.Server
 	serving       sync.WaitGroup
 	ready         atomic.Bool
+	started       atomic.Bool // or stopped
 
 	heirs      *bequest // nil without Config.Handover
 	handedOver chan struct{}
@@ -132,14 +134,15 @@ func New(cfg Config) (*Optimizer, error) {
 	h := &handler{
 		ctx: ctx, logger: cfg.Logger, store: store, upstream: pool.URL(), do: pool.Do,
 		metrics: telemetry.New(store.cache.Stats, pool.Stats),
-		scheme:  "http",
-		guard:   cfg.Guard, timeout: cfg.Upstream.Timeout, lastByte: cfg.Upstream.LastByteTimeout, preserveHost: cfg.Upstream.PreserveHost,
+		scheme:  "http", port: ":80",
+		guard: cfg.Guard, timeout: cfg.Upstream.Timeout, lastByte: cfg.Upstream.LastByteTimeout, preserveHost: cfg.Upstream.PreserveHost,
 		maxBuffered: int64(float64(cfg.Cache.MaxMemoryMB) * 1e6 * bufferShare),
 		maxArriving: int64(float64(cfg.CacheBytes()) * arrivingShare),
 		background:  make(chan struct{}, maxBackground),
+		complaints:  rate.Sometimes{Interval: time.Second},
 	}
 	if cfg.TLS.on() {
-		h.scheme = "https"
+		h.scheme, h.port = "https", ":443"
 	}
 	h.maxBody = min(store.cache.MaxEntrySize(), h.maxArriving) * 9 / 10 // what an entry costs beside its body is within the rest
 	first, err := newRules(cfg, cfg, nil)
@@ -165,8 +168,11 @@ func New(cfg Config) (*Optimizer, error) {
 // Start listens on both addresses and serves until Stop. If an optimizer runs that has
 // the same Config.Handover, its listening sockets are taken over, and it is told to
 // drain once this one serves. If Start fails, nothing is left open, and that one goes
-// on. ctx bounds the start only.
+// on, and this one can't be started again. ctx bounds the start only.
 func (o *Optimizer) Start(ctx context.Context) error {
+	if o.started.Swap(true) {
+		return errors.New("start the optimizer: it was started before; make another one with New")
+	}
 	before, refused, err := askElder(ctx, o.cfg.Handover)
 	if err != nil {
 		return err
@@ -235,14 +241,33 @@ func (o *Optimizer) work() {
 // serves, see Config.Handover. What is left to do is Stop.
 func (o *Optimizer) HandedOver() <-chan struct{} { return o.handedOver }
 
-// Addr is the address for clients, once started.
-func (o *Optimizer) Addr() net.Addr { return o.clients.Addr() }
+// Addr is the address for clients; nil before Start.
+func (o *Optimizer) Addr() net.Addr {
+	if o.clients == nil {
+		return nil
+	}
+	return o.clients.Addr()
+}
 
-// URL is where clients find it, once started: http://HOST:PORT, or https://HOST:PORT.
-func (o *Optimizer) URL() string { return o.handler.scheme + "://" + o.Addr().String() }
+// URL is where clients find it: http://HOST:PORT, or https://HOST:PORT; empty before Start.
+func (o *Optimizer) URL() string {
+	if o.clients == nil {
+		return ""
+	}
+	return o.handler.scheme + "://" + o.Addr().String()
+}
 
-// AdminAddr is the address for operators, once started.
-func (o *Optimizer) AdminAddr() net.Addr { return o.adminListener.Addr() }
+// AdminAddr is the address for operators; nil before Start.
+func (o *Optimizer) AdminAddr() net.Addr {
+	if o.adminListener == nil {
+		return nil
+	}
+	return o.adminListener.Addr()
+}
+
+// Admin is what operators are served with, for a program that has a server of its own for
+// them, or invalidates by calling it; see newAdmin for the paths.
+func (o *Optimizer) Admin() http.Handler { return o.admin.Handler }
 
 // Stop stops accepting, lets requests in flight finish, and closes everything. A
 // request that hasn't arrived in half of ctx's time isn't waited for. When ctx ends
@@ -251,6 +276,7 @@ func (o *Optimizer) AdminAddr() net.Addr { return o.adminListener.Addr() }
 // returned.
 func (o *Optimizer) Stop(ctx context.Context) error {
 	o.ready.Store(false)
+	o.started.Store(true)
 	o.reloading.Lock()
 	o.stopped = true
 	o.reloading.Unlock()

@@ -190,7 +190,7 @@ func TestInvalidationDropsWhatItNames(t *testing.T) {
 		{"version_not=7", []string{"/item/2", "/item/2?q=1"}, 2},
 		{"dependency=http://api.test/item/1", []string{"/item/1", "/list", "/home", "/up", "/below"}, 5},
 		{"dependency=api.test/list", []string{"/list", "/home"}, 2},
-		{"key=/list&key=http://API.test/home", []string{"/list", "/home"}, 2},
+		{"key=api.test:80/list&key=http://API.test:80/home", []string{"/list", "/home"}, 2},
 		{"key=api.test/item/2?q=1", []string{"/item/2?q=1"}, 1},
 		{"key=http://api.test/item/2?utm=x%26q=1", []string{"/item/2?q=1"}, 1},
 		{"all", all, 10},

@@ -222,7 +222,17 @@ func TestRoundTripperDoesAllThatStartDoes(t *testing.T) {
 		t.Errorf("asked with %v", r.Header)
 	}
 	<-probed
+	w := httptest.NewRecorder()
+	if o.Admin().ServeHTTP(w, httptest.NewRequest("POST", "/invalidate?all", nil)); w.Code != 200 {
+		t.Errorf("invalidate: %d %s", w.Code, w.Body)
+	}
+	if o.Addr() != nil || o.AdminAddr() != nil || o.URL() != "" {
+		t.Errorf("before Start it listens on %v, %v, %q", o.Addr(), o.AdminAddr(), o.URL())
+	}
 	if err := o.Stop(t.Context()); err != nil {
 		t.Error(err)
+	}
+	if err := o.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "make another one") {
+		t.Errorf("start after stop: %v", err)
 	}
 }

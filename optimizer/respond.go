@@ -134,7 +134,11 @@ func (h *handler) passOn(x *exchange, out outcome, forward string, result teleme
 		if retryAfter > 0 {
 			x.retryAfter(retryAfter)
 		}
-		h.logger.Debug("no answer from upstream", "target", string(x.target), "status", status, "error", out.err)
+		if !errors.Is(out.err, upstream.ErrRequestBody) {
+			h.complaints.Do(func() {
+				h.logger.Warn("no answer from upstream; of more in the same second nothing is said", "target", string(x.target), "status", status, "error", out.err)
+			})
+		}
 		return x.refused(status, forward)
 	}
 	resp, from := &x.ctx.Response, out.stream

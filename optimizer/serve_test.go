@@ -148,6 +148,7 @@ func TestRequestsThatCouldBeMisreadAreRefused(t *testing.T) {
 		{"long target", "GET /" + strings.Repeat("a", 200) + " HTTP/1.1\r\nHost: a\r\n\r\n", 414},
 		{"long header", "GET / HTTP/1.1\r\nHost: a\r\nX: " + strings.Repeat("a", 4000) + "\r\n\r\n", 431},
 		{"CONNECT", "CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", 405},
+		{"CONNECT to a path", "CONNECT /a HTTP/1.1\r\nHost: a\r\n\r\n", 405},
 		{"TRACE", "TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", 405},
 		{"escape that isn't one", "GET //other.test/%zz HTTP/1.1\r\nHost: a\r\n\r\n", 400},
 		{"fragment", "GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", 400},
@@ -165,7 +166,11 @@ func TestRequestsThatCouldBeMisreadAreRefused(t *testing.T) {
 		t.Errorf("absolute form: %d", status)
 	}
 	p.get("/x", "Host: abs.test")
-	p.wantAsked(1, "absolute form and origin form are one resource")
+	p.get("/x", "Host: abs.test:80")
+	p.wantAsked(1, "absolute form and origin form are one resource, with the scheme's port or without")
+	if status, _ := p.raw("GET /x HTTP/1.0\r\n\r\n"); status != 200 {
+		t.Errorf("HTTP/1.0 without Host: %d", status)
+	}
 	// This one is seen only while the body goes up, so the upstream sees a broken request.
 	if status, closed := p.raw("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\nabc\r\n0\r\n\r\n"); status != 400 || !closed {
 		t.Errorf("bad chunk size: %d, closed %v", status, closed)

@@ -256,3 +256,42 @@ func (c *client) close() {
 		c.conn = nil
 	}
 }
+
+// That who read standard error has ended, a logger, say, ends no proxy.
+func TestStandardErrorIsClosed(t *testing.T) {
+	t.Parallel()
+	nobody, stderr, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody.Close()
+	cmd := exec.Command(build(t), "--upstream", "http://127.0.0.1:1", "--listen", "127.0.0.1:0", "--telemetry-access-log", "json")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.Stderr = stderr
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	stderr.Close()
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	url := strings.Fields(line)[3]
+	for range 3 {
+		resp, err := http.Get(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		time.Sleep(10 * time.Millisecond) // for the lines
+	}
+	http.DefaultClient.CloseIdleConnections()
+	_ = cmd.Process.Signal(syscall.SIGTERM)
+	if err := cmd.Wait(); err != nil && strings.Contains(err.Error(), "signal") {
+		t.Error(err)
+	}
+}

@@ -37,6 +37,7 @@ import (
 const drainTimeout = 30 * time.Second
 
 func main() {
+	signal.Ignore(syscall.SIGPIPE) // that nobody reads standard error any more is no reason to end
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal kills

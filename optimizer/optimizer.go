@@ -42,9 +42,9 @@
 // take yet: 256 KiB at most (package upstream).
 //
 // Measured at 100 MB by make bench-memory, 64 connections, peak resident set in 10^6
-// bytes: 99.4 after 400,000 distinct responses of 1 KiB, of which 60,104 were at rest, 61.5
-// in bodies; 98.3 after 4,000 of 100 B to 5 MB, with 70.2 in bodies; 98.4 in a zipf load
-// with churn, at a hit ratio of 0.796. Package arena says where the rest goes.
+// bytes: 99.1 after 400,000 distinct responses of 1 KiB, of which 59,640 were at rest, 61.1
+// in bodies; 98.0 after 4,000 of 100 B to 5 MB, with 70.7 in bodies; 97.8 in a zipf load
+// with churn, at a hit ratio of 0.795. Package arena says where the rest goes.
 //
 // # Not there yet
 //

@@ -116,7 +116,7 @@ func (o *Optimizer) invalidate(w http.ResponseWriter, r *http.Request) {
 	case "all":
 		removed = store.invalidateFunc(func(string, *object) bool { return true })
 	case "path":
-		patterns, err := readPatterns(values)
+		patterns, err := o.handler.readPatterns(values)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
@@ -158,7 +158,7 @@ func (h *handler) cacheKey(text string) (key string, ok bool) {
 	if strings.HasPrefix(text, "/") {
 		return text, true
 	}
-	if scheme, rest, is := strings.Cut(text, "://"); is && (strings.EqualFold(scheme, "http") || strings.EqualFold(scheme, "https")) {
+	if rest, is := withoutScheme(text); is {
 		text = rest
 		if at := strings.IndexAny(text, "/?"); at < 0 {
 			text += "/"
@@ -170,14 +170,26 @@ func (h *handler) cacheKey(text string) (key string, ok bool) {
 	return strings.ToLower(string(h.withoutPort([]byte(host)))) + "/" + path, ok && host != ""
 }
 
+// withoutScheme is what follows http:// or https://, and whether that was there.
+func withoutScheme(text string) (string, bool) {
+	scheme, rest, is := strings.Cut(text, "://")
+	if is && (strings.EqualFold(scheme, "http") || strings.EqualFold(scheme, "https")) {
+		return rest, true
+	}
+	return text, false
+}
+
 // readPatterns reads how an operator names many.
-func readPatterns(texts []string) (all []pattern, err error) {
+func (h *handler) readPatterns(texts []string) (all []pattern, err error) {
 	for _, text := range texts {
 		patterns, ok := patternsOf(text)
 		if !ok {
 			return nil, fmt.Errorf("path must be a URL, HOST/PATH or /PATH, with * for any run of characters, found %s", text)
 		}
-		all = append(all, patterns...)
+		for _, p := range patterns {
+			p.host = string(h.withoutPort([]byte(p.host)))
+			all = append(all, p)
+		}
 	}
 	return all, nil
 }
@@ -224,7 +236,7 @@ func (o *Optimizer) snapshot(w http.ResponseWriter, r *http.Request) {
 	}
 	patterns := []pattern{{"*", "*"}}
 	if err == nil && query.Has("path") {
-		patterns, err = readPatterns(query["path"])
+		patterns, err = o.handler.readPatterns(query["path"])
 	}
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)

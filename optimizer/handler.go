@@ -129,7 +129,7 @@ func (h *handler) answer(x *exchange) telemetry.Result {
 	}
 	request := &x.ctx.Request.Header
 	x.head = request.IsHead()
-	if len(h.rules.Load().purgeFrom) > 0 && string(request.Method()) == "PURGE" {
+	if len(x.rules.purgeFrom) > 0 && string(request.Method()) == "PURGE" {
 		return h.purge(x)
 	}
 	if request.IsOptions() && string(request.Peek("Max-Forwards")) == "0" { // RFC 9110 §7.6.2
@@ -153,7 +153,7 @@ func (h *handler) answer(x *exchange) telemetry.Result {
 	switch use {
 	case httpcache.Fresh:
 		// Load before Store: a cache line that is only read stays with every core.
-		if h.rules.Load().refreshAhead > 0 && x.now.UnixNano() >= o.refreshAt.Load() && o.hot.Load() {
+		if x.rules.refreshAhead > 0 && x.now.UnixNano() >= o.refreshAt.Load() && o.hot.Load() {
 			h.refresh(x, o)
 		}
 		if !o.hot.Load() {
@@ -186,7 +186,7 @@ func (h *handler) refuse(x *exchange) int {
 			return http.StatusBadRequest
 		}
 	}
-	if ok, wait := h.rules.Load().limiter.Allow(x.address(), x.now); !ok {
+	if ok, wait := x.rules.limiter.Allow(x.address(), x.now); !ok {
 		x.retryAfter(wait)
 		return http.StatusTooManyRequests
 	}
@@ -215,14 +215,14 @@ func (h *handler) refuse(x *exchange) int {
 		return http.StatusMethodNotAllowed
 	case !guard.ValidHost(host) || !guard.ValidTarget(target):
 		return http.StatusBadRequest
-	case int64(len(target)) > h.rules.Load().maxURILength:
+	case int64(len(target)) > x.rules.maxURILength:
 		return http.StatusRequestURITooLong
 	case request.IsTrace():
 		return http.StatusMethodNotAllowed
 	case int64(request.ContentLength()) > int64(h.guard.MaxRequestSize):
 		return http.StatusRequestEntityTooLarge
 	}
-	normal := h.rules.Load().query.normal(target)
+	normal := x.rules.query.normal(target)
 	x.key = appendLower(x.key, host)
 	x.key = append(x.key, normal...)
 	x.host, x.target = x.key[:len(host)], x.key[len(host):]
@@ -314,7 +314,7 @@ func (h *handler) forward(x *exchange, f *fetch, why string, result telemetry.Re
 // invalidateNamed drops what a response to an unsafe method names beside its target (RFC
 // 9111 §4.4), be it as clients call it or, below the upstream's URL, as the upstream was asked.
 func (h *handler) invalidateNamed(x *exchange, f *fetch, header http.Header) {
-	query := &h.rules.Load().query
+	query := &x.rules.query
 	for _, target := range httpcache.InvalidatedTargets(h.scheme, string(x.host), string(x.target), header) {
 		h.store.invalidate(query.normal(append(bytes.Clone(x.host), target...)))
 	}
@@ -422,10 +422,13 @@ func (h *handler) compose(method string, header http.Header, host, target string
 // once it has to, it does so from the unescaped path, and %2F would have become a slash.
 func escaped(target string) string {
 	path, query, asks := strings.Cut(target, "?")
-	odd := func(c byte) bool { return c >= 0x80 || strings.IndexByte("\"<>\\^`{|}", c) >= 0 }
+	odd := func(r rune) bool { return r >= 0x80 || strings.ContainsRune("\"<>\\^`{|}", r) }
+	if !strings.ContainsFunc(path, odd) {
+		return target
+	}
 	var b strings.Builder
-	for i := range len(path) {
-		if c := path[i]; odd(c) {
+	for _, c := range []byte(path) {
+		if odd(rune(c)) {
 			fmt.Fprintf(&b, "%%%02X", c)
 		} else {
 			b.WriteByte(c)

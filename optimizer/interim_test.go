@@ -31,6 +31,20 @@ func earlyHints(w http.ResponseWriter, r *http.Request) {
 	io.WriteString(w, "body of "+r.URL.Path)
 }
 
+// beforeOne is an optimizer before an upstream that speaks one protocol in clear text.
+func beforeOne(t *testing.T, protocol string, upstream http.HandlerFunc) *proxy {
+	t.Helper()
+	server := httptest.NewUnstartedServer(upstream)
+	server.Config.Protocols = new(http.Protocols)
+	server.Config.Protocols.SetHTTP1(protocol == "http/1.1")
+	server.Config.Protocols.SetUnencryptedHTTP2(protocol == "h2c")
+	server.Start()
+	t.Cleanup(server.Close)
+	cfg := optimizer.Config{Listen: "127.0.0.1:0"}
+	cfg.Upstream.URL, cfg.Upstream.Protocol = server.URL, protocol
+	return before(t, cfg)
+}
+
 // RFC 8297: 103 goes to the client whose request it was, on a connection's first
 // request and on later ones; a hit has none. The upstream may speak either protocol.
 func TestEarlyHintsAreForwarded(t *testing.T) {
@@ -38,15 +52,7 @@ func TestEarlyHintsAreForwarded(t *testing.T) {
 	for _, protocol := range []string{"http/1.1", "h2c"} {
 		t.Run(protocol, func(t *testing.T) {
 			t.Parallel()
-			server := httptest.NewUnstartedServer(http.HandlerFunc(earlyHints))
-			server.Config.Protocols = new(http.Protocols)
-			server.Config.Protocols.SetHTTP1(protocol == "http/1.1")
-			server.Config.Protocols.SetUnencryptedHTTP2(protocol == "h2c")
-			server.Start()
-			t.Cleanup(server.Close)
-			cfg := optimizer.Config{Listen: "127.0.0.1:0"}
-			cfg.Upstream.URL, cfg.Upstream.Protocol = server.URL, protocol
-			checkEarlyHints(t, before(t, cfg))
+			checkEarlyHints(t, beforeOne(t, protocol, earlyHints))
 		})
 	}
 }
@@ -137,21 +143,13 @@ func TestInterimResponsesAreBounded(t *testing.T) {
 			t.Run(tt.why+" "+protocol, func(t *testing.T) {
 				t.Parallel()
 				var asked atomic.Int64
-				server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				p := beforeOne(t, protocol, func(w http.ResponseWriter, r *http.Request) {
 					asked.Add(1)
 					w.Header().Set("Link", strings.Repeat("x", tt.bytes))
 					for i := 0; i < tt.number && r.Context().Err() == nil; i++ {
 						w.WriteHeader(http.StatusEarlyHints)
 					}
-				}))
-				server.Config.Protocols = new(http.Protocols)
-				server.Config.Protocols.SetHTTP1(protocol == "http/1.1")
-				server.Config.Protocols.SetUnencryptedHTTP2(protocol == "h2c")
-				server.Start()
-				t.Cleanup(server.Close)
-				cfg := optimizer.Config{Listen: "127.0.0.1:0"}
-				cfg.Upstream.URL, cfg.Upstream.Protocol = server.URL, protocol
-				p := before(t, cfg)
+				})
 				p.client.Timeout = patient
 				if a, err := p.try("GET", "/", ""); err != nil || a.status != tt.status || asked.Load() != 1 {
 					t.Errorf("%d, %v, asked %d times; want %d, once", a.status, err, asked.Load(), tt.status)

@@ -212,7 +212,7 @@ type pattern struct{ host, path string }
 
 // patternsOf reads HOST/PATH, a URL, or /PATH for any host. The host is in any case.
 func patternsOf(text string) (patterns []pattern, ok bool) {
-	if scheme, rest, is := strings.Cut(text, "://"); is && (strings.EqualFold(scheme, "http") || strings.EqualFold(scheme, "https")) {
+	if rest, is := withoutScheme(text); is {
 		if text = rest; !strings.ContainsAny(text, "/*") {
 			text += "/"
 		}

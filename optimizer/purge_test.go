@@ -185,6 +185,7 @@ func TestInvalidationDropsWhatItNames(t *testing.T) {
 		{"path=API.test/Item/*", nil, 0},
 		{"path=HTTP://api.test/h*", []string{"/home"}, 1},
 		{"path=http://other.test", nil, 0},
+		{"path=http://api.test:80/h*", []string{"/home"}, 1},
 		{"version=7", []string{"/item/1"}, 1},
 		{"version=7&version=8", []string{"/item/1", "/item/2", "/item/2?q=1"}, 3},
 		{"version_not=7", []string{"/item/2", "/item/2?q=1"}, 2},

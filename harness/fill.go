@@ -200,14 +200,14 @@ func (r *record) fillTriggers() {
 		s := r.triggers[i].Status()
 		out := result.Trigger{
 			Condition: t.Text, System: t.System, For: t.For.Seconds(), Action: t.Action,
-			State: string(s.State), Reason: s.Reason, Worst: s.Worst,
+			State: string(s.State), Reason: s.Reason, Worst: s.Worst, Evaluations: s.Evaluations, WithData: s.WithData,
 			PendingAt: seconds(s.PendingAt), FiredAt: seconds(s.FiredAt),
 			Threshold: t.Threshold, Unit: string(t.Metric.Unit),
 		}
 		if s.FiredAt != nil {
 			out.Reason = ""
 		} else if reason, ok := r.data.Missing[t.System][t.Metric.Name]; ok {
-			out.State, out.Reason, out.Worst = "unknown", reason, nil
+			out.State, out.Reason, out.Worst, out.WithData = "unknown", reason, nil, 0
 		} else if s.Worst == nil {
 			out.State = "unknown"
 		}

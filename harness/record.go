@@ -239,7 +239,7 @@ func (r *record) begin(b *begun) error {
 }
 
 // timeline is how observations are kept: exactly as long as a trigger may look
-// back, with as much again for requests that end late.
+// back, and longer by what requests take that end late.
 func (r *record) timeline() timeline.Config {
 	c := timeline.Config{
 		Interval: Interval,
@@ -253,7 +253,9 @@ func (r *record) timeline() timeline.Config {
 	}
 	for _, s := range r.plan.Systems {
 		c.Systems = append(c.Systems, s.Name)
-		c.Recent = max(c.Recent, gate.WindowLength(r.rate(s.Name), r.plan.TimeScale))
+	}
+	for _, t := range r.plan.Triggers {
+		c.Recent = max(c.Recent, gate.LongestWindow(t.Metric, r.rate(t.System), r.plan.TimeScale))
 	}
 	const late = 10 * time.Second
 	c.Recent += 2*r.plan.Load.Timeout + late
@@ -271,8 +273,9 @@ func (r *record) armIndex(name string) int {
 
 // evaluate hands every trigger its sliding window, once an interval: at is a
 // whole one, whatever the tick's own lateness, so that five evaluations are
-// five intervals. Triggers are armed when the steady state starts, so their
-// windows never reach back into the warm-up.
+// five intervals. Triggers are armed when the steady state starts, and those of a
+// drill when its load does, so no window reaches back into what was before,
+// however rare its data.
 func (r *record) evaluate(at time.Duration) {
 	s := r.stages
 	armed, end, series, triggers, cpu := s.warmup, s.end(s.looks), r.series, r.triggers, r.cpu
@@ -287,13 +290,18 @@ func (r *record) evaluate(at time.Duration) {
 			continue // told as unknown
 		}
 		arm := r.armIndex(t.System)
-		length := gate.WindowLength(r.rate(t.System), r.plan.TimeScale)
+		rate, until := r.rate(t.System), at
+		length := gate.WindowLength(rate, r.plan.TimeScale)
 		window := series.Window(arm, max(at-length, armed), at)
 		if late := at - r.plan.Load.Timeout; t.Metric.Estimator == scenario.ByShare && window.Pending() > window.Requests && late > armed {
 			// Most of it hasn't ended. What fell due a timeout earlier has, one
 			// way or another: a system that hangs is seen by its timeouts.
-			window = series.Window(arm, max(late-length, armed), late)
+			window, until = series.Window(arm, max(late-length, armed), late), late
 		}
+		earliest := max(until-gate.LongestWindow(t.Metric, rate, r.plan.TimeScale), armed)
+		window = gate.Stretch(t.Metric, window, earliest, func(from time.Duration) timeline.Window {
+			return series.Counted(arm, from, until)
+		})
 		triggers[i].Observe(at, window, cpu.stolen(at-length, at))
 	}
 }

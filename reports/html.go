@@ -224,7 +224,7 @@ func newTriggerRow(t result.Trigger) triggerRow {
 	case hasFired(t):
 		row.State = verdictWords{"FIRED", "✗", "fail", ""}
 	case t.State == "unknown":
-		row.State = verdictWords{"UNKNOWN", "?", "inconclusive", ""}
+		row.State = verdictWords{"NOT WATCHED", "?", "inconclusive", ""}
 	case t.State == "pending":
 		row.State = verdictWords{"PENDING", "…", "inconclusive", ""}
 	}

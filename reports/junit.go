@@ -59,7 +59,7 @@ type junitFault struct {
 
 // JUnit writes the run as one test suite: a case per gate and per trigger. A
 // failed gate and a fired trigger are failures, an inconclusive gate and a
-// trigger that could not be watched are skipped with the reason, a failed
+// trigger that wasn't watched are skipped with the reason, a failed
 // environment is an error, and a run that broke off is skipped as a case of its
 // own, so that it can't look complete.
 func JUnit(w io.Writer, r *result.Result) error {

@@ -25,7 +25,7 @@ func Line(g result.Gate) string {
 }
 
 // Text writes what the terminal shows after a run: the notices, a line per gate
-// in aligned columns, a line per trigger that fired or could not be watched, the
+// in aligned columns, a line per trigger that fired or wasn't watched, the
 // last words of a system that ended by itself, and the verdict. With color it marks the verdicts by ANSI colours as well.
 func Text(w io.Writer, r *result.Result, color bool) error {
 	b := bufio.NewWriter(w)

@@ -70,7 +70,7 @@ func headline(r *result.Result) string {
 		text += "; no trigger fired"
 	}
 	if unknown > 0 {
-		text += "; " + plural(unknown, "trigger") + " could not be watched"
+		text += "; " + plural(unknown, "trigger") + " not watched"
 	}
 	if r.Verdict != result.EnvError && (!r.Complete || r.Incomplete != "") {
 		text = "broken off before its end: " + text
@@ -191,8 +191,10 @@ func fate(t result.Trigger) string {
 		add("fired at %s", unit.Duration(*t.FiredAt))
 	case t.State == "firing":
 		add("fired")
+	case t.State == "unknown" && t.Reason != "":
+		return "not watched: " + t.Reason
 	case t.State == "unknown":
-		add("could not be watched")
+		return "not watched"
 	case t.State == "pending":
 		add("pending at the end")
 	default:
@@ -208,8 +210,11 @@ func fate(t result.Trigger) string {
 	if t.RollbackTime != nil {
 		add("rolled back in %s", unit.Format(*t.RollbackTime, "s"))
 	}
+	if t.WithData < t.Evaluations {
+		add("watched at %d of %s", t.WithData, plural(t.Evaluations, "evaluation"))
+	}
 	if t.Reason != "" {
-		add("%s", t.Reason)
+		add("not watched at the end: %s", t.Reason)
 	}
 	return strings.Join(parts, "; ")
 }

@@ -207,11 +207,17 @@ func writePlan(out io.Writer, f *forecast.Forecast) error {
 			if t.For > 0 {
 				text += " for " + unit.Duration(t.For)
 			}
-			switch t.Outlook {
-			case forecast.Impossible:
+			switch {
+			case t.Outlook == forecast.Impossible:
 				text += ": fires for certain: " + t.Why
-			case forecast.Given:
+			case t.Watched == forecast.Never:
+				text += ": can't be watched: " + t.Why
+			case t.Outlook == forecast.Given:
 				text += ": can't fire: " + t.Why
+			case t.Watched == forecast.Rarely:
+				text += ": will rarely be watched: " + t.Why
+			case t.Watched == forecast.Perhaps:
+				text += ": can fire, if it is watched: " + t.Why
 			default:
 				text += ": can fire"
 			}
@@ -247,11 +253,18 @@ func conclusion(f *forecast.Forecast) string {
 			unknown++
 		}
 	}
-	fires := 0
+	fires, blind := 0, 0
 	for _, t := range f.Triggers {
-		if t.Outlook == forecast.Impossible {
+		switch {
+		case t.Outlook == forecast.Impossible:
 			fires++
+		case t.Watched == forecast.Never:
+			blind++
 		}
+	}
+	end := "."
+	if blind > 0 {
+		end = "; " + plural(blind, "trigger") + " can't be watched."
 	}
 	var parts []string
 	add := func(n int, what string) {
@@ -278,9 +291,9 @@ func conclusion(f *forecast.Forecast) string {
 		if unknown > 0 {
 			text += fmt.Sprintf("; %d only if the system brings about enough of a sample", unknown)
 		}
-		return text + "."
+		return text + end
 	}
-	return strings.Join(parts, ", ") + "."
+	return strings.Join(parts, ", ") + end
 }
 
 func plural(n int, what string) string {

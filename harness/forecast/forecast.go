@@ -105,12 +105,26 @@ type Gate struct {
 // Trigger is the outlook on one trigger: Given if it can't fire,
 // Impossible (for the run to pass) if it fires for certain.
 type Trigger struct {
-	Trigger string  `json:"trigger"`
-	System  string  `json:"system"`
-	For     float64 `json:"for"` // seconds, scaled
-	Outlook Outlook `json:"outlook"`
-	Why     string  `json:"why,omitempty"`
+	Trigger  string   `json:"trigger"`
+	System   string   `json:"system"`
+	For      float64  `json:"for"` // seconds, scaled
+	Outlook  Outlook  `json:"outlook"`
+	Watched  Watched  `json:"watched"`
+	Window   float64  `json:"window"`        // seconds, the longest that it gets
+	Expected *float64 `json:"expected"`      // data in it, where they are rarer than requests; null where they aren't, or the sequence doesn't tell
+	Why      string   `json:"why,omitempty"` // of Outlook and Watched, unless it is open and watched
 }
+
+// Watched says whether a trigger will have data to fire on.
+type Watched string
+
+// What there is to expect.
+const (
+	Always  Watched = "yes"     // but for what comes before its first window is full
+	Perhaps Watched = "perhaps" // how much there is, is the system's choice
+	Rarely  Watched = "rarely"  // less than it takes is expected, and chance may bring more
+	Never   Watched = "no"
+)
 
 // Part is one part of a run's expected duration.
 type Part struct {
@@ -142,12 +156,22 @@ func (f *Forecast) Worst() Outlook {
 }
 
 // Warnings are what whoever runs the plan all the same must know beforehand, a
-// line each: what can't pass, what can't be decided, and what says little.
+// line each: what can't pass, what can't be decided, what may have no data, and
+// what says little.
 func (f *Forecast) Warnings() []string {
 	lines := slices.Concat(f.overloads(), f.warnings(Impossible, false), f.warnings(Undecided, false))
 	for _, g := range f.Gates {
 		if g.Unforeseen() {
 			lines = append(lines, fmt.Sprintf("gate %s may stay undecided: %s", g.Gate, g.short))
+		}
+	}
+	for _, t := range f.Triggers {
+		switch {
+		case t.Outlook != Open:
+		case t.Watched == Perhaps:
+			lines = append(lines, fmt.Sprintf("trigger %s may not be watched: %s", t.Trigger, t.Why))
+		case t.Watched == Rarely:
+			lines = append(lines, fmt.Sprintf("trigger %s will rarely be watched: %s", t.Trigger, t.Why))
 		}
 	}
 	return append(lines, f.warnings(Given, false)...)
@@ -182,9 +206,12 @@ func (f *Forecast) warnings(outlook Outlook, news bool) (lines []string) {
 			lines = append(lines, fmt.Sprintf("gate %s %s: %s", g.Gate, word, g.short))
 		}
 	}
-	word = map[Outlook]string{Impossible: "fires for certain", Given: "can't fire"}[outlook]
 	for _, t := range f.Triggers {
 		if t.Outlook == outlook {
+			word := map[Outlook]string{Impossible: "fires for certain", Given: "can't fire"}[outlook]
+			if t.Watched == Never {
+				word = "can't be watched"
+			}
 			lines = append(lines, fmt.Sprintf("trigger %s %s: %s", t.Trigger, word, t.Why))
 		}
 	}

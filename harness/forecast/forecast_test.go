@@ -316,6 +316,48 @@ func TestForecastOfTriggers(t *testing.T) {
 	}
 }
 
+// Whether a trigger on what is rarer than requests will have data, from what is
+// expected in the longest window that it gets.
+func TestForecastOfRareTriggers(t *testing.T) {
+	t.Parallel()
+	of := func(writes, steady string, scale string) []string {
+		return []string{"load.writes={share: " + writes + ", method: POST, path: /orders}",
+			"profiles={quick: {steady: " + steady + ", time_scale: " + scale + "}, standard: {steady: 10m}}", "systems.new={kind: optimizer, upstream_tls: true}"}
+	}
+	for _, tt := range []struct {
+		why     string
+		set     []string
+		trigger string
+		want    Outlook
+		watched Watched
+		says    string
+	}{
+		{"five a second, 25 in five seconds: it looks back further", of("5%", "65s", "60"), "{when: http2_adoption < 80%, for: 5m}", Open, Always, ""},
+		{"and that takes its time", of("5%", "65s", "60"), "{when: http2_adoption < 80%, for: 60m}", Given, Always, "must hold for 60 s after the first 1"},
+		{"one a second", of("1%", "65s", "60"), "{when: connection_reuse < 70%, for: 5m}", Open, Rarely, "about 4"},
+		{"half of one", of("0.5%", "65s", "60"), "{when: http2_adoption < 80%}", Given, Never, "upstream requests are expected in 50 s, the longest window that it gets, and fewer than 50 are no data; profile standard (10 m) is long enough"},
+		{"a window ends where the steady state does", of("5%", "4s", "60"), "{when: http2_adoption < 80%}", Given, Never, "are expected in 4 s, the longest"},
+		{"handshakes are the system's choice", of("5%", "65s", "60"), "{when: negotiation_success < 95%, for: 5m}", Open, Perhaps, "50 TLS handshakes in 50 s"},
+		{"what comes with each request is no news", of("1%", "65s", "60"), "{when: cache_hit_ratio < 30%, for: 5m}", Open, Always, ""},
+		{"nor is a quantile", of("1%", "65s", "60"), "{when: p95_latency > 1s, for: 5m}", Open, Always, ""},
+	} {
+		plan := compile(t, small, append(tt.set, "triggers=["+tt.trigger+"]")...)
+		standard, err := scenario.Compile([]byte(small), "test.yaml", scenario.Options{Set: append(tt.set, "triggers=["+tt.trigger+"]"), Profile: "standard"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := forecast(t, plan, standard)
+		tr := f.Triggers[0]
+		if tr.Outlook != tt.want || tr.Watched != tt.watched || !strings.Contains(tr.Why, tt.says) || (tr.Why == "") != (tt.says == "") {
+			t.Errorf("%s: %+v, want %s, watched %s, %q", tt.why, tr, tt.want, tt.watched, tt.says)
+		}
+		warned := map[Watched]string{Always: "can't fire", Perhaps: "may not be watched", Rarely: "will rarely be watched", Never: "can't be watched"}[tt.watched]
+		if got := strings.Join(f.Warnings(), "\n"); strings.Contains(got, "trigger "+tr.Trigger+" "+warned) != (tr.Why != "") {
+			t.Errorf("%s: warnings %q", tt.why, got)
+		}
+	}
+}
+
 // A replayed log is cold, and its first requests are counted exactly.
 func TestForecastOfALog(t *testing.T) {
 	t.Parallel()

@@ -11,6 +11,7 @@ import (
 	"phasegate/harness/gate"
 	"phasegate/harness/load"
 	"phasegate/harness/scenario"
+	"phasegate/harness/timeline"
 	"phasegate/reports/unit"
 )
 
@@ -150,18 +151,15 @@ func (o *oracle) expiry(a *rehearsed, s *System) []string {
 		unit.Format(float64(d.waiting(true))/float64(max(d.Requests, 1)), "share"), unit.Format(s.OrdinaryHit, "share"))}
 }
 
-// triggers is the outlook on all triggers: what can't be in time, and what
-// fires even for the best system.
+// triggers is the outlook on all triggers: what has no data, what can't be in
+// time, and what fires even for the best system.
 func (o *oracle) triggers() []Trigger {
 	plan, s := o.h.schedule.Plan, o.h.schedule
 	out := make([]Trigger, len(plan.Triggers))
 	live := make([]*gate.Trigger, len(plan.Triggers))
 	for i, t := range plan.Triggers {
 		live[i] = gate.NewTrigger(t, plan.TimeScale)
-		out[i] = Trigger{Trigger: t.Text, System: t.System, For: live[i].Status().For.Seconds(), Outlook: Open}
-		if why := o.cannotFire(t, live[i].Status().For); why != "" {
-			out[i].Outlook, out[i].Why = Given, why
-		}
+		out[i] = o.trigger(t, live[i].Status().For)
 	}
 	end := s.End(s.Looks)
 	if !o.h.complete {
@@ -172,13 +170,17 @@ func (o *oracle) triggers() []Trigger {
 			if !slices.ContainsFunc(plan.Triggers, func(t scenario.Trigger) bool { return t.System == a.system.Name }) {
 				continue
 			}
-			length := gate.WindowLength(o.h.schedule.Offered(a.system.Name), plan.TimeScale)
-			window := o.h.recorder.Window(arm, max(at-length, s.Warmup), at)
+			rate := o.h.schedule.Offered(a.system.Name)
+			window := o.h.recorder.Window(arm, max(at-gate.WindowLength(rate, plan.TimeScale), s.Warmup), at)
 			for i, t := range plan.Triggers {
 				if t.System != a.system.Name || out[i].Outlook != Open || !firesOnBad(t.Condition) {
 					continue
 				}
-				if live[i].Observe(at, window, 0) == gate.Firing {
+				earliest := max(at-gate.LongestWindow(t.Metric, rate, plan.TimeScale), s.Warmup)
+				seen := gate.Stretch(t.Metric, window, earliest, func(from time.Duration) timeline.Window {
+					return o.h.recorder.Series().Counted(arm, from, at)
+				})
+				if live[i].Observe(at, seen, 0) == gate.Firing {
 					out[i].Outlook = Impossible
 					out[i].Why = fmt.Sprintf("at the latest %s into the steady state, whatever the cache: %s is %s in its window", unit.Duration((at - s.Warmup).Seconds()),
 						t.Metric.Name, unit.Beside(live[i].Status().Worst, t.Threshold, string(t.Metric.Unit)))
@@ -194,30 +196,77 @@ func firesOnBad(c scenario.Condition) bool {
 	return better(c.Metric) != 0 && !asksForGood(c)
 }
 
-// cannotFire says why a trigger can't fire in this profile; "" if it can.
-func (o *oracle) cannotFire(t scenario.Trigger, held time.Duration) string {
-	rate := o.h.schedule.Offered(t.System)
-	if why := o.notOffered(t.Metric, t.System); why != "" {
-		return why
+// trigger is the outlook on one trigger whose condition must hold for a scaled
+// time, before anything is known of what the best system does.
+func (o *oracle) trigger(t scenario.Trigger, held time.Duration) Trigger {
+	plan, rate := o.h.schedule.Plan, o.h.schedule.Offered(t.System)
+	longest := gate.LongestWindow(t.Metric, rate, plan.TimeScale)
+	f := Trigger{Trigger: t.Text, System: t.System, For: held.Seconds(), Outlook: Open, Watched: Always, Window: longest.Seconds()}
+	never := func(format string, args ...any) Trigger {
+		f.Outlook, f.Watched, f.Why = Given, Never, fmt.Sprintf(format, args...)
+		return f
 	}
-	window := gate.WindowLength(rate, o.h.schedule.Plan.TimeScale)
+	if why := o.notOffered(t.Metric, t.System); why != "" {
+		return never("%s", why)
+	}
 	switch {
 	case t.Metric.Name == "latency_improvement":
-		return "it can't be measured in a trigger's window"
-	case t.Metric.Estimator == scenario.BySlope && window < gate.SlopeWindow:
-		return fmt.Sprintf("a slope needs %s, and its window is %s", unit.Duration(gate.SlopeWindow.Seconds()), unit.Duration(window.Seconds()))
+		return never("it can't be measured in a trigger's window")
+	case t.Metric.Estimator == scenario.BySlope && longest < gate.SlopeWindow:
+		return never("a slope needs %s, and its window is %s", unit.Duration(gate.SlopeWindow.Seconds()), unit.Duration(longest.Seconds()))
+	}
+	data := 0.0 // per second
+	if t.Metric.Source == scenario.FromGenerator {
+		data = rate
+	}
+	if gate.Rare(t.Metric) && !plan.Load.Max {
+		if data = o.expect(&f, t); f.Watched == Never {
+			return f
+		}
 	}
 	first := Interval
-	if t.Metric.Source == scenario.FromGenerator && rate > 0 {
-		// Fewer are no data.
-		first = max(first, time.Duration(math.Ceil(gate.MinRequests/rate))*time.Second)
+	if data > 0 { // fewer are no data
+		first = max(first, time.Duration(math.Ceil(gate.MinRequests/data))*time.Second)
 	}
-	switch earliest := first + held; {
-	case earliest <= o.length():
-		return ""
+	switch {
+	case first+held <= o.length():
 	case held == 0:
-		return fmt.Sprintf("it is evaluated from the first %s on, and the steady state lasts %s", unit.Duration(first.Seconds()), unit.Duration(o.length().Seconds()))
+		f.Outlook = Given
+		f.Why = fmt.Sprintf("it is evaluated from the first %s on, and the steady state lasts %s", unit.Duration(first.Seconds()), unit.Duration(o.length().Seconds()))
 	default:
-		return fmt.Sprintf("its condition must hold for %s after the first %s, and the steady state lasts %s", unit.Duration(held.Seconds()), unit.Duration(first.Seconds()), unit.Duration(o.length().Seconds()))
+		f.Outlook = Given
+		f.Why = fmt.Sprintf("its condition must hold for %s after the first %s, and the steady state lasts %s", unit.Duration(held.Seconds()), unit.Duration(first.Seconds()), unit.Duration(o.length().Seconds()))
 	}
+	return f
+}
+
+// expect says whether the longest window of a trigger on a rare metric will hold
+// enough of what it counts, and how much of that a second brings; 0 if nobody
+// knows.
+func (o *oracle) expect(f *Trigger, t scenario.Trigger) (data float64) {
+	of := gate.NeedOf(scenario.Gate{Condition: t.Condition}, o.h.schedule.look(1)).Of
+	window := min(f.Window, o.length().Seconds()) // it never begins before the steady state
+	sample := o.sample(t.Metric, t.System)
+	if sample == nil {
+		f.Watched = Perhaps
+		f.Why = fmt.Sprintf("it takes %d %s in %s, the longest window that it gets, and how many there are is the system's choice", gate.MinRequests, of, unit.Duration(window))
+		return 0
+	}
+	data = float64(*sample) / o.length().Seconds()
+	expected := data * window
+	f.Expected = &expected
+	if expected >= gate.MinRequests {
+		return data
+	}
+	f.Watched = Rarely
+	// Beyond three standard deviations of so rare a count chance brings nothing.
+	if expected+3*math.Sqrt(expected) < gate.MinRequests {
+		f.Outlook, f.Watched = Given, Never
+	}
+	f.Why = fmt.Sprintf("about %s %s are expected in %s, the longest window that it gets, and fewer than %d are no data%s", unit.Count(int64(expected)), of, unit.Duration(window), gate.MinRequests,
+		o.remedy(t.System, func(p *scenario.Plan) bool {
+			longest := gate.LongestWindow(t.Metric, o.h.schedule.Offered(t.System), p.TimeScale)
+			return data*min(longest, judged(p)).Seconds() >= gate.MinRequests
+		}))
+	return data
 }

@@ -3,6 +3,7 @@ package gate
 import (
 	"fmt"
 	"math"
+	"time"
 
 	"phasegate/harness/scenario"
 	"phasegate/harness/stat"
@@ -12,9 +13,10 @@ import (
 // tally is a metric that is a share: k of n.
 type tally struct {
 	k, n    float64
-	counts  []stat.Count // the same by interval
-	unknown float64      // more of n whose end isn't known
-	of      string       // what is counted
+	counts  []stat.Count    // the same by interval …
+	starts  []time.Duration // … which begin at these times
+	unknown float64         // more of n whose end isn't known
+	of      string          // what is counted
 }
 
 func (t tally) share() float64 {
@@ -61,6 +63,7 @@ func tallyOf(m scenario.Metric, w *timeline.Window) (t tally, missing string) {
 		for i := range w.Intervals {
 			k, n := part(&w.Intervals[i].Counts, &w.Intervals[i].Ledger)
 			t.counts = append(t.counts, stat.Count{K: float64(k), N: float64(n)})
+			t.starts = append(t.starts, w.Intervals[i].Start)
 		}
 		return t
 	}

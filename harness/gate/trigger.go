@@ -19,21 +19,70 @@ const (
 	Firing   State = "firing"   // it has held at every evaluation for the whole For
 )
 
-// MinRequests is the least number of requests in a window that are data. A
-// window with fewer neither fires a trigger nor resolves it.
+// MinRequests is the least number of requests in a window that are data, or of
+// whatever else the metric is a share of. A window with fewer neither fires a
+// trigger nor resolves it.
 const MinRequests = 50
+
+// maxStretch is how many times its length a window may become to hold
+// [MinRequests]: ten minutes instead of one. Who brings fewer in them is asked
+// too rarely for a rollback to rest on it, since the oldest of them say nothing
+// of now.
+const maxStretch = 10
 
 // WindowLength is the length of the sliding window that a trigger looks at
 // when its system gets rate requests per second: a minute divided by the time
-// scale, but at least five seconds, and long enough for [MinRequests].
+// scale, but at least five seconds, and long enough for [MinRequests]. Where a
+// metric counts what is rarer than requests it looks back further, see [Stretch].
 func WindowLength(rate, scale float64) time.Duration {
 	length := max(scaled(time.Minute, scale), 5*time.Second)
 	if rate > 0 {
-		if seconds := math.Ceil(MinRequests / rate); seconds < 1e9 {
+		if seconds := math.Ceil(MinRequests / rate); seconds < 1e8 {
 			length = max(length, time.Duration(seconds)*time.Second)
 		}
 	}
 	return length
+}
+
+// LongestWindow is the length that the window of a trigger on m gets at the most.
+func LongestWindow(m scenario.Metric, rate, scale float64) time.Duration {
+	length := WindowLength(rate, scale)
+	if Rare(m) {
+		length *= maxStretch
+	}
+	return length
+}
+
+// Rare reports whether a metric is a share of what not every request brings:
+// requests that reach the upstream, TLS handshakes.
+func Rare(m scenario.Metric) bool {
+	return m.Estimator == scenario.ByShare && counted(m) != ofRequests
+}
+
+// Stretch returns the window that a trigger on m looks at where w is the last
+// one of [WindowLength]: w itself, or, if that holds fewer than [MinRequests] of
+// what a rare metric counts, the shortest one of whole intervals that ends where
+// w does and holds as many. It begins at earliest or later; since returns the
+// counts from a time on to the end of w.
+//
+// Where w holds none at all it stays as it is: nothing is known of now then,
+// and what was known before mustn't go on to count.
+func Stretch(m scenario.Metric, w timeline.Window, earliest time.Duration, since func(from time.Duration) timeline.Window) timeline.Window {
+	if !Rare(m) || w.From <= earliest {
+		return w
+	}
+	if t, missing := tallyOf(m, &w); missing != "" || t.n >= MinRequests {
+		return w
+	}
+	longest := since(earliest)
+	t, _ := tallyOf(m, &longest)
+	n := 0.0
+	for i := len(t.counts) - 1; i >= 0; i-- {
+		if n += t.counts[i].N; n >= MinRequests {
+			return since(t.starts[i])
+		}
+	}
+	return longest
 }
 
 // scaled divides d by a time scale; a scale that isn't positive is 1.
@@ -52,6 +101,9 @@ type Status struct {
 	FiredAt   *time.Duration // when it first fired; nil if it didn't
 	Worst     *float64       // the worst window seen, in the metric's unit; nil without data
 	Reason    string         // why it had no data at the last evaluation; "" if it had
+
+	Evaluations int // so far
+	WithData    int // of these, those that had data: at the others nothing was watched
 }
 
 // Trigger follows one rollback trigger through a run. It isn't safe for
@@ -83,9 +135,11 @@ func (t *Trigger) Observe(at time.Duration, w timeline.Window, stolen float64) S
 	elapsed := max(at-t.last, 0)
 	t.last = at
 	now, why := see(t.rule.Condition, &w, at, stolen)
+	s.Evaluations++
 	if s.Reason = why; why != "" {
 		return s.State
 	}
+	s.WithData++
 	if s.Worst == nil || worse(t.rule.Op, now.value, *s.Worst) {
 		s.Worst = &now.value
 	}
@@ -132,7 +186,7 @@ func see(c scenario.Condition, w *timeline.Window, at time.Duration, stolen floa
 		if n >= MinRequests {
 			return ""
 		}
-		return fmt.Sprintf("%s %s in its window are fewer than %d", formatCount(n), of, MinRequests)
+		return fmt.Sprintf("%s %s in its window of %s are fewer than %d", formatCount(n), of, formatSeconds(w.Seconds), MinRequests)
 	}
 	switch {
 	case m.Source == scenario.FromNowhere && m.Why != "":

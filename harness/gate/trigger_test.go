@@ -146,7 +146,7 @@ func TestTriggerMetrics(t *testing.T) {
 	}{
 		{"3 % are slow, p95 is fast", "p95_latency > 50ms", cache, false, ""},
 		{"all are slow", "p95_latency > 50ms", direct, true, ""},
-		{"45 requests are no data", "p95_latency > 50ms", few, false, "45 requests in its window are fewer than 50"},
+		{"45 requests are no data", "p95_latency > 50ms", few, false, "45 requests in its window of 5s are fewer than 50"},
 		{"nor for a share", "cache_hit_ratio < 30%", few, false, "45 cacheable requests"},
 		{"nor for an error rate", "error_rate > 2%", few, false, "45 requests"},
 		{"nor for a rate", "throughput < 100/s", few, false, "45 requests"},
@@ -349,9 +349,125 @@ func TestWindowLength(t *testing.T) {
 		{"no rate known", 0, 60, 5 * time.Second},
 		{"no scale is none", 120, 0, time.Minute},
 		{"hardly any rate", 1e-300, 60, 5 * time.Second},
+		{"too little to wait for", 1e-7, 60, 5 * time.Second}, // ten times as long is no time.Duration any more
 	} {
 		if got := WindowLength(tt.rate, tt.scale); got != tt.want {
 			t.Errorf("%s: WindowLength(%g, %g) = %v, want %v", tt.why, tt.rate, tt.scale, got, tt.want)
+		}
+	}
+}
+
+// rareRun has so many upstream requests and handshakes in each of its seconds,
+// and a hundred requests; from bad on those of the upstream go over HTTP/1.1.
+func rareRun(t testing.TB, bad int, perSecond ...int64) *timeline.Recorder {
+	t.Helper()
+	rec, err := timeline.New(timeline.Config{Systems: []string{scenario.New}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var l timeline.LedgerCounts
+	for second, n := range perSecond {
+		at := time.Duration(second) * time.Second
+		rec.Ledger(0, at, l)
+		l.Requests, l.Handshakes = l.Requests+n, l.Handshakes+n
+		if second < bad {
+			l.HTTP2 += n
+		}
+		for i := range 100 {
+			o := hit()
+			o.Due = at + time.Duration(i)*10*ms
+			rec.Offer(0, o.Due)
+			rec.Record(0, o)
+		}
+	}
+	rec.Ledger(0, time.Duration(len(perSecond))*time.Second, l)
+	return rec
+}
+
+// stretched is the window of five seconds that ends a run, stretched to earliest
+// at the most.
+func stretched(t testing.TB, metric string, rec *timeline.Recorder, end, earliest time.Duration) timeline.Window {
+	t.Helper()
+	m, ok := scenario.Lookup(metric)
+	if !ok {
+		t.Fatalf("no metric %s", metric)
+	}
+	w := rec.Window(0, max(end-5*time.Second, earliest), end)
+	return Stretch(m, w, earliest, func(from time.Duration) timeline.Window { return rec.Series().Counted(0, from, end) })
+}
+
+// The window of what is rare reaches back as far as it needs, and no further than
+// it may.
+func TestWindowReachesBackForWhatIsRare(t *testing.T) {
+	t.Parallel()
+	evenly := func(n int64, seconds int) []int64 {
+		all := make([]int64, seconds)
+		for i := range all {
+			all[i] = n
+		}
+		return all
+	}
+	quiet := append(evenly(7, 60), 0, 0, 0, 0, 0)
+	for _, tt := range []struct {
+		why, metric string
+		perSecond   []int64
+		earliest    time.Duration
+		length      time.Duration
+		reason      string
+	}{
+		{"35 in five seconds, 56 in eight", "http2_adoption", evenly(7, 60), 10 * time.Second, 8 * time.Second, ""},
+		{"handshakes", "negotiation_success", evenly(2, 60), 10 * time.Second, 25 * time.Second, ""},
+		{"reuse", "connection_reuse", evenly(5, 60), 10 * time.Second, 10 * time.Second, ""},
+		{"enough in five seconds", "http2_adoption", evenly(10, 60), 10 * time.Second, 5 * time.Second, ""},
+		{"exactly as many as there may be", "negotiation_success", evenly(1, 60), 10 * time.Second, 50 * time.Second, ""},
+		{"too few in all", "negotiation_success", evenly(1, 60), 20 * time.Second, 40 * time.Second, "40 TLS handshakes in its window of 40s are fewer than 50"},
+		{"what it is armed at bounds it", "http2_adoption", evenly(7, 60), 57 * time.Second, 3 * time.Second, "21 upstream requests in its window of 3s"},
+		{"nothing in five seconds: what was before isn't now", "http2_adoption", quiet, 10 * time.Second, 5 * time.Second, "no request reached the upstream"},
+		{"a single one is now", "http2_adoption", append(evenly(7, 60), 0, 0, 0, 0, 1), 10 * time.Second, 12 * time.Second, ""},
+		{"requests aren't rare", "error_rate", evenly(0, 60), 10 * time.Second, 5 * time.Second, ""},
+	} {
+		end := time.Duration(len(tt.perSecond)) * time.Second
+		w := stretched(t, tt.metric, rareRun(t, 1000, tt.perSecond...), end, tt.earliest)
+		trigger := NewTrigger(scenario.Trigger{Condition: condition(t, tt.metric+" < 80%")}, 1)
+		trigger.Observe(end, w, 0)
+		if s := trigger.Status(); w.To != end || w.To-w.From != tt.length || !strings.Contains(s.Reason, tt.reason) || (s.Reason == "") != (tt.reason == "") {
+			t.Errorf("%s: %s from %v to %v, %q; want %v, %q", tt.why, tt.metric, w.From, w.To, s.Reason, tt.length, tt.reason)
+		}
+	}
+}
+
+// As the window is no longer than it must be, what changes shows within seconds.
+func TestRareTriggerSeesAChangeSoon(t *testing.T) {
+	t.Parallel()
+	trigger := NewTrigger(scenario.Trigger{Condition: condition(t, "http2_adoption < 80%"), For: 5 * time.Minute}, 60)
+	all := make([]int64, 40)
+	for i := range all {
+		all[i] = 7
+	}
+	rec := rareRun(t, 20, all...)
+	m, _ := scenario.Lookup("http2_adoption")
+	for at := time.Second; at <= 40*time.Second; at += time.Second {
+		w := rec.Window(0, max(at-WindowLength(100, 60), 0), at)
+		earliest := max(at-LongestWindow(m, 100, 60), 0)
+		trigger.Observe(at, Stretch(m, w, earliest, func(from time.Duration) timeline.Window { return rec.Series().Counted(0, from, at) }), 0)
+	}
+	s := trigger.Status()
+	// Of 56 requests in eight seconds 14 in two are a quarter.
+	if s.FiredAt == nil || *s.PendingAt != 22*time.Second || *s.FiredAt != 27*time.Second || s.Evaluations != 40 || s.WithData != 33 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestLongestWindow(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]time.Duration{
+		"http2_adoption": 50 * time.Second, "connection_reuse": 50 * time.Second, "negotiation_success": 50 * time.Second,
+		"duplicate_fetches": 50 * time.Second, "client_negotiation_success": 50 * time.Second,
+		"error_rate": 5 * time.Second, "p95_latency": 5 * time.Second, "memory": 5 * time.Second, "wrong_responses": 5 * time.Second,
+	} {
+		m, ok := scenario.Lookup(name)
+		if got := LongestWindow(m, 100, 60); !ok || got != want {
+			t.Errorf("%s: %v, want %v", name, got, want)
 		}
 	}
 }

@@ -14,6 +14,16 @@ import (
 // and it can begin and end there at marks only: it is shortened to those. From
 // and To say what it covers.
 func (s *Series) Window(system int, from, to time.Duration) Window {
+	return s.window(system, from, to, false)
+}
+
+// Counted is Window without its histograms and Resources: counts alone, at a
+// fraction of the cost, for who looks back far and often.
+func (s *Series) Counted(system int, from, to time.Duration) Window {
+	return s.window(system, from, to, true)
+}
+
+func (s *Series) window(system int, from, to time.Duration, counted bool) Window {
 	t := s.tracks[system]
 	first, end := s.ceil(from), s.ceil(to)
 	var stages []stage
@@ -34,13 +44,12 @@ func (s *Series) Window(system int, from, to time.Duration) Window {
 		}
 	}
 	end = max(end, first)
-	rows := s.read(t, first, end)
+	rows := s.read(t, first, end, counted)
 	w := Window{
 		From:   time.Duration(first) * s.interval,
 		To:     time.Duration(end) * s.interval,
 		Limits: slices.Clone(s.over), Over: make(map[time.Duration]int64, len(s.over)),
-		Latency: NewHistogram(), Service: NewHistogram(),
-		Intervals: make([]Interval, len(rows)), Resources: t.used(from, to),
+		Intervals: make([]Interval, len(rows)),
 	}
 	w.To = max(w.From, min(w.To, to))
 	w.Seconds = (w.To - w.From).Seconds()
@@ -58,6 +67,10 @@ func (s *Series) Window(system int, from, to time.Duration) Window {
 		w.Ledger.add(r.ledger)
 		w.HaveLedger = w.HaveLedger || r.haveLedger
 	}
+	if counted {
+		return w
+	}
+	w.Latency, w.Service, w.Resources = NewHistogram(), NewHistogram(), t.used(from, to)
 	for _, g := range stages {
 		w.Latency.Merge(g.latency)
 		w.Service.Merge(g.service)
@@ -77,7 +90,7 @@ func (s *Series) Intervals(system int, from, to time.Duration) []Summary {
 	t := s.tracks[system]
 	first, end := s.ceil(from), s.ceil(to)
 	usage := t.used(from, to)
-	rows := s.read(t, first, max(first, end))
+	rows := s.read(t, first, max(first, end), false)
 	summaries := make([]Summary, len(rows))
 	for i := range rows {
 		sum := &summaries[i]
@@ -101,8 +114,8 @@ func (s *Series) Intervals(system int, from, to time.Duration) []Summary {
 }
 
 // read returns the rows that begin in [first, end), made for the occasion of
-// what is recent.
-func (s *Series) read(t *track, first, end int) []row {
+// what is recent: without quantiles, if they are only counted.
+func (s *Series) read(t *track, first, end int, counted bool) []row {
 	var rows []row
 	for _, r := range t.rows {
 		if r.start >= first && r.start < end {
@@ -116,7 +129,12 @@ func (s *Series) read(t *track, first, end int) []row {
 			next, _ = s.next(i)
 			next = min(next, end)
 		}
-		r, _, _ := s.row(t, i, next)
+		var r row
+		if counted {
+			r = s.count(t, i, next)
+		} else {
+			r, _, _ = s.row(t, i, next)
+		}
 		rows = append(rows, r)
 		i = next
 	}

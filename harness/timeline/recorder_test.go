@@ -305,6 +305,10 @@ func TestRowsLoseNothing(t *testing.T) {
 		if d := cmp.Diff(b.Counts, a.Counts, cmpopts.EquateApprox(1e-9, 0)); d != "" || !a.Latency.Equals(b.Latency) || !a.Service.Equals(b.Service) {
 			t.Errorf("seed %d: window %v: %d and %d values (-plain +rows):\n%s", seed, at, a.Latency.TotalCount(), b.Latency.TotalCount(), d)
 		}
+		c, all := rows.Series().Counted(0, at[0], at[1]), a
+		if all.Latency, all.Service, all.Resources = nil, nil, nil; !cmp.Equal(c, all) {
+			t.Errorf("seed %d: window %v, counted alone (-window +counted):\n%s", seed, at, cmp.Diff(all, c))
+		}
 		if a.From != b.From || a.To != b.To || a.Ledger != b.Ledger || a.Over[20*ms] != b.Over[20*ms] || a.HaveLedger != b.HaveLedger {
 			t.Errorf("seed %d: window %v: %v to %v, ledger %v, over %v; want %v to %v, %v, %v", seed, at, a.From, a.To, a.Ledger, a.Over, b.From, b.To, b.Ledger, b.Over)
 		}

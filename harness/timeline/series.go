@@ -317,20 +317,30 @@ func (s *Series) close(t *track) {
 
 // row puts the intervals of [start, end) together.
 func (s *Series) row(t *track, start, end int) (r row, latency, service packed) {
-	r = row{tally: tally{over: make([]int64, len(s.over))}, start: start, end: end}
+	r = s.count(t, start, end)
 	var latencies, services []packed
 	for i := start; i < end; i++ {
-		r.haveLedger = false // as the last one has it
 		if b := t.bins[i]; b != nil {
-			r.add(b.counts, b.over)
-			r.tally.ledger.add(b.ledger)
-			r.haveLedger = b.haveLedger
 			latencies, services = append(latencies, b.latency), append(services, b.service)
 		}
 	}
 	latency, service = merge(latencies...), merge(services...)
 	r.quantiles = latency.quantiles(0.5, 0.95, 0.99)
 	return r, latency, service
+}
+
+// count adds up what was counted in the intervals of [start, end).
+func (s *Series) count(t *track, start, end int) row {
+	r := row{tally: tally{over: make([]int64, len(s.over))}, start: start, end: end}
+	for i := start; i < end; i++ {
+		r.haveLedger = false // as the last one has it
+		if b := t.bins[i]; b != nil {
+			r.add(b.counts, b.over)
+			r.tally.ledger.add(b.ledger)
+			r.haveLedger = b.haveLedger
+		}
+	}
+	return r
 }
 
 // thin leaves one sample of the resources of each row that ends before a time.

@@ -97,8 +97,10 @@ type Trigger struct {
 	System       string   `json:"system"`
 	For          float64  `json:"for"`
 	Action       string   `json:"action"`
-	State        string   `json:"state"` // "inactive", "pending", "firing" at the end; "unknown" where the metric isn't offered
-	Reason       string   `json:"reason,omitempty"`
+	State        string   `json:"state"`            // "inactive", "pending", "firing" at the end; "unknown" where it had no data at all
+	Reason       string   `json:"reason,omitempty"` // why it had none, at all or at the last evaluation
+	Evaluations  int      `json:"evaluations"`
+	WithData     int      `json:"with_data"` // of Evaluations; at the others it wasn't watched
 	PendingAt    *float64 `json:"pending_at"`
 	FiredAt      *float64 `json:"fired_at"`
 	RollbackTime *float64 `json:"rollback_time"`

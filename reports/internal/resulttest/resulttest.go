@@ -230,6 +230,9 @@ func judge(r *result.Result) {
 		{Condition: "cache_hit_ratio < 50%", System: "new", For: 10, Action: "gradual", State: "inactive", Threshold: 0.5, Unit: "share", Worst: P(0.941)},
 		{Condition: "memory > 150MB", System: "new", Action: "immediate", State: "inactive", Threshold: 150e6, Unit: "B", Worst: P(61e6)},
 	}
+	for i := range r.Triggers {
+		r.Triggers[i].Evaluations, r.Triggers[i].WithData = 65, 65
+	}
 }
 
 // grow says that the new system's memory grew, as one that leaks with its
@@ -281,7 +284,7 @@ func fail(r *result.Result) {
 	set(&r.Gates[2], result.Fail, P(0.0069), P(0.0052), P(0.0090), "54 of 7,800 requests failed")
 	set(&r.Gates[3], result.Inconclusive, P(0.9996), P(0.9988), P(0.9999), "3 of 7,800 requests failed: 12,400 more requests without a failure would decide it")
 	r.Triggers[0].State, r.Triggers[0].PendingAt, r.Triggers[0].FiredAt, r.Triggers[0].Worst = "firing", P(41.0), P(46.0), P(1.31)
-	r.Triggers[1].State, r.Triggers[1].Reason = "unknown", "fewer than 50 requests in every window"
+	r.Triggers[1].State, r.Triggers[1].Reason, r.Triggers[1].WithData = "unknown", "fewer than 50 requests in every window", 0
 	s := r.Systems["new"]
 	s.Errors = map[string]int64{"5xx": 51, "timeout": 3}
 	s.Examples = []string{
@@ -296,6 +299,7 @@ func inconclusive(r *result.Result) {
 	set(&r.Gates[3], result.Inconclusive, P(1), P(0.9979), P(1), "no failure in 1,440 requests; 4,550 more without one would decide it")
 	set(&r.Gates[5], result.Inconclusive, nil, nil, nil, "cpu was not sampled")
 	r.Gates[5].Samples = 0
+	r.Triggers[1].WithData, r.Triggers[1].Reason = 26, "38 requests in its window of 5s are fewer than 50"
 	r.Triggers[2].State, r.Triggers[2].PendingAt = "pending", P(9)
 }
 
@@ -323,7 +327,7 @@ func noLedger(r *result.Result) {
 		set(&r.Gates[i], result.Inconclusive, nil, nil, nil, "not offered: "+s.Missing[r.Gates[i].Metric])
 		r.Gates[i].Samples = 0
 	}
-	r.Triggers[2].State, r.Triggers[2].Reason, r.Triggers[2].Worst = "unknown", why, nil
+	r.Triggers[2].State, r.Triggers[2].Reason, r.Triggers[2].Worst, r.Triggers[2].WithData = "unknown", why, nil, 0
 	r.Notices = append(r.Notices, why+": hit ratio and all that needs the upstream's ledger is not offered")
 	r.Verdict = result.Inconclusive
 }

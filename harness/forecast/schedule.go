@@ -160,8 +160,8 @@ func FaultLength(plan *scenario.Plan, d scenario.Drill) time.Duration {
 }
 
 // DrillLength is how long a drill's load lasts, with rate requests per second to
-// the new system: until triggers have had a window after the fault, and requests
-// the time to end.
+// the new system: until triggers have had a window of [gate.WindowLength] after
+// the fault, and requests the time to end.
 func DrillLength(plan *scenario.Plan, d scenario.Drill, rate float64) time.Duration {
 	after := max(gate.WindowLength(rate, plan.TimeScale), plan.Load.Timeout)
 	return (LeadTime + FaultLength(plan, d) + after + Interval).Round(Interval)

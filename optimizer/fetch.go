@@ -134,7 +134,8 @@ func (h *handler) exchange(f *fetch, t *ticket, conditional bool) outcome {
 		h.metrics.UpstreamRequests.Inc()
 	}
 	if err != nil {
-		if cause := context.Cause(ctx); cause != nil {
+		// What the pool says of a deadline that passed before anything was sent says more.
+		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) && !unsent(err) {
 			err = cause
 		}
 		finish()

@@ -2,9 +2,11 @@ package optimizer
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -288,5 +290,45 @@ func TestGatewayStatus(t *testing.T) {
 		if got, _ := gatewayStatus(tt.err); got != tt.want {
 			t.Errorf("%v: %d, want %d", tt.err, got, tt.want)
 		}
+	}
+}
+
+// What the pool says of a request that was never sent before its deadline is what the client
+// and the log are told: 503 if others had every connection, 504 if the upstream had none ready.
+func TestADeadlineBeforeARequestIsSent(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		why        string
+		err        func(cause error) error
+		status     int
+		retryAfter string
+		says       string
+		counted    int // as a request to the upstream, and as an error of it
+	}{
+		{"others have every connection", func(error) error { return &upstream.BusyError{Waited: time.Second, RetryAfter: time.Second} }, 503, "1", "no connection became free", 0},
+		{"the first one isn't ready", func(cause error) error { return fmt.Errorf("the first one isn't ready: %w", cause) }, 504, "", "the first one isn't ready: no answer in time", 1},
+	} {
+		t.Run(tt.why, func(t *testing.T) {
+			t.Parallel()
+			var log bytes.Buffer
+			r := newRig(t, func(req *http.Request) (*http.Response, error) {
+				<-req.Context().Done()
+				return nil, fmt.Errorf("ask upstream: %w", tt.err(context.Cause(req.Context())))
+			}, func(c *Config) {
+				c.Upstream.Timeout = time.Millisecond
+				c.Logger = slog.New(slog.NewTextHandler(&log, nil))
+			})
+			a := r.do("GET", "/")
+			if a.status != tt.status || a.header.Get("Retry-After") != tt.retryAfter || !strings.Contains(log.String(), tt.says) {
+				t.Errorf("%d, Retry-After %q, log %s", a.status, a.header.Get("Retry-After"), log.String())
+			}
+			w := httptest.NewRecorder()
+			r.h.metrics.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+			for _, name := range []string{"requests", "errors"} {
+				if line := fmt.Sprintf("\noptimizer_upstream_%s_total %d\n", name, tt.counted); !strings.Contains(w.Body.String(), line) {
+					t.Errorf("no %q", line)
+				}
+			}
+		})
 	}
 }

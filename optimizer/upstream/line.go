@@ -59,7 +59,9 @@ type line struct {
 type waiter struct{ got chan grant }
 
 // enter waits for a grant; who was granted one before, and has to try again, waits before
-// the others. The error is ctx's, a *BusyError, or why there can't be any.
+// the others. The error is ctx's, a *BusyError, or why there can't be any. A deadline that
+// passes in line makes a *BusyError: the line used the time up, not the upstream. While the
+// first connection is being opened it is the upstream that does.
 func (l *line) enter(ctx context.Context, again bool) (grant, error) {
 	l.mu.Lock()
 	if l.queue.Len() == 0 {
@@ -94,10 +96,14 @@ func (l *line) enter(ctx context.Context, again bool) (grant, error) {
 			l.waits.observe(time.Since(begun))
 			return g, g.err
 		case <-ctx.Done():
-			err = context.Cause(ctx)
+			if err = context.Cause(ctx); !errors.Is(err, context.DeadlineExceeded) {
+				break
+			}
 			l.mu.Lock()
-			if errors.Is(err, context.DeadlineExceeded) && !l.first() { // the line used the time up, not the upstream
-				err = &BusyError{Waited: time.Since(begun), RetryAfter: busyRetryAfter}
+			if waited := time.Since(begun); l.first() {
+				err = fmt.Errorf("the first connection of HTTP/2 wasn't ready in %v; upstream.dial_timeout and upstream.tls_timeout allow more, the request's own deadline doesn't: %w", waited.Round(time.Millisecond), err)
+			} else {
+				err = &BusyError{Waited: waited, RetryAfter: busyRetryAfter}
 			}
 			l.mu.Unlock()
 		case <-patience.C:

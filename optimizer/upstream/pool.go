@@ -111,7 +111,8 @@ var ErrRequestBody = errors.New("read the request's body from the client")
 //
 // While the breaker is open nothing is sent, and the error is an *OpenError. Where
 // every connection is in use and no more may wait for one, or none became free in time,
-// nothing is sent either, and the error is a *BusyError. An exchange counts as failed
+// nothing is sent either, and the error is a *BusyError; where the first connection wasn't
+// ready in time, it wraps the context's cause. An exchange counts as failed
 // when it ends in another error or in status 500, 502, 503 or 504; one whose context
 // the caller cancelled, or whose body, or the cause of whose cancellation, is
 // ErrRequestBody, or that ends in ErrRequestHeaderTooLong, doesn't count.

@@ -50,12 +50,12 @@ const (
 
 // limits has the one short, and all others long.
 func limits(l limit) upstream.Config {
-	c := upstream.Config{DialTimeout: forever, TLSTimeout: forever, FirstByteTimeout: forever, Timeout: forever, WaitTimeout: forever}
+	c := upstream.Config{DialTimeout: forever, TLSTimeout: forever, FirstByteTimeout: forever, Timeout: forever, WaitTimeout: forever / 2}
 	switch l {
 	case firstByte:
 		c.FirstByteTimeout = short
 	case whole:
-		c.Timeout = short
+		c.Timeout, c.WaitTimeout = short, 0
 	}
 	return c
 }

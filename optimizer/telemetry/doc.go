@@ -20,7 +20,7 @@
 //	optimizer_upstream_handshake_failures_total{reason}   dns, dial, dial_timeout, tls, tls_timeout, certificate, alpn, preface
 //	optimizer_upstream_fallbacks_total{reason} decisions for HTTP/1.1 in place of HTTP/2: alpn, no_common_alpn, preface, silence, http_1_1_required
 //	optimizer_upstream_goaways_total           HTTP/2 connections that the upstream gave notice on
-//	optimizer_upstream_waiting_requests, _upstream_wait_seconds   for a connection or a stream
+//	optimizer_upstream_waiting_requests, _upstream_wait_seconds   for a connection or a stream; over HTTP/2 while connections are opened, too
 //	optimizer_upstream_refused_total{reason}   times that a request or a probe got none: full (too many wait), timeout (it waited too long)
 //	optimizer_upstream_retries_total{reason}   unsent, refused_stream, goaway: surely unprocessed; http_1_1_required, lost: idempotent
 //	optimizer_upstream_retries_denied_total    for want of upstream.retry_budget

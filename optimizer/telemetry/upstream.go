@@ -23,7 +23,7 @@ var (
 	fallbacks     = describe("upstream_fallbacks_total", "Times that HTTP/1.1 took the place of HTTP/2 for a while, or kept it when HTTP/2 was tried again; requests that meet with the same at once count as one.", "reason")
 	goAways       = describe("upstream_goaways_total", "HTTP/2 connections that the upstream gave notice on.")
 	waiting       = describe("upstream_waiting_requests", "Requests that wait for a connection to the upstream, or a stream.")
-	waits         = describe("upstream_wait_seconds", "How long requests waited for a connection to the upstream, or a stream.")
+	waits         = describe("upstream_wait_seconds", "How long requests waited for leave to use a connection to the upstream: over HTTP/2 for a stream, the time in which connections are opened for it included; over HTTP/1.1 for one of upstream.max_connections_per_host, opening it not included.")
 	refused       = describe("upstream_refused_total", "Times that a request, a retry or a probe got no connection to the upstream, and no stream, because all were in use: full, upstream.max_waiting others waited; timeout, it waited for as long as it may. The request goes to another upstream, if there is one; else it is answered with 503, or what is stored, and so are those that wait for the same response.", "reason")
 	retries       = describe("upstream_retries_total", "Requests sent to the upstream once more.", "reason")
 	retriesDenied = describe("upstream_retries_denied_total", "Requests not sent once more for want of retry budget.")

@@ -51,11 +51,12 @@ type Config struct {
 	// MaxWaiting and WaitTimeout bound those who wait for a connection or a stream, in
 	// order of arrival. Who is beyond gets 503 with Retry-After, or a stale response; so
 	// does, with the optimizer's cache, who waits beside one of them for the same response.
+	// A wait of more than half of Timeout would leave the upstream less time than the line.
 	// The first connection of HTTP/2 isn't what WaitTimeout bounds: like one of HTTP/1.1, which
 	// a request opens for itself, it takes as long as DialTimeout, TLSTimeout and the request's
 	// own deadline allow.
 	MaxWaiting  int           `yaml:"max_waiting" help:"requests that wait for a connection at most, further ones get 503 at once; default 1024"`
-	WaitTimeout time.Duration `yaml:"wait_timeout" help:"how long one waits before it gets 503; default 5s, at most half of timeout"`
+	WaitTimeout time.Duration `yaml:"wait_timeout" help:"how long one waits before it gets 503, at most half of timeout; default 5s, or that half"`
 	// ConnectionPoolSize bounds the connections of HTTP/1.1 kept open without work;
 	// default 100. Those of HTTP/2 are few, and close after IdleTimeout.
 	ConnectionPoolSize int `yaml:"connection_pool_size" help:"connections of HTTP/1.1 kept open without work; default 100"`
@@ -141,7 +142,7 @@ func (c Config) WithDefaults() Config {
 	orNumber(&c.DialTimeout, 5*time.Second)
 	orNumber(&c.TLSTimeout, 10*time.Second)
 	orNumber(&c.Timeout, 30*time.Second)
-	orNumber(&c.WaitTimeout, max(time.Millisecond, min(5*time.Second, c.Timeout/2)))
+	orNumber(&c.WaitTimeout, min(5*time.Second, c.longestWait()))
 	orNumber(&c.FirstByteTimeout, c.Timeout)
 	orNumber(&c.LastByteTimeout, time.Hour)
 	orNumber(&c.MaxConnectionAge, 10*time.Minute)
@@ -155,6 +156,10 @@ func (c Config) WithDefaults() Config {
 	orNumber(&c.Breaker.HalfOpenRequests, 5)
 	return c
 }
+
+// longestWait is how long a request may wait for a connection: so long that the upstream
+// has as much of the timeout.
+func (c Config) longestWait() time.Duration { return max(time.Millisecond, c.Timeout/2) }
 
 // Validate reports every fault, joined, each beginning with the key at fault. The files
 // that are named are read.
@@ -218,6 +223,9 @@ func (c Config) Validate() error {
 		if d.value < time.Millisecond {
 			fault("%s: %v, must be 1ms or more (a number needs a unit, like 5s)", d.key, d.value)
 		}
+	}
+	if most := c.longestWait(); c.WaitTimeout > most {
+		fault("upstream.wait_timeout: %v, must be at most half of upstream.timeout: %v of %v", c.WaitTimeout, most, c.Timeout)
 	}
 	if share := *c.RetryBudget; !(share >= 0 && share <= 1) {
 		fault("upstream.retry_budget: %v, must be 0 (no retries) to 1", share)

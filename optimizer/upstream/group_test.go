@@ -375,7 +375,7 @@ func TestBusyIsNotSick(t *testing.T) {
 		t.Cleanup(func() { <-watched })
 	}
 	s := newSeveral(t, 2)
-	g := s.group(t, upstream.Config{Health: probes, MaxConnectionsPerHost: 1, WaitTimeout: time.Minute})
+	g := s.group(t, upstream.Config{Health: probes, MaxConnectionsPerHost: 1, WaitTimeout: time.Minute, Timeout: 2 * time.Minute})
 	let := sync.OnceFunc(func() { close(s.hold) })
 	t.Cleanup(let)
 	var held sync.WaitGroup

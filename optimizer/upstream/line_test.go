@@ -51,7 +51,7 @@ func TestExhaustedPool(t *testing.T) {
 			let := sync.OnceFunc(func() { close(step) })
 			t.Cleanup(let)
 			p := newPool(t, upstream.Config{
-				URL: url, Protocol: protocol, MaxConnectionsPerHost: 1, MaxWaiting: 3, WaitTimeout: time.Minute,
+				URL: url, Protocol: protocol, MaxConnectionsPerHost: 1, MaxWaiting: 3, WaitTimeout: time.Minute, Timeout: 2 * time.Minute,
 				Breaker: upstream.Breaker{MinRequests: 1},
 			})
 			get := func(ctx context.Context, name string) error {
@@ -171,5 +171,20 @@ func TestPlacesComeBack(t *testing.T) {
 		}
 		resp.Body.Close()
 		resp.Body.Close()
+	}
+}
+
+// The histogram of waits has over HTTP/2 the time in which the first connection is opened,
+// and over HTTP/1.1, where a request that has its place opens it, it hasn't.
+func TestOpeningIsAWaitOverHTTP2Only(t *testing.T) {
+	t.Parallel()
+	for protocol, atOnce := range map[string]uint64{"http/1.1": 1, "h2c": 0} {
+		p := newPool(t, upstream.Config{URL: both(t).URL, Protocol: protocol})
+		if _, _, err := ask(t, p, "GET"); err != nil {
+			t.Error(err)
+		}
+		if w := p.Stats().Waits; w.Counts[0] != atOnce || (w.Sum == 0) != (atOnce == 1) {
+			t.Errorf("%s: %+v", protocol, w)
+		}
 	}
 }

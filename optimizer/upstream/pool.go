@@ -206,7 +206,7 @@ type Stats struct {
 	GoAways    uint64            // HTTP/2 connections that the upstream gave notice on
 
 	Waiting int               // requests that wait for a connection, or a stream
-	Waits   Histogram         // how long requests waited; those that didn't are among them
+	Waits   Histogram         // how long requests waited, over HTTP/2 for connections to be opened, too; those that didn't are among them
 	Refused map[string]uint64 // times that a request or a probe got none, by reason: full, timeout
 
 	Retries       map[string]uint64 // by reason

@@ -101,6 +101,29 @@ func TestFaultsAreJoinedAndNameTheirKeys(t *testing.T) {
 	}
 }
 
+// Of a request's time the upstream gets half at least, whatever the line takes: the default
+// goes by that, and what is set beyond it is a fault.
+func TestWaitingTakesHalfOfTheTimeAtMost(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		timeout, set, wait time.Duration
+		fault              string
+	}{
+		{0, 0, 5 * time.Second, "<nil>"},
+		{time.Minute, 0, 5 * time.Second, "<nil>"},
+		{4 * time.Second, 0, 2 * time.Second, "<nil>"},
+		{time.Millisecond, 0, time.Millisecond, "<nil>"},
+		{0, 15 * time.Second, 15 * time.Second, "<nil>"},
+		{0, 16 * time.Second, 16 * time.Second, "upstream.wait_timeout: 16s, must be at most half of upstream.timeout: 15s of 30s"},
+		{4 * time.Second, 5 * time.Second, 5 * time.Second, "upstream.wait_timeout: 5s, must be at most half of upstream.timeout: 2s of 4s"},
+	} {
+		cfg := upstream.Config{URL: "http://127.0.0.1:1", Timeout: tt.timeout, WaitTimeout: tt.set}
+		if wait, fault := cfg.WithDefaults().WaitTimeout, fmt.Sprint(cfg.Validate()); wait != tt.wait || fault != tt.fault {
+			t.Errorf("%v with %v: %v, %s", tt.timeout, tt.set, wait, fault)
+		}
+	}
+}
+
 func TestProtocolIsChosenAsConfigured(t *testing.T) {
 	t.Parallel()
 	proto := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Proto) })

@@ -26,6 +26,8 @@ type http1Conn struct {
 	used          bool
 	idle          time.Time // since when
 	left          int64     // bytes of a header that may still come; math.MaxInt64: a body comes
+	begin         [9]byte   // of the answer
+	begun         int       // bytes of that
 	in            *bufio.Reader
 	wrote, broken atomic.Bool // something of the present request left; not all could
 }
@@ -36,6 +38,8 @@ const maxAnswerHeader = 256 << 10
 // ErrHeaderTooLong says that the upstream sends more of a header than is read of one.
 var ErrHeaderTooLong = fmt.Errorf("the answer's header is longer than %d bytes", maxAnswerHeader)
 
+var errSpeaksHTTP2 = errors.New("the upstream answers a request of HTTP/1.1 in HTTP/2, and so speaks that in clear text by prior knowledge: set upstream.protocol: h2c")
+
 var errSwitched = errors.New("the upstream switched protocols (101) without being asked")
 
 var (
@@ -43,14 +47,28 @@ var (
 	writers = sync.Pool{New: func() any { return bufio.NewWriter(nil) }}
 )
 
-// Read reads from the upstream, no more than a header may be long.
+// Read reads from the upstream, no more than a header may be long. An answer in HTTP/2 ends
+// there: who waited for a line of it would wait for long, or take its end for a lost answer.
 func (c *http1Conn) Read(p []byte) (int, error) {
 	if c.left <= 0 {
 		return 0, ErrHeaderTooLong
 	}
 	n, err := c.conn.Read(p[:min(int64(len(p)), c.left)])
 	c.left -= int64(n)
+	if c.begun < len(c.begin) {
+		c.begun += copy(c.begin[c.begun:], p[:n])
+		if c.pool.tls == nil && c.pool.cfg.Protocol != H2C && c.begun == len(c.begin) && beginsHTTP2(c.begin) {
+			return 0, errSpeaksHTTP2
+		}
+	}
 	return n, err
+}
+
+// beginsHTTP2 reports whether an answer's begin is that of SETTINGS, which HTTP/2 begins
+// with (RFC 9113 §3.4): of fewer than 256 bytes, without flags, on stream 0.
+func beginsHTTP2(answer [9]byte) bool {
+	answer[2] = 0 // the length
+	return answer == [9]byte{3: frameSettings}
 }
 
 // Write writes to the upstream.
@@ -201,7 +219,7 @@ func (a *attempt) sendHTTP1(req *http.Request) (*http.Response, error) {
 	}
 	a.conn = c
 	p.used(http1, c.used)
-	c.used, c.left = true, maxAnswerHeader
+	c.used, c.left, c.begun = true, maxAnswerHeader, 0
 	c.wrote.Store(false)
 	c.in = readers.Get().(*bufio.Reader)
 	c.in.Reset(c)

@@ -11,6 +11,7 @@ import (
 	"net/http/httptrace"
 	"net/textproto"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -436,5 +437,41 @@ func TestRequestsAreWellFormed(t *testing.T) {
 	}
 	if s := p.Stats(); s.Dials != 0 {
 		t.Errorf("%+v", s)
+	}
+}
+
+// An upstream that speaks only HTTP/2 in clear text answers HTTP/1.1 with SETTINGS. It is
+// asked once, nobody waits for more, and the error says what to set.
+func TestAnAnswerInHTTP2SaysWhatToSet(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		why, protocol, settings string
+		hint                    bool
+	}{
+		{"under auto", "auto", "\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x03\x00\x00\x00\x64", true},
+		{"with a line's end in it", "http/1.1", "\x00\x00\x0a\x04\x00\x00\x00\x00\x00\n", true},
+		{"another frame", "auto", "\x00\x00\x04\x07\x00\x00\x00\x00\x00\n", false},
+	} {
+		for _, pieces := range []int{1, 2} {
+			t.Run(fmt.Sprint(tt.why, ", in pieces of ", pieces), func(t *testing.T) {
+				t.Parallel()
+				p := newPool(t, upstream.Config{Protocol: tt.protocol, URL: "http://" + listen(t, nil, func(conn net.Conn) {
+					if _, err := http.ReadRequest(bufio.NewReader(conn)); err != nil {
+						return
+					}
+					for piece := range slices.Chunk([]byte(tt.settings), len(tt.settings)/pieces) {
+						conn.Write(piece)
+					}
+					io.Copy(io.Discard, conn)
+				})})
+				_, _, err := ask(t, p, "GET")
+				if err == nil || strings.Contains(err.Error(), "set upstream.protocol: h2c") != tt.hint {
+					t.Errorf("error %v", err)
+				}
+				if s := p.Stats(); s.Dials != 1 {
+					t.Errorf("%d connections", s.Dials)
+				}
+			})
+		}
 	}
 }

@@ -3,7 +3,10 @@ package optimizer_test
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -208,6 +211,46 @@ func TestTheWarningOfUnverifiedCertificates(t *testing.T) {
 		if n := strings.Count(log.String(), "level=WARN msg=\"the upstream's certificate isn't verified: upstream.insecure_skip_verify is set\""); (n == 1) != set || n > 1 {
 			t.Errorf("insecure_skip_verify %v: %q", set, log.String())
 		}
+	}
+}
+
+// lines is a log of few lines.
+type lines chan string
+
+// Write adds one.
+func (l lines) Write(p []byte) (int, error) {
+	l <- string(p)
+	return len(p), nil
+}
+
+// A fallback to HTTP/1.1 is a line of the optimizer's log.
+func TestTheLogHasFallbacks(t *testing.T) {
+	t.Parallel()
+	api := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") }))
+	defer api.Close()
+	log := make(lines, 10)
+	cfg := optimizer.Config{Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelWarn}))}
+	cfg.Upstream.URL, cfg.Upstream.InsecureSkipVerify = api.URL, true
+	o, err := optimizer.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-log // of insecure_skip_verify
+	resp, err := (&http.Client{Transport: o.RoundTripper()}).Get(api.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	select {
+	case line := <-log:
+		if !strings.Contains(line, "HTTP/1.1 takes the place of HTTP/2") || !strings.Contains(line, "reason=alpn") {
+			t.Errorf("the log has %s", line)
+		}
+	case <-time.After(patient):
+		t.Error("the log has nothing")
+	}
+	if err := o.Stop(t.Context()); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -122,6 +122,7 @@ func New(cfg Config) (*Optimizer, error) {
 		}
 		return o.clients.Adopt(conn)
 	}
+	cfg.Upstream.Logger = cfg.Logger
 	pool, err := upstream.NewGroup(cfg.Upstream)
 	if err != nil {
 		return nil, err

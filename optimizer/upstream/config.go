@@ -3,6 +3,7 @@ package upstream
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/url"
 	"slices"
@@ -102,6 +103,10 @@ type Config struct {
 	// leaves it as it is.
 	Adopt func(*net.TCPConn) (net.Conn, error) `yaml:"-"`
 
+	// Logger is told when a pool falls back to HTTP/1.1, and when it speaks HTTP/2 again; nil:
+	// nobody is.
+	Logger *slog.Logger `yaml:"-"`
+
 	Breaker Breaker `yaml:"-"` // stands beside upstream in the optimizer's file, so it is filled in by the caller
 }
 
@@ -148,6 +153,9 @@ func (c Config) WithDefaults() Config {
 	orNumber(&c.MaxConnectionAge, 10*time.Minute)
 	if c.RetryBudget == nil {
 		c.RetryBudget = new(0.2)
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	orNumber(&c.Breaker.ErrorShare, 0.5)
 	orNumber(&c.Breaker.MinRequests, 20)

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"encoding/pem"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -171,6 +172,7 @@ func TestHTTP11RequiredOnStreams(t *testing.T) {
 func TestHTTP2IsTriedAgain(t *testing.T) {
 	t.Parallel()
 	var modern atomic.Bool
+	var log lines
 	tlsConfig := certificate(t)
 	tlsConfig.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
 		c := certificateOf(tlsConfig, "http/1.1")
@@ -184,7 +186,7 @@ func TestHTTP2IsTriedAgain(t *testing.T) {
 	server.TLS = tlsConfig
 	server.StartTLS()
 	t.Cleanup(server.Close)
-	p := newPool(t, upstream.Config{URL: server.URL, InsecureSkipVerify: true, FallbackFor: 30 * time.Millisecond})
+	p := newPool(t, upstream.Config{URL: server.URL, InsecureSkipVerify: true, FallbackFor: 30 * time.Millisecond, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	spoken := func() string {
 		_, body, err := ask(t, p, "GET")
 		if err != nil {
@@ -200,6 +202,30 @@ func TestHTTP2IsTriedAgain(t *testing.T) {
 	})
 	modern.Store(true)
 	until(t, "HTTP/2", func() bool { return spoken() == "HTTP/2.0" })
+	until(t, "two lines of the log", func() bool { return strings.Count(log.String(), "\n") > 1 })
+	if text := log.String(); !strings.Contains(text, "level=WARN") || !strings.HasSuffix(text, "level=INFO msg=\"HTTP/2 is spoken again\" upstream="+p.URL().Host+"\n") || strings.Count(text, "\n") != 2 {
+		t.Errorf("the log has\n%s", text)
+	}
+}
+
+// lines is a log that is read while it is written.
+type lines struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+// Write adds a line.
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+// String returns all of them.
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 // A connection of HTTP/2 whose dial began before the fallback doesn't undo it when it becomes

@@ -113,22 +113,27 @@ func (p *Pool) fallBackLocked(reason string, begun time.Time) {
 		p.fell = time.Now()
 	}
 	p.bare.Store(reason == nothingInCommon)
-	long := p.cfg.FallbackFor
+	long, now := p.cfg.FallbackFor, fallenTo1
 	if reason == saidNothing {
-		long = min(long, trialTime)
+		long, now = min(long, trialTime), trialOf1
 	}
-	p.onTrial.Store(reason == saidNothing)
-	p.fallenUntil.Store(time.Now().Add(long).UnixNano())
+	p.onTrial.Store(now == trialOf1)
+	until := time.Now().Add(long)
+	p.fallenUntil.Store(until.UnixNano())
+	p.tellFallback(now, reason, inWords[reason], until)
 	p.line.serveLocked()
 }
 
 // proveHTTP1 ends a trial: HTTP/1.1 was answered.
 func (p *Pool) proveHTTP1() {
-	if p.onTrial.CompareAndSwap(true, false) {
-		if until := p.fallenUntil.Load(); until != 0 {
-			p.fallenUntil.CompareAndSwap(until, time.Now().Add(p.cfg.FallbackFor).UnixNano())
-		}
+	p.line.mu.Lock()
+	defer p.line.mu.Unlock()
+	if p.fallenUntil.Load() == 0 || !p.onTrial.CompareAndSwap(true, false) {
+		return
 	}
+	until := time.Now().Add(p.cfg.FallbackFor)
+	p.fallenUntil.Store(until.UnixNano())
+	p.tellFallback(fallenTo1, saidNothing, "it answered over HTTP/1.1, and not over HTTP/2", until)
 }
 
 // takeStream takes a stream on the first connection that has one, so that those
@@ -204,6 +209,7 @@ func (p *Pool) openHTTP2(planned bool) {
 		if c.wire.born.After(p.fell) { // else the upstream thought better of it since
 			p.fallenUntil.Store(0)
 			p.bare.Store(false)
+			p.tellHTTP2()
 		}
 	case err != nil && planned:
 		p.noDialUntil = time.Now().Add(dialPause)

@@ -44,6 +44,8 @@ type Pool struct {
 	dialing     int
 	noDialUntil time.Time // unless there is no connection
 	fell        time.Time // when it fell back to HTTP/1.1, or stayed there after another try
+	told        spoken    // what the log was told last
+	untold      []func()  // lines of the log to be written; while there are any, one goroutine writes them
 
 	open          atomic.Int64 // connections of HTTP/1.1
 	dials         atomic.Uint64

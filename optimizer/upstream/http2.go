@@ -182,6 +182,11 @@ func (p *Pool) dialMore(waiting int) {
 	if len(p.conns) > 0 && (time.Now().Before(p.noDialUntil) || p.streams == 0) {
 		return
 	}
+	// Who waits for the first one is told of a failure when all tries have failed. If another
+	// one took the place of each that did, there would be no such moment, nor an end of tries.
+	if len(p.conns) == 0 && p.dialing > 0 && p.failing {
+		return
+	}
 	each := max(1, int(p.streams))
 	needed := (waiting + each - 1) / each
 	// With those that are leaving they are twice as many at most: an upstream that gives notice
@@ -199,6 +204,7 @@ func (p *Pool) openHTTP2(planned bool) {
 	p.line.mu.Lock()
 	if planned {
 		p.dialing--
+		p.failing = err != nil && p.dialing > 0
 	}
 	switch {
 	case c != nil && p.ctx.Err() != nil:
@@ -214,7 +220,7 @@ func (p *Pool) openHTTP2(planned bool) {
 	case err != nil && planned:
 		p.noDialUntil = time.Now().Add(dialPause)
 		time.AfterFunc(dialPause, p.line.serve)
-		if p.sweep(); len(p.conns)+p.dialing == 0 {
+		if p.sweep(); len(p.conns)+p.dialing == 0 && p.fallenUntil.Load() == 0 { // else who waits does so for HTTP/1.1
 			p.line.fail(err)
 		}
 	}

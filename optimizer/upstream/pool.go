@@ -42,6 +42,7 @@ type Pool struct {
 	leaving     []*http2Conn // after a GOAWAY, or too old
 	streams     uint32       // that the upstream last allowed on a connection
 	dialing     int
+	failing     bool      // the last one of these to end failed
 	noDialUntil time.Time // unless there is no connection
 	fell        time.Time // when it fell back to HTTP/1.1, or stayed there after another try
 	told        spoken    // what the log was told last
@@ -185,9 +186,11 @@ func (p *Pool) makeMore(waiting int) {
 	}
 }
 
-// dialsFirst reports whether there is no connection of HTTP/2 yet, but one on its way.
-// The line's lock is held.
-func (p *Pool) dialsFirst() bool { return len(p.conns) == 0 && p.dialing > 0 }
+// dialsFirst reports whether there is no connection of HTTP/2 yet, but one on its way, and
+// it is what who waits needs. The line's lock is held.
+func (p *Pool) dialsFirst() bool {
+	return len(p.conns) == 0 && p.dialing > 0 && p.fallenUntil.Load() == 0
+}
 
 // Failed reports whether the status says that the upstream isn't well: the ones
 // that RFC 5861 §4 counts as errors.

@@ -236,7 +236,7 @@ func (a *attempt) sendHTTP1(req *http.Request) (*http.Response, error) {
 		x.stop()
 		c.Close()
 		lent, once := req.Body.(*lentBody)
-		if once && lent.of.holder.Load() < 0 {
+		if once && !lent.withdraw() {
 			x.await(time.After(restTime)) // the client may be slow, and no other attempt gets the body
 		} else {
 			x.await(nil)
@@ -244,7 +244,7 @@ func (a *attempt) sendHTTP1(req *http.Request) (*http.Response, error) {
 		switch {
 		case ctx.Err() != nil:
 			err = context.Cause(ctx)
-		case x.failed == nil || x.failed == errUnsentRest || x.answerable():
+		case x.failed == nil || x.failed == errUnsentRest || once && lent.denied.Load() || x.answerable():
 		case once && lent.of.failed.Load() != nil:
 			err = *lent.of.failed.Load() // net/http wraps it in a type that hides it
 		default:

@@ -3,10 +3,12 @@ package upstream_test
 import (
 	"bufio"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -331,4 +333,54 @@ func TestNewsThatTheLoopHasntTold(t *testing.T) {
 	if _, body, err := ask(t, p, "POST"); body != "good" || err != nil {
 		t.Errorf("%q, %v", body, err)
 	}
+}
+
+// A connection that ends just before the request's body is read for it is the end of that
+// attempt: the body isn't waited for, however slow the client is.
+func TestABodyThatNobodyHasBegunToReadIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	address := listen(t, nil, func(conn net.Conn) { http.ReadRequest(bufio.NewReader(conn)) })
+	p := newPool(t, upstream.Config{URL: "http://" + address, Adopt: func(c *net.TCPConn) (net.Conn, error) {
+		return &lateWriter{Conn: c, closed: make(chan struct{})}, nil
+	}})
+	body, client := io.Pipe()
+	t.Cleanup(func() { client.Close() })
+	req, err := http.NewRequestWithContext(t.Context(), "POST", p.URL().String(), body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := p.Do(req)
+		ended <- err
+	}()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("error %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("it waits for the client")
+	}
+}
+
+// lateWriter has the writer go on when the connection has been closed, and a while later.
+type lateWriter struct {
+	net.Conn
+	once   sync.Once
+	closed chan struct{}
+}
+
+// Write writes, and returns late.
+func (c *lateWriter) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	<-c.closed
+	time.Sleep(50 * time.Millisecond)
+	return n, err
+}
+
+// Close closes the connection.
+func (c *lateWriter) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	return c.Conn.Close()
 }

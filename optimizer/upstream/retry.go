@@ -352,18 +352,20 @@ func (b *onceBody) lend() (io.ReadCloser, error) {
 	if n < 0 || !b.holder.CompareAndSwap(n, n+1) {
 		return nil, errBodyRead
 	}
-	return &lentBody{b, n + 1}, nil
+	return &lentBody{of: b, number: n + 1}, nil
 }
 
 // lentBody is a body as one attempt has it.
 type lentBody struct {
 	of     *onceBody
 	number int64
+	denied atomic.Bool // a Read came after it was taken back
 }
 
 // Read reads from the client.
 func (b *lentBody) Read(p []byte) (int, error) {
 	if !b.of.holder.CompareAndSwap(b.number, -b.number) && b.of.holder.Load() != -b.number {
+		b.denied.Store(true)
 		return 0, http.ErrBodyReadAfterClose
 	}
 	n, err := b.of.body.Read(p)
@@ -372,6 +374,10 @@ func (b *lentBody) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+// withdraw takes the body back unless some of it was read, so that nobody begins to wait for
+// the client any more.
+func (b *lentBody) withdraw() bool { return b.of.holder.CompareAndSwap(b.number, b.number+1) }
 
 // Close closes the body unless it may still be needed.
 func (b *lentBody) Close() error {

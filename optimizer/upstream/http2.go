@@ -48,6 +48,8 @@ func newHTTP2Transport(cfg Config) *http.Transport {
 			// Without pings a connection whose other end vanished would take every request
 			// until TCP gives up, which is a quarter of an hour.
 			SendPingTimeout: min(10*time.Second, cfg.Timeout/2), PingTimeout: min(5*time.Second, cfg.Timeout/2),
+			// One that takes nothing while its own frames come is sent no pings.
+			WriteByteTimeout: min(15*time.Second, cfg.Timeout),
 			// What a client doesn't take waits here, beside every account. The connection's
 			// window stays wider than all streams' together: if those that wait could use
 			// it up, the others would wait for the slowest clients.

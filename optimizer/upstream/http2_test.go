@@ -518,3 +518,77 @@ func TestIdleConnectionsLeaveAtOnce(t *testing.T) {
 		t.Error("it is still open")
 	}
 }
+
+// An upstream that takes nothing more on a connection, while its own frames come, answers no
+// ping because none is sent. Requests don't wait there until theirs has run out.
+func TestAConnectionThatTakesNothingIsLeft(t *testing.T) {
+	t.Parallel()
+	var opened atomic.Int64
+	stuck, over := make(chan struct{}), make(chan struct{})
+	var ending sync.Once
+	end := func() { ending.Do(func() { close(over) }) }
+	t.Cleanup(end)
+	well := &peer{serve: func(c *peerConn, r peerRequest) { c.answer(r.stream, "ok") }}
+	address := listen(t, nil, func(conn net.Conn) {
+		if opened.Add(1) > 1 {
+			var running sync.WaitGroup
+			well.talk(&peerConn{Conn: conn, framer: http2.NewFramer(conn, conn)}, &running)
+			running.Wait()
+			return
+		}
+		f := http2.NewFramer(conn, conn)
+		io.ReadFull(conn, make([]byte, len(http2.ClientPreface)))
+		f.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 1<<31 - 1})
+		f.WriteSettingsAck()
+		f.WriteWindowUpdate(0, 1<<31-1-65535)
+		for data := false; !data; {
+			frame, err := f.ReadFrame()
+			if err != nil {
+				return
+			}
+			data = frame.Header().Type == http2.FrameData
+		}
+		close(stuck)
+		for err := error(nil); err == nil; time.Sleep(5 * time.Millisecond) {
+			select {
+			case <-over:
+				return
+			default:
+				err = f.WriteWindowUpdate(0, 1) // there is room for it since data came
+			}
+		}
+	})
+	p := newPool(t, upstream.Config{URL: "http://" + address, Protocol: upstream.H2C, Timeout: time.Second, FirstByteTimeout: time.Hour})
+	var uploading sync.WaitGroup
+	uploading.Go(func() {
+		req, _ := http.NewRequestWithContext(t.Context(), "PUT", p.URL().String(), endless{over})
+		if _, err := p.Do(req); err == nil {
+			t.Error("what wasn't taken was answered")
+		}
+	})
+	<-stuck
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	req, _ := http.NewRequestWithContext(ctx, "GET", p.URL().String(), nil)
+	resp, err := p.Do(req)
+	if err != nil {
+		t.Error(err)
+	} else {
+		resp.Body.Close()
+	}
+	end()
+	uploading.Wait()
+}
+
+// endless is a body that ends when the test does.
+type endless struct{ over <-chan struct{} }
+
+// Read fills p.
+func (e endless) Read(p []byte) (int, error) {
+	select {
+	case <-e.over:
+		return 0, io.ErrUnexpectedEOF
+	default:
+		return len(p), nil
+	}
+}

@@ -4,7 +4,7 @@
 // An http:// address is spoken to in HTTP/1.1, or in HTTP/2 by prior knowledge if
 // the protocol is h2c. An https:// address offers h2 and http/1.1 by ALPN and takes
 // what the upstream chooses. Where HTTP/2 can't be had after all, HTTP/1.1 takes its
-// place for a while (http2.go).
+// place for a while (http2.go), and the log is told (switches.go).
 //
 // A connection of HTTP/1.1 carries one request at a time (http1.go). Those of HTTP/2 are
 // net/http's; they are opened one by one, take requests once SETTINGS were exchanged, as many as the peer allows, and

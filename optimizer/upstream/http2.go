@@ -180,8 +180,14 @@ const dialPause = 500 * time.Millisecond
 // dialMore opens as many connections as those who wait need, going by how many streams
 // the upstream last allowed, within upstream.max_connections_per_host. The line's lock is held.
 func (p *Pool) dialMore(waiting int) {
+	each := int(p.streams)
+	if each == 0 { // the one that said so may be the only one, or have gone since
+		for _, c := range p.conns {
+			each = max(each, int(c.wire.frames.streams.Load()))
+		}
+	}
 	// An upstream that allows no streams for now allows none on further connections.
-	if len(p.conns) > 0 && (time.Now().Before(p.noDialUntil) || p.streams == 0) {
+	if len(p.conns) > 0 && (time.Now().Before(p.noDialUntil) || each == 0) {
 		return
 	}
 	// Who waits for the first one is told of a failure when all tries have failed. If another
@@ -189,7 +195,7 @@ func (p *Pool) dialMore(waiting int) {
 	if len(p.conns) == 0 && p.dialing > 0 && p.failing {
 		return
 	}
-	each := max(1, int(p.streams))
+	each = max(1, each)
 	needed := (waiting + each - 1) / each
 	// With those that are leaving they are twice as many at most: an upstream that gives notice
 	// on one after the other, while its answers hang, doesn't get a socket for each.

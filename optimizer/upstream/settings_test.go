@@ -41,6 +41,37 @@ func TestLaterSettingsAreFollowed(t *testing.T) {
 	})
 }
 
+// Where the only connection allows no streams, no further ones are opened. Where others do, how
+// many are opened goes by them, and not by the one that spoke last.
+func TestOneConnectionThatAllowsNothing(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		p, err := New(Config{URL: "http://127.0.0.1:1", Protocol: H2C})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		p.streams = 0
+		for i, streams := range []uint32{0, 10} {
+			raw, peer := net.Pipe()
+			go io.Copy(io.Discard, peer)
+			go framing.NewFramer(peer, nil).WriteSettings(framing.Setting{ID: framing.SettingMaxConcurrentStreams, Val: streams})
+			c, err := p.greet(t.Context(), &conn{Conn: raw, raw: raw, pool: p, born: time.Now(), handshake: "plain"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.cc.Close()
+			p.line.mu.Lock()
+			p.conns = append(p.conns, c)
+			p.dialMore(11)
+			if want := []int{0, 2}[i]; p.dialing != want {
+				t.Errorf("with %d connections %d are opened, want %d", i+1, p.dialing, want)
+			}
+			p.line.mu.Unlock()
+		}
+	})
+}
+
 // A connection that was to be of HTTP/2, and on which ALPN chose HTTP/1.1, is kept unless all
 // that there may be are in use.
 func TestWhatIsKeptInsteadIsBounded(t *testing.T) {

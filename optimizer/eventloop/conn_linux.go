@@ -44,6 +44,7 @@ type Conn struct {
 	used     bool          // there was a request before
 	first    bool          // what is lent is the beginning
 	readable bool          // the loop's: something may have come that wasn't read
+	queued   bool          // the loop's: an answer is in its answers
 	active   int64         // Unix nanoseconds of the last turn
 	unread   []byte        // was read, and comes first
 	unsent   []byte        // the kernel didn't take it

@@ -240,6 +240,9 @@ func (l *loop) tellConn(c *Conn, events uint32) {
 // turn does for a connection what there is to do: one read at most, so that nobody
 // with much to say keeps the others waiting.
 func (l *loop) turn(c *Conn, events uint32) {
+	if c.queued { // it was given back, and there was news of it too
+		l.flush()
+	}
 	if c.closed { // since it was noted
 		return
 	}
@@ -287,7 +290,7 @@ func (l *loop) answer(c *Conn, in []byte) {
 	}
 	l.out = out
 	if len(out) > begin {
-		c.used = true
+		c.used, c.queued = true, true
 		l.answers = append(l.answers, answered{c, len(out)})
 	}
 	if len(out) >= flushSize || len(in) > 0 {
@@ -302,7 +305,8 @@ func (l *loop) answer(c *Conn, in []byte) {
 	}
 }
 
-// answered is what a loop's out has for a connection, up to end.
+// answered is what a loop's out has for a connection, up to end. The connection has no further
+// turn before that has been sent, in which it could end, or an answer could overtake this one.
 type answered struct {
 	c   *Conn
 	end int
@@ -316,6 +320,7 @@ func (l *loop) flush() {
 	for _, a := range l.answers {
 		out := l.out[begin:a.end]
 		begin = a.end
+		a.c.queued = false
 		n, errno := a.c.write(out)
 		switch {
 		case errno != 0 && errno != unix.EAGAIN:

@@ -1,6 +1,7 @@
 package eventloop
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -71,6 +72,58 @@ func TestARequestThatCameBeforeTheCloseIsAnswered(t *testing.T) {
 	}
 	if n := s.open.Load(); n != 0 {
 		t.Errorf("%d connections are open", n)
+	}
+}
+
+// A connection may have two turns in one pass: it was given back, and there is news of it. The
+// second one neither ends it before the answer of the first has left, for whom its descriptor
+// is by then, nor has its own answer overtake that. The test is the thread.
+func TestTwoTurnsInOnePass(t *testing.T) {
+	t.Parallel()
+	const request = "GET / HTTP/1.1\r\n\r\n"
+	const size = flushSize / 3 // of an answer: it waits for the end of the pass
+	for name, second := range map[string]func(client int){
+		"the client says no more": func(client int) { unix.Shutdown(client, unix.SHUT_WR) },
+		"a second request":        func(client int) { unix.Write(client, []byte(request)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			client := pair[1]
+			if err := unix.SetsockoptInt(pair[0], unix.SOL_SOCKET, unix.SO_SNDBUF, 1); err != nil { // the kernel takes it in parts
+				t.Fatal(err)
+			}
+			defer unix.Close(client)
+			var want []byte
+			s := &Server{cfg: Config{}.withDefaults()}
+			l := &loop{server: s, now: time.Now(), in: make([]byte, readSize), reply: func(out, _ []byte, _ *Conn) ([]byte, bool) {
+				answer := bytes.Repeat([]byte{byte('a' + len(want)/size)}, size)
+				want = append(want, answer...)
+				return append(out, answer...), true
+			}}
+			c := &Conn{fd: pair[0], loop: l}
+			s.table.set(c.fd, c)
+			defer c.release()
+			unix.Write(client, []byte(request))
+			l.tellConn(c, unix.EPOLLIN)
+			second(client)
+			l.tellConn(c, unix.EPOLLIN)
+			l.flush()
+			var got []byte
+			buffer := make([]byte, size)
+			for range 1000 { // more than parts that it may come in
+				n, _ := unix.Read(client, buffer)
+				got = append(got, buffer[:max(0, n)]...)
+				l.tellConn(c, unix.EPOLLOUT)
+				l.flush()
+			}
+			if !bytes.Equal(got, want) {
+				t.Errorf("%d bytes, must be %d, the first as they are", len(got), len(want))
+			}
+		})
 	}
 }
 

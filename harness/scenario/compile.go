@@ -117,7 +117,7 @@ func read[T any](v *value, name string, fallback T) T {
 // so that checks across them make sense.
 func (v *value) sound(names ...string) bool {
 	for _, name := range names {
-		if x := v.get(name); x != nil && x.form == scalar && x.read == nil {
+		if x := v.get(name); x != nil && x.read == nil {
 			return false
 		}
 	}

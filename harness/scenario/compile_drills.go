@@ -137,15 +137,15 @@ func (c *compiler) network(v *value) Network {
 	n.LimitData = read(v, "limit_data", n.LimitData)
 	n.Reset = read(v, "reset", n.Reset)
 	switch {
+	case !v.sound("profile", "latency", "jitter", "bandwidth", "slow_close", "reset", "timeout", "slice", "limit_data"):
+		// Told already, and what isn't known can't be held against the rest.
+	case n.Jitter > n.Latency && v.get("jitter") == nil:
+		c.fail(v.get("latency"), "%s is less than the jitter of %s, %s; allowed: at least that, or with a jitter of at most it", n.Latency, v.get("profile").text, n.Jitter)
 	case n.Jitter > n.Latency:
-		at := v.get("jitter")
-		if at == nil { // the profile's
-			at = v.get("latency")
-		}
-		c.fail(at, "jitter of %s is more than the latency, %s; allowed: at most that", n.Jitter, n.Latency)
+		c.fail(v.get("jitter"), "%s is more than the latency, %s; allowed: at most that", n.Jitter, n.Latency)
 	case v.get("bandwidth") != nil && n.Bandwidth < 1000:
 		c.fail(v.get("bandwidth"), "%d bytes per second; allowed: 1kB or more", n.Bandwidth)
-	case n == Network{} && v.sound("latency", "bandwidth", "slow_close", "reset", "timeout", "slice", "limit_data"):
+	case n == Network{}:
 		c.fail(v, "nothing gets worse; allowed: profile, latency, bandwidth, slow_close, reset, timeout, slice or limit_data")
 	}
 	n.Leg = read(v, "leg", "")

@@ -171,6 +171,38 @@ func TestLegWithoutTLS(t *testing.T) {
 	}
 }
 
+// A GOAWAY is HTTP/2's: a leg that spoke HTTP/1.1 has none, however its connections
+// were recycled, and beside one that has some its cell is empty.
+func TestGoAwaysAreOfHTTP2(t *testing.T) {
+	t.Parallel()
+	notices := int64(59)
+	http1 := &result.Leg{Requests: 460, HTTP1: 460, Reused: 320, Connections: 140, FullHandshakes: 140, GoAways: &notices}
+	both := func(old *result.Leg) (html, lines string) {
+		r := resulttest.New("http2")
+		for name, leg := range map[string]*result.Leg{"old": old, "new": http1} {
+			s := r.Systems[name]
+			s.UpstreamLeg = leg
+			r.Systems[name] = s
+		}
+		var b bytes.Buffer
+		if err := reports.Text(&b, r, false); err != nil {
+			t.Fatal(err)
+		}
+		return section(render(t, r), "protocols"), b.String()
+	}
+	html, lines := both(nil)
+	if strings.Contains(html, "GOAWAY") || strings.Contains(lines, "GOAWAY") {
+		t.Errorf("only HTTP/1.1 was spoken:\n%s\n%s", html, lines)
+	}
+	if !strings.Contains(html, "full140") {
+		t.Errorf("the leg itself isn't there:\n%s", html)
+	}
+	html, lines = both(&result.Leg{Requests: 460, H2: 460, Connections: 86, FullHandshakes: 86, GoAways: &notices})
+	if !strings.Contains(html, "GOAWAYs from the upstream59–") || strings.Count(lines, "59 GOAWAYs from the upstream") != 1 {
+		t.Errorf("the old system spoke HTTP/2:\n%s\n%s", html, lines)
+	}
+}
+
 func TestHTMLNotices(t *testing.T) {
 	t.Parallel()
 	for variant, want := range map[string][]string{

@@ -31,7 +31,7 @@ type leg struct {
 var legs = []leg{
 	{"From the clients to the system", "By the load generator, of its own connections; it resumes no TLS session.", "client_",
 		func(s result.System) *result.Leg { return s.ClientLeg }},
-	{"From the system to the upstream", "By the upstream’s ledger; GOAWAYs are those by which it recycled connections.", "",
+	{"From the system to the upstream", "By the upstream’s ledger.", "",
 		func(s result.System) *result.Leg { return s.UpstreamLeg }},
 }
 
@@ -60,6 +60,9 @@ func legTables(r *result.Result) []legView {
 		}
 		if len(of) > 0 {
 			v.Rows = legRows(l.prefix, of)
+			if slices.ContainsFunc(of, tellsGoAways) {
+				v.Key += " GOAWAYs are those by which it recycled connections; where HTTP/1.1 was spoken as well, each Connection: close in its place counts as one."
+			}
 			out = append(out, v)
 		}
 	}
@@ -94,18 +97,20 @@ func legRows(prefix string, of []*result.Leg) []legRow {
 		count("resumed", true, func(g *result.Leg) int64 { return g.ResumedHandshakes })
 		count("TLS handshakes failed", false, func(g *result.Leg) int64 { return g.FailedHandshakes })
 	}
-	if of[0].GoAways != nil {
-		count("GOAWAYs from the upstream", false, goAways)
+	if slices.ContainsFunc(of, tellsGoAways) {
+		row("GOAWAYs from the upstream", "", false, func(g *result.Leg) metricCell {
+			if !tellsGoAways(g) {
+				return metricCell{Value: unit.None}
+			}
+			return metricCell{Value: unit.Count(*g.GoAways)}
+		})
 	}
 	return rows
 }
 
-func goAways(g *result.Leg) int64 {
-	if g.GoAways == nil {
-		return 0
-	}
-	return *g.GoAways
-}
+// tellsGoAways reports whether a leg's notices may be told of as GOAWAYs: there is
+// none in HTTP/1.1, where a connection that is recycled ends by Connection: close.
+func tellsGoAways(g *result.Leg) bool { return g.GoAways != nil && g.HTTP2() > 0 }
 
 func unanswered(g *result.Leg) int64 { return max(g.Requests-g.HTTP1-g.HTTP2(), 0) }
 
@@ -140,7 +145,7 @@ func legLines(name string, s result.System) []string {
 		if g.TLS() > 0 {
 			parts = append(parts, fmt.Sprintf("TLS handshakes %s full, %s resumed, %s failed", unit.Count(g.FullHandshakes), unit.Count(g.ResumedHandshakes), unit.Count(g.FailedHandshakes)))
 		}
-		if g.GoAways != nil {
+		if tellsGoAways(g) {
 			parts = append(parts, unit.Count(*g.GoAways)+" GOAWAYs from the upstream")
 		}
 		side := "clients to " + name

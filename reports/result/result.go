@@ -157,7 +157,7 @@ type Leg struct {
 	FullHandshakes    int64  `json:"full_handshakes"`
 	ResumedHandshakes int64  `json:"resumed_handshakes"`
 	FailedHandshakes  int64  `json:"failed_handshakes"`
-	GoAways           *int64 `json:"goaways"` // connections that the upstream gave notice on; nil on the clients' leg, where nobody counts them
+	GoAways           *int64 `json:"goaways"` // connections that the upstream gave notice on, by GOAWAY or, in HTTP/1.1, by Connection: close; nil on the clients' leg, where nobody counts them
 }
 
 // HTTP2 is the number of requests over HTTP/2.

@@ -189,7 +189,10 @@ func simulate(t testing.TB, stall time.Duration) (out string) {
 	r.report = load.Report{
 		Started: started, Elapsed: 22 * time.Second, Offered: 4400, Sent: 4400, Completed: 4400,
 		Lags: lags, SteadyLags: lags, Lag: load.LagOf(lags), SteadyLag: load.LagOf(lags),
-		Arms: []load.ArmReport{{Name: "old", Connections: 3, Offered: 2200, Sent: 2200}, {Name: "new", Offered: 2200, Sent: 2200, Failures: []load.Failure{{Kind: "5xx", Count: 22, Examples: []string{"new: GET /items/1: status 500"}}}}},
+		Arms: []load.ArmReport{{Name: "old", Connections: 3, Offered: 2200, Sent: 2200}, {Name: "new", Offered: 2200, Sent: 2200, Failures: []load.Failure{{Kind: "5xx", Count: 22, Examples: []string{"new: GET /items/1: status 500"}}},
+			Prewarmed: 4000, PrewarmFailed: 186, PrewarmFailures: []load.PrewarmFailure{
+				{Kind: "5xx", Status: 503, Count: 170}, {Kind: "timeout", Count: 6}, {Kind: "transport", Count: 5}, {Kind: "wrong", Count: 3}, {Kind: "status", Status: 404, Count: 2},
+			}}},
 	}
 	if err := r.evidence.lags(r.report, plan.Warmup); err != nil {
 		t.Fatal(err)
@@ -282,6 +285,22 @@ func TestLegs(t *testing.T) {
 	}
 }
 
+// Why targets weren't warm is said of the most frequent reasons, from the journal.
+func TestPrewarmReasons(t *testing.T) {
+	t.Parallel()
+	res, err := result.Read(filepath.Join(simulated(t, 0), result.FileName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "186 of 4000 targets got no usable answer while prewarming: 170 with status 503, 6 timed out, 5 refused, reset or cut off, 5 for other reasons"
+	if !slices.Contains(res.Notices, want) {
+		t.Errorf("%q lacks %q", res.Notices, want)
+	}
+	if got := prewarmReasons([]load.PrewarmFailure{{Kind: "wrong", Count: 2}, {Kind: "status", Status: 404, Count: 1}}); got != "2 with a wrong answer, 1 with status 404" {
+		t.Error(got)
+	}
+}
+
 // Whatever was changed after the run is named, with new sums too.
 func TestVerifyNamesWhatWasChanged(t *testing.T) {
 	t.Parallel()
@@ -306,6 +325,7 @@ func TestVerifyNamesWhatWasChanged(t *testing.T) {
 		{"what the generator says was due", journal, `("ended".*"Name":"new","Offered":)\d+`, "${1}2300", "reports 2300 requests due (new), and its intervals have 2200"},
 		{"what the generator says was sent", journal, `("ended".*"Name":"new","Offered":2200,"Sent":)\d+`, "${1}1100", "reports 1100 requests sent, and not cut off (new), and its intervals have 2200"},
 		{"what the generator says has failed", journal, `("ended".*"Kind":"5xx","Count":)\d+`, "${1}2", "reports 2 requests that failed by 5xx (new), and its intervals have 22"},
+		{"why prewarming failed", journal, `("ended".*"PrewarmFailures":.*"Count":)170`, "${1}1", "reports 186 targets without a usable answer while prewarming (new), and gives reasons for 17"},
 		{"what the generator says is unfinished", journal, `("ended".*"Unfinished":)\d+`, "${1}5", "reports 5 requests unfinished, and its intervals have 0"},
 		{"the lag", res, `("schedule_lag_p99": 0\.\d*)`, "${1}1", "load.schedule_lag_p99: recorded"},
 		{"a gate that was taken out", res, `(?s)"gates": \[\s*\{.*?\},`, `"gates": [`, "gates: recorded 8 entries, recomputed 9"},

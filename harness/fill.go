@@ -5,6 +5,7 @@ import (
 	"math"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	"phasegate/fixtures/upstream/wire"
@@ -247,7 +248,7 @@ func (r *record) fillLoad() {
 		out.PrewarmFailed += int64(arm.PrewarmFailed)
 		out.Retried[arm.Name], out.Queued[arm.Name] = int64(arm.Retried), int64(arm.Queued)
 		if arm.PrewarmFailed > 0 {
-			r.notice("%d of %d targets got no usable answer while prewarming", arm.PrewarmFailed, arm.Prewarmed)
+			r.notice("%d of %d targets got no usable answer while prewarming: %s", arm.PrewarmFailed, arm.Prewarmed, prewarmReasons(arm.PrewarmFailures))
 		}
 		if arm.Retried > 0 {
 			r.notice("%d requests to the %s system were sent again: it had closed the connection that they were sent on without an answer, or, over HTTP/2, had said that it didn't touch them", arm.Retried, arm.Name)
@@ -268,6 +269,32 @@ func (r *record) fillLoad() {
 	out.LogSkipped = r.begun.Skipped
 	r.fillShortfall(asked)
 	r.res.Load = out
+}
+
+// prewarmReasons says why targets got no usable answer, the most frequent reasons
+// first, and of the rest how many there were.
+func prewarmReasons(failures []load.PrewarmFailure) string {
+	const most = 3
+	var parts []string
+	rest := 0
+	for i, f := range failures {
+		switch {
+		case i >= most:
+			rest += f.Count
+		case f.Status > 0:
+			parts = append(parts, fmt.Sprintf("%d with status %d", f.Count, f.Status))
+		case f.Kind == timeline.Timeout.String():
+			parts = append(parts, fmt.Sprintf("%d timed out", f.Count))
+		case f.Kind == timeline.Transport.String():
+			parts = append(parts, fmt.Sprintf("%d refused, reset or cut off", f.Count))
+		default:
+			parts = append(parts, fmt.Sprintf("%d with a %s answer", f.Count, f.Kind))
+		}
+	}
+	if rest > 0 {
+		parts = append(parts, fmt.Sprintf("%d for other reasons", rest))
+	}
+	return strings.Join(parts, ", ")
 }
 
 // asked is what one system was sent of what was due, until the time up to which

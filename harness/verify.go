@@ -178,6 +178,13 @@ func (r *record) contradictions() (found []string) {
 			check("that failed by "+class.String(), failed[class.String()], total.Class[class])
 		}
 		check("with a stale answer", failed["stale"], total.Stale)
+		prewarmFailed := 0
+		for _, f := range arm.PrewarmFailures {
+			prewarmFailed += f.Count
+		}
+		if prewarmFailed != arm.PrewarmFailed {
+			found = append(found, fmt.Sprintf("%s: the load generator reports %d targets without a usable answer while prewarming (%s), and gives reasons for %d", journalFile, arm.PrewarmFailed, arm.Name, prewarmFailed))
+		}
 	}
 	if int64(r.report.Unfinished) != unfinished && len(r.report.Arms) > 0 {
 		found = append(found, fmt.Sprintf("%s: the load generator reports %d requests unfinished, and its intervals have %d", journalFile, r.report.Unfinished, unfinished))

@@ -16,7 +16,7 @@ import (
 // at most p.Concurrency connections of its own, and checks the answers as Run
 // does. Nothing goes to the sink. progress, which may be nil, is told after
 // every answer. A target without a usable, right answer is counted in the
-// report; once more than a tenth of them failed, Prewarm gives up with the
+// report by why; once more than a tenth of them failed, Prewarm gives up with the
 // first failure's reason.
 func (g *Generator) Prewarm(ctx context.Context, arm int, p scenario.Prewarm, progress func(done, total int)) error {
 	ctx, leave, err := g.enter(ctx)
@@ -51,6 +51,7 @@ func (g *Generator) Prewarm(ctx context.Context, arm int, p scenario.Prewarm, pr
 		done++
 		if known[i] = usable(x); !known[i] {
 			failed++
+			a.failPrewarm(x)
 			if first == nil {
 				first = errors.New(sentence(a.Name, job{request: top[i], due: x.Due}, x.why, g.source.appendTarget(nil, top[i].target)))
 			}
@@ -81,7 +82,6 @@ func (g *Generator) Prewarm(ctx context.Context, arm int, p scenario.Prewarm, pr
 	clients.Wait()
 
 	a.prewarmed += done
-	a.prewarmFailed += failed
 	for i, ok := range known {
 		if ok {
 			a.seen.add(top[i].target)

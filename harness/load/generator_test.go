@@ -328,7 +328,7 @@ func TestPrewarm(t *testing.T) {
 	if err := g.Prewarm(t.Context(), 0, scenario.Prewarm{Top: 40, Concurrency: 4}, nil); err != nil {
 		t.Errorf("2 of 40 failed: %v", err)
 	}
-	if got := g.arms[0].report(); got.PrewarmFailed != 2 {
+	if got := g.arms[0].report(); got.PrewarmFailed != 2 || !slices.Equal(got.PrewarmFailures, []PrewarmFailure{{Kind: "5xx", Status: 503, Count: 2}}) {
 		t.Errorf("%+v", got)
 	}
 	fail = 1
@@ -340,6 +340,46 @@ func TestPrewarm(t *testing.T) {
 	cancel()
 	if err := g.Prewarm(ctx, 0, scenario.Prewarm{Top: 40}, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
+	}
+}
+
+// Why targets weren't warm is counted by how requests fail, and by status.
+func TestPrewarmSaysWhy(t *testing.T) {
+	t.Parallel()
+	o := &origin{}
+	var mu sync.Mutex
+	asked := 0
+	url := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		n := asked
+		asked++
+		mu.Unlock()
+		switch {
+		case n < 1:
+			http.Error(w, "gone", http.StatusNotFound)
+		case n < 3:
+			http.Error(w, "no", http.StatusServiceUnavailable)
+		case n < 4:
+			http.Error(w, "no", http.StatusBadGateway)
+		case n < 5:
+			hijacked, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			fmt.Fprint(hijacked, "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
+			hijacked.Close()
+		default:
+			o.ServeHTTP(w, r)
+		}
+	}))
+	g := generator(t, Config{Arms: []Arm{oneArm(t, url)}, Load: smallLoad(), Length: 100 * ms})
+	if err := g.Prewarm(t.Context(), 0, scenario.Prewarm{Top: 50, Concurrency: 1}, nil); err != nil {
+		t.Fatal(err)
+	}
+	want := []PrewarmFailure{{"5xx", 503, 2}, {"5xx", 502, 1}, {"status", 404, 1}, {"transport", 0, 1}}
+	if got := g.arms[0].report(); got.PrewarmFailed != 5 || !slices.Equal(got.PrewarmFailures, want) {
+		t.Errorf("%d, %+v; want %+v", got.PrewarmFailed, got.PrewarmFailures, want)
 	}
 }
 

@@ -1,6 +1,7 @@
 package load
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -63,10 +64,20 @@ type ArmReport struct {
 
 	Prewarmed     int // targets asked for by Prewarm
 	PrewarmFailed int // of them without a usable answer
+	// PrewarmFailures has one entry for every reason of these, the most frequent
+	// first.
+	PrewarmFailures []PrewarmFailure
 
 	// Failures has one entry for every kind of failure that occurred: the
 	// classes in their order, then "stale".
 	Failures []Failure
+}
+
+// PrewarmFailure counts targets that got no usable answer for one reason.
+type PrewarmFailure struct {
+	Kind   string // as timeline.Class names it
+	Status int    // of the answers, where that was the fault; else 0
+	Count  int
 }
 
 // Spoken is what was done over one protocol, as it was on the wire.
@@ -194,7 +205,8 @@ func (m methodCounts) byName() map[string]uint64 {
 type armTally struct {
 	dispatched
 
-	prewarmed, prewarmFailed int
+	prewarmed       int
+	prewarmFailures []PrewarmFailure
 
 	mu                                                  sync.Mutex
 	sent, completed, retried, proven, unproven, earlier uint64
@@ -244,6 +256,20 @@ func (a *arm) fail(kind int, name string, j job, x *exchange, target func() []by
 	}
 }
 
+// failPrewarm counts a target that got no usable answer.
+func (a *arm) failPrewarm(x *exchange) {
+	why := PrewarmFailure{Kind: x.Class.String()}
+	if x.Class == timeline.ServerError || x.Class == timeline.Status {
+		why.Status = x.status
+	}
+	i := slices.IndexFunc(a.prewarmFailures, func(f PrewarmFailure) bool { return f.Kind == why.Kind && f.Status == why.Status })
+	if i < 0 {
+		i = len(a.prewarmFailures)
+		a.prewarmFailures = append(a.prewarmFailures, why)
+	}
+	a.prewarmFailures[i].Count++
+}
+
 // sentence is how one failure is told of.
 func sentence(arm string, j job, why error, target []byte) string {
 	return cut(fmt.Sprintf("%s: %s %.120s, due at %s: %v", arm, j.method, target, j.due.Round(time.Millisecond), why))
@@ -264,8 +290,14 @@ func (a *arm) report() ArmReport {
 		Queued: a.queued, Expired: a.expired, Unopened: a.unopened, Limit: a.Connections, Retried: a.retried,
 		Proven: a.proven, Unproven: a.unproven, Earlier: a.earlier, Methods: a.methods.byName(),
 		All: a.all, Steady: a.steady,
-		Prewarmed: a.prewarmed, PrewarmFailed: a.prewarmFailed,
+		Prewarmed: a.prewarmed, PrewarmFailures: slices.Clone(a.prewarmFailures),
 	}
+	for _, f := range a.prewarmFailures {
+		r.PrewarmFailed += f.Count
+	}
+	slices.SortFunc(r.PrewarmFailures, func(f, g PrewarmFailure) int {
+		return cmp.Or(cmp.Compare(g.Count, f.Count), cmp.Compare(f.Kind, g.Kind), cmp.Compare(f.Status, g.Status))
+	})
 	for p := range wireProtocols {
 		spoken := Spoken{Protocol: wireNames[p], Requests: a.answers[p], Connections: a.dialled[p].Load()}
 		if r.Connections += spoken.Connections; spoken.Requests+spoken.Connections > 0 {

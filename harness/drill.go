@@ -427,7 +427,7 @@ func (r *record) drillData(d *drilled, m scenario.Metric) gate.Data {
 	}
 	data := gate.Data{
 		Windows: map[string]timeline.Window{}, Missing: map[string]map[string]string{}, Rate: map[string]float64{},
-		Stolen: d.cpu.stolen(from, to), LagP99: &d.lag,
+		Stolen: d.cpu.stolen(from, to), LagP99: &d.lag, Timeout: r.plan.Load.Timeout,
 	}
 	for i, arm := range r.plan.Systems {
 		w := d.series.Window(i, from, to)

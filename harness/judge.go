@@ -25,6 +25,7 @@ func (r *record) collect() {
 	r.data.Missing = map[string]map[string]string{}
 	r.data.Rate = map[string]float64{}
 	r.data.Left = map[string]float64{}
+	r.data.Timeout = r.plan.Load.Timeout
 	var longest time.Duration
 	for i, arm := range r.plan.Systems {
 		w := r.series.Window(i, r.stages.warmup, r.until())

@@ -3,10 +3,12 @@ package harness
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"phasegate/harness/gate"
 	"phasegate/harness/load"
 	"phasegate/harness/scenario"
 	"phasegate/harness/timeline"
@@ -211,5 +213,53 @@ func TestWhatARareTriggerLooksBackAtIsKept(t *testing.T) {
 	}
 	if s := r.triggers[0].Status(); s.Reason != "" || s.WithData < 690 || s.Worst == nil || *s.Worst != 1 {
 		t.Errorf("%+v", s)
+	}
+}
+
+// Timeouts while the load generator stood still fail no gate on errors, in the
+// steady state as in a drill; while it kept up they do.
+func TestTimeoutsInAStallProveNothing(t *testing.T) {
+	t.Parallel()
+	plan, err := scenario.Compile([]byte(smallRun), "small.yaml", scenario.Options{Set: []string{"drills=[{fault: {kind: hang, for: 5m}, expect: [error_rate < 5%]}]"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	errorRate := plan.Gates[slices.IndexFunc(plan.Gates, func(g scenario.Gate) bool { return g.Metric.Name == "error_rate" })]
+	for _, tt := range []struct {
+		still   bool
+		verdict gate.Verdict
+	}{{false, gate.Fail}, {true, gate.Inconclusive}} {
+		r := newRecord(plan, head{Format: format})
+		if err := r.apply(entry{Begun: &begun{Warmup: plan.Warmup, Steady: plan.Steady, Looks: 1, Systems: []begunSystem{{Name: "old", Rate: 100}, {Name: "new", Rate: 100}}}}); err != nil {
+			t.Fatal(err)
+		}
+		recorder, err := timeline.New(r.timeline())
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.series = recorder.Series()
+		d := &drilled{length: 20 * time.Second, series: r.series, fault: &faultTimes{From: 5 * time.Second, To: 15 * time.Second}}
+		for i := range 2200 {
+			o := timeline.Outcome{Due: time.Duration(i) * 10 * time.Millisecond, Latency: time.Millisecond, Proven: true}
+			if o.Due >= 6*time.Second && o.Due < 20*time.Second {
+				o.Class, o.Latency, o.Proven = timeline.Timeout, plan.Load.Timeout, false
+				if tt.still {
+					o.Lag = 20*time.Second - o.Due
+				}
+			}
+			recorder.Offer(1, o.Due)
+			recorder.Record(1, o)
+		}
+		recorder.Take() // into the series
+		r.stages.looked = 1
+		r.collect()
+		for of, j := range map[string]gate.Judgement{
+			"the steady state": r.judge(errorRate),
+			"a drill":          gate.Judge(errorRate, r.drillData(d, errorRate.Metric), gate.Look{Whole: true}),
+		} {
+			if j.Verdict != tt.verdict || tt.still != strings.Contains(j.Reason, "stood still") {
+				t.Errorf("stood still %t: %s: %s, want %s: %s", tt.still, of, j.Verdict, tt.verdict, j.Reason)
+			}
+		}
 	}
 }

@@ -14,6 +14,12 @@
 // the bound by which shares, quantiles and means fail varies around its levels,
 // and the one by which they pass has the change in it.
 //
+// What the machine may have done is no failure of the system: a latency gate that
+// fails where the load generator sent late or the machine was starved, and a gate on
+// errors that fails by requests which timed out while the load generator stood still,
+// are inconclusive, if what surely was the system's doesn't fail them. Nothing passes
+// by that.
+//
 // Everything here is a pure function of what it is given. Time and data are
 // arguments, so that a rule of five minutes is tested without a clock.
 package gate

@@ -39,8 +39,8 @@ type Early struct {
 // The budget for passes isn't touched, since an early look passes nothing.
 //
 // A verdict that the load generator or a starved machine may have caused stops
-// nothing: of slow requests only so many count as surely were slow, see
-// [Judge].
+// nothing: of slow requests only so many count as surely were slow, and of failed
+// ones none that a stall may have cost, see [Judge].
 func JudgeEarly(g scenario.Gate, d Data, look Look, e Early) (j Judgement, certain bool) {
 	c := newClaim(g, d, look)
 	c.hasty = e.Watch
@@ -91,15 +91,11 @@ func (c claim) refuted(j *Judgement, e Early, remaining float64) bool {
 	if !(limit > 0) { // no sample is needed to refute that there is none
 		return j.Verdict == Fail
 	}
-	part := c.sure(bad.k)
-	seen := make([]float64, len(bad.counts))
-	for i, count := range bad.counts {
-		seen[i] = part * count.K
-	}
+	seen, why := c.surely(bad)
 	total := max(bad.n+bad.unknown, float64(c.window.Offered)) + remaining
 	if !stat.AnytimeBeyond(seen, e.Intervals, limit*total, c.failing) {
-		if part < 1 && stat.AnytimeBeyond(bad.bySecond(), e.Intervals, limit*total, c.failing) {
-			j.Withheld = excuse(c.lag(), c.lagOf(), c.data.Stolen, c.Threshold)
+		if why != "" && stat.AnytimeBeyond(bad.bySecond(), e.Intervals, limit*total, c.failing) {
+			j.Withheld = why
 		}
 		return false
 	}
@@ -117,18 +113,6 @@ func settled(intervals []timeline.Interval) int {
 		}
 	}
 	return len(intervals)
-}
-
-// sure is the part of so many bad requests that nobody but the system can have
-// made bad.
-func (c claim) sure(bad float64) float64 {
-	if c.Metric.Estimator != scenario.ByQuantile || !atMost(c.Op) || !(bad > 0) {
-		return 1
-	}
-	if excuse(c.lag(), c.lagOf(), c.data.Stolen, c.Threshold) == "" {
-		return 1
-	}
-	return min(1, float64(c.surelySlow())/bad)
 }
 
 // convict writes the judgement of a gate that has failed early: bound is the

@@ -48,6 +48,9 @@ type Data struct {
 	// LagAtMost says that LagP99 is the longest lag instead: where every request
 	// found its connections busy, no other is known.
 	LagAtMost bool
+	// Timeout is how long a request may take from when it was due; 0 where that
+	// isn't known, and no stall of the load generator excuses anything.
+	Timeout time.Duration
 	// Stolen is the share of the machine's CPU time that went to other machines
 	// on its host while this was measured, 0 to 1.
 	Stolen float64
@@ -165,6 +168,7 @@ func (c claim) verdict(look Look) Judgement {
 		j.need.text += ", and " + NoMore(left)
 	}
 	c.blameMachine(&j)
+	c.blameStall(&j)
 	j.Confidence, j.Looks = look.level(), max(look.Number, 1)
 	if e := c.Metric.Estimator; j.Verdict == Fail && (e == scenario.ByShare || e == scenario.ByQuantile) {
 		j.Confidence = look.failing()
@@ -463,12 +467,15 @@ func cure(lag time.Duration, of string, stolen, threshold float64) string {
 }
 
 // surelySlow counts requests that were too slow even if the load generator was
-// late. Those that stood in line for a connection waited for the system: they
-// count from when they were due, with the longest lag taken off twice, their own
-// and that of others, who then came together with them.
+// late. Those that a [stall] may have cost their answer aren't. Those that stood in
+// line for a connection waited for the system: they count from when they were due,
+// with the longest lag taken off twice, their own and that of others, who then came
+// together with them.
 func (c claim) surelySlow() int64 {
-	at := limit(c.Condition)
-	slow := surelySlow(&c.window, at+c.lag(), c.data.Stolen)
+	at, w := limit(c.Condition), c.window
+	stalled := int64(stallOf(&w, c.data.Timeout).sum)
+	w.Requests, w.Class[timeline.Timeout] = w.Requests-stalled, w.Class[timeline.Timeout]-stalled
+	slow := surelySlow(&w, at+c.lag(), c.data.Stolen)
 	if c.data.Stolen > MaxStolen {
 		return slow
 	}

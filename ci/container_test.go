@@ -129,10 +129,13 @@ func imageOutOfMemory(t *testing.T) {
 	}
 }
 
-// A partition and a pause are really there, and gone again after their time.
+// A partition and a pause are really there, and gone again after their time, and so is a bad
+// network on each leg: over TLS to the upstream, and past what was off its own. What is
+// decided of one was met by connections.
 func containerDrills(t *testing.T) {
-	p := unraced(t, "run", tiny, "--upstream", "container", "--set",
-		`drills=[{fault: {kind: pause, for: 4m, target: new}, expect: ["error_rate < 5%"]}, {fault: {kind: partition, for: 4m, target: new}, expect: ["error_rate < 5%"]}, {fault: {kind: pause, for: 4m}, expect: ["error_rate < 50%", no trigger]}]`)
+	p := unraced(t, "run", tiny, "--upstream", "container", "--set", "systems.new.upstream_tls=true", "--set",
+		`drills=[{fault: {kind: pause, for: 4m, target: new}, expect: ["error_rate < 5%"]}, {fault: {kind: partition, for: 4m, target: new}, expect: ["error_rate < 5%"]}, {fault: {kind: pause, for: 4m}, expect: ["error_rate < 50%", no trigger]}, `+
+			`{fault: {kind: network, leg: upstream, latency: 3s, for: 4m}, expect: [error_rate < 50%, timeout_rate <= 0%]}, {fault: {kind: network, leg: client, latency: 3s, for: 4m}, expect: [timeout_rate < 5%]}]`)
 	p.run(1)
 	p.noneInEngine()
 	unraced(t, "verify", p.out).run(0)
@@ -145,8 +148,11 @@ func containerDrills(t *testing.T) {
 		"partition of the new system for 4m: error_rate < 5%": result.Fail,
 		// What it has cached it still has: the writes alone need the upstream. That
 		// is so only if the faults before this one are over.
-		"pause of the upstream for 4m: error_rate < 50%": result.Pass,
-		"pause of the upstream for 4m: no trigger":       result.Pass,
+		"pause of the upstream for 4m: error_rate < 50%":        result.Pass,
+		"pause of the upstream for 4m: no trigger":              result.Pass,
+		"network (upstream leg: 3s) for 4m: error_rate < 50%":   result.Pass,
+		"network (upstream leg: 3s) for 4m: timeout_rate <= 0%": result.Fail,
+		"network (client leg: 3s) for 4m: timeout_rate < 5%":    result.Fail,
 	} {
 		if verdicts[gate] != want {
 			t.Errorf("%s: %q, want %s\n%s", gate, verdicts[gate], want, &p.stdout)
@@ -154,7 +160,7 @@ func containerDrills(t *testing.T) {
 	}
 }
 
-// However a run ends, nothing of it stays in the engine.
+// However a run ends, nothing of it stays in the engine, whatever goes through it.
 func containersAreRemoved(t *testing.T) {
 	for _, tt := range []struct {
 		why string
@@ -163,7 +169,8 @@ func containersAreRemoved(t *testing.T) {
 		{"interrupted", func(p *invocation) { p.Process.Signal(os.Interrupt); p.wait(130) }},
 		{"killed, which its keepers see", func(p *invocation) { p.Process.Kill(); p.Wait(); p.noneLeft() }},
 	} {
-		p := unraced(t, "run", tiny, "--upstream", "container", "--set", "profiles.quick.steady=60s")
+		p := unraced(t, "run", tiny, "--upstream", "container", "--set", "profiles.quick.steady=60s",
+			"--set", "drills=[{fault: {kind: network, leg: upstream, latency: 1s, for: 1m}, expect: [no trigger]}]")
 		if err := p.Start(); err != nil {
 			t.Fatal(err)
 		}

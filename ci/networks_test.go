@@ -151,7 +151,7 @@ func (b badNetwork) counts(t *testing.T, worse *network.Proxy, client *http.Clie
 // proxied puts a network before an address.
 func proxied(t *testing.T, address string) *network.Proxy {
 	t.Helper()
-	p, err := network.New(address)
+	p, err := network.New(network.Loopback, address)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -98,6 +98,11 @@ func (e *Environment) takeAuthority(ctx context.Context, c *contained) error {
 	return os.WriteFile(e.ready.CAFile, pem, 0o600)
 }
 
+// runsInside reports whether a system runs in a container.
+func (e *Environment) runsInside(s *scenario.System) bool {
+	return e.contained && (s.Kind == scenario.KindOptimizer || s.Kind == scenario.KindContainer)
+}
+
 // containOptimizer runs our reference proxy in a container.
 func (e *Environment) containOptimizer(ctx context.Context, s *scenario.System) (*System, error) {
 	spec := container.Spec{Files: map[string][]byte{}}
@@ -188,6 +193,9 @@ func (e *Environment) containSystem(ctx context.Context, s *scenario.System, spe
 	pem, err := os.ReadFile(e.ready.CAFile)
 	if err != nil {
 		return nil, &Error{Op: "read the upstream's certificate authority", System: s.Name, Err: err}
+	}
+	if s.Name == scenario.New {
+		spec.Hosts = e.hosts
 	}
 	files := map[string][]byte{insideCA: pem}
 	maps.Copy(files, spec.Files)

@@ -16,8 +16,9 @@
 // A container is kept by a process, so it is supervised like one; see package
 // container.
 //
-// Where a drill worsens the network, a proxy stands on that leg of the new system;
-// see package network.
+// Where a drill worsens the network, a proxy stands on that leg of the new system,
+// in this process; see package network. Between containers it listens on the gateway
+// of their network.
 //
 // The environment failed if Start returns an [*Error]: it names the system,
 // holds its last log lines and says what to do.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -92,6 +93,7 @@ type Environment struct {
 	control  *wire.Control
 
 	networks     map[string][]*network.Proxy // by leg of the new system
+	unproxied    error                       // why no proxy stands between containers; nil if one does, or wasn't asked for
 	certificates []byte                      // PEM, of systems that speak TLS to clients
 
 	contained bool   // upstream and optimizers run in containers
@@ -99,6 +101,7 @@ type Environment struct {
 	swept     error
 	engine    *container.Engine          // nil without containers
 	inside    map[string]wire.ArmAddress // the upstream's arms as containers find them
+	hosts     map[string]netip.Addr      // what names mean to the new system in its container
 
 	mu        sync.Mutex
 	stopped   bool
@@ -171,7 +174,7 @@ func (e *Environment) start(ctx context.Context) error {
 	}
 	client, upstream := e.plan.Legs()
 	if upstream && e.noProxy(scenario.UpstreamLeg) == nil {
-		if err := e.proxyUpstream(); err != nil {
+		if err := e.proxyUpstream(ctx); err != nil {
 			return err
 		}
 	}
@@ -294,7 +297,8 @@ func (e *Environment) Stop(ctx context.Context) error {
 		}
 	}
 	systems.Wait()
-	e.closeNetworks()
+	e.closeNetworks(scenario.ClientLeg)
+	e.closeNetworks(scenario.UpstreamLeg)
 	if e.control != nil {
 		e.control.Close()
 	}

@@ -1,11 +1,18 @@
 package environment
 
 import (
+	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
 
+	"phasegate/fixtures/upstream/wire"
+	"phasegate/harness/environment/network"
 	"phasegate/harness/scenario"
 )
 
@@ -86,7 +93,7 @@ func TestNoProxy(t *testing.T) {
 		{scenario.System{Kind: scenario.KindURL}, "", false, "runs already", "runs already"},
 		{scenario.System{Kind: scenario.KindDirect}, "", false, "", "no leg"},
 		{scenario.System{Kind: scenario.KindCommand}, "127.0.0.1:9000", false, "", "fixed address"},
-		{scenario.System{Kind: scenario.KindOptimizer}, "", true, "containers", "containers"},
+		{scenario.System{Kind: scenario.KindOptimizer}, "", true, "", ""},
 		{scenario.System{Kind: scenario.KindNginx}, "", false, "", ""},
 	} {
 		tt.system.Name = scenario.New
@@ -97,5 +104,84 @@ func TestNoProxy(t *testing.T) {
 				t.Errorf("%+v, %s leg: %v, want %q", tt.system, leg, err, want)
 			}
 		}
+	}
+}
+
+// Between containers proxies stand on their network's gateway, and are told to the
+// system by the upstream's name. Where that can't be, the reason is kept and nothing
+// else changes. The gateway and the upstream's own address are the loopback's here.
+func TestProxyInside(t *testing.T) {
+	t.Parallel()
+	arm := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.URL.Path) }))
+	t.Cleanup(arm.Close)
+	port := arm.URL[strings.LastIndexByte(arm.URL, ':'):]
+	told := wire.ArmAddress{URL: "http://upstream" + port, TLSURL: "https://upstream" + port}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	get := func(address string) (string, error) {
+		resp, err := client.Get(address)
+		if err != nil {
+			return "", err
+		}
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		return string(text), err
+	}
+	for _, tt := range []struct {
+		name    string
+		gateway string
+		own     string
+		reaches bool // a container reaches the gateway
+		want    string
+	}{
+		{"stands", "127.0.0.1", "127.0.0.1", true, ""},
+		{"gateway elsewhere", "192.0.2.1", "127.0.0.1", true, "virtual machine"},
+		{"firewall", "127.0.0.1", "127.0.0.1", false, "firewall"},
+		{"upstream elsewhere", "127.0.0.1", "127.0.0.2", true, "its container's own address"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			control := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				asked, err := get(r.FormValue("url"))
+				if r.URL.Path != wire.ReachPath || asked != wire.ProbePath || err != nil || !tt.reaches {
+					http.Error(w, "no", http.StatusBadGateway)
+				}
+			}))
+			t.Cleanup(control.Close)
+			e := &Environment{
+				plan: plan(optimizer(nil)), contained: true,
+				inside:   map[string]wire.ArmAddress{scenario.New: told},
+				networks: map[string][]*network.Proxy{},
+				control:  wire.Dial(control.Listener.Addr().String()),
+				upstream: &System{Container: &Container{at: netip.MustParseAddr(tt.own)}},
+			}
+			t.Cleanup(func() { e.closeNetworks(scenario.UpstreamLeg); e.control.Close() })
+			err := e.proxyInside(t.Context(), netip.MustParseAddr(tt.gateway))
+			if tt.want != "" {
+				if err == nil || !strings.Contains(err.Error(), tt.want) {
+					t.Errorf("%v, want %q", err, tt.want)
+				}
+				if e.inside[scenario.New] != told || e.hosts != nil || len(e.networks) > 0 || e.upstream.Container.dialed {
+					t.Errorf("left: %+v, hosts %v, proxies %v", e.inside, e.hosts, e.networks)
+				}
+				return
+			}
+			if err != nil || e.hosts["upstream"] != netip.MustParseAddr(tt.gateway) || !e.upstream.Container.dialed {
+				t.Fatalf("%v, hosts %v", err, e.hosts)
+			}
+			now := e.inside[scenario.New]
+			if at := e.upstreamOf(&System{Name: scenario.New, Container: new(Container)}); !strings.Contains(at, now.URL+", by its /etc/hosts at "+tt.gateway) {
+				t.Errorf("its upstream is told to be at %s", at)
+			}
+			for before, after := range map[string]string{told.URL: now.URL, told.TLSURL: now.TLSURL} {
+				u, err := url.Parse(after)
+				if err != nil || u.Hostname() != "upstream" || after == before || !strings.HasPrefix(after, before[:5]) {
+					t.Errorf("%s became %s, %v", before, after, err)
+					continue
+				}
+				if said, err := get("http://" + net.JoinHostPort(tt.gateway, u.Port()) + "/x"); said != "/x" {
+					t.Errorf("through %s came %q, %v", after, said, err)
+				}
+			}
+		})
 	}
 }

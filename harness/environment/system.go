@@ -195,7 +195,7 @@ func (e *Environment) startOptimizer(ctx context.Context, s *scenario.System) (*
 		return nil, &Error{Op: op, System: s.Name, Err: errors.New("the optimizer's binary was not found"),
 			Hint: "Name it with --optimizer PATH or PHASEGATE_OPTIMIZER, or put it beside phasegate or on PATH."}
 	}
-	if e.contained {
+	if e.runsInside(s) {
 		return e.containOptimizer(ctx, s)
 	}
 	certificate, err := e.optimizerCertificate(s)
@@ -333,9 +333,21 @@ func (e *Environment) waitHealthy(ctx context.Context, s *System, hint string) e
 			hint = port
 		}
 	case errors.As(err, &refused) && e.plan.Upstream != nil:
-		hint = "It answers, but not with what its upstream says; its upstream is " + e.ready.Arms[s.Name].URL + "."
+		hint = "It answers, but not with what its upstream says; its upstream is " + e.upstreamOf(s) + "."
 	}
 	return p.failed(s.Name, "wait until it answers", err, hint)
+}
+
+// upstreamOf is where a system finds its upstream.
+func (e *Environment) upstreamOf(s *System) string {
+	if s.Container == nil {
+		return e.ready.Arms[s.Name].URL
+	}
+	at := e.inside[s.Name].URL
+	if gateway, ok := e.hosts[upstreamName]; ok && s.Name == scenario.New {
+		at += fmt.Sprintf(", by its /etc/hosts at %v, for a drill that worsens the network there", gateway)
+	}
+	return at
 }
 
 // portHint explains the most common reason to end at once, if it is that.

@@ -172,6 +172,21 @@ func (e *Engine) CreateNetwork(ctx context.Context, run string) error {
 	return nil
 }
 
+// Gateway returns this machine's own address on the run's network, if the engine runs
+// on this machine.
+func (e *Engine) Gateway(ctx context.Context, run string) (netip.Addr, error) {
+	result, err := e.api.NetworkInspect(ctx, Name(run, ""), client.NetworkInspectOptions{})
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("inspect the network %s: %w", Name(run, ""), err)
+	}
+	for _, c := range result.Network.IPAM.Config {
+		if c.Gateway.IsValid() {
+			return c.Gateway, nil
+		}
+	}
+	return netip.Addr{}, fmt.Errorf("inspect the network %s: the engine names no gateway", Name(run, ""))
+}
+
 // Detach takes a container off its run's network.
 func (e *Engine) Detach(ctx context.Context, run, member string) error {
 	_, err := e.api.NetworkDisconnect(ctx, Name(run, ""), client.NetworkDisconnectOptions{Container: Name(run, member), Force: true})

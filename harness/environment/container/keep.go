@@ -28,10 +28,11 @@ type Spec struct {
 	Env         map[string]string // in addition to the image's own
 	Files       map[string][]byte // by absolute path in the container
 	Ports       []Port
-	Memory      int64         // bytes; 0 for no limit
-	CPUs        float64       // 0 for no limit
-	Grace       time.Duration // between asking it to end and killing it
-	Ended       string        // file for the [End]
+	Hosts       map[string]netip.Addr // what names mean in the container, whatever the network's DNS says
+	Memory      int64                 // bytes; 0 for no limit
+	CPUs        float64               // 0 for no limit
+	Grace       time.Duration         // between asking it to end and killing it
+	Ended       string                // file for the [End]
 }
 
 // Port is a port of the container and where it is published on this machine's
@@ -164,6 +165,9 @@ func (s Spec) create(ctx context.Context) (testcontainers.Container, error) {
 			// Without swap: a limit that can be evaded by it is none.
 			h.Memory, h.MemorySwap, h.NanoCPUs = s.Memory, s.Memory, int64(s.CPUs*1e9)
 			h.LogConfig.Type = "none"
+			for name, address := range s.Hosts {
+				h.ExtraHosts = append(h.ExtraHosts, name+":"+address.String())
+			}
 			h.PortBindings = network.PortMap{}
 			for _, p := range s.Ports {
 				inside, _ := network.PortFrom(p.Inside, network.TCP)

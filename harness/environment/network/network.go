@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,8 +37,7 @@ const sliceGap = time.Millisecond
 // of every change, whatever logger the proxy has.
 var silence = sync.OnceFunc(func() { zerolog.SetGlobalLevel(zerolog.Disabled) })
 
-// Proxy is a TCP proxy on the loopback interface. Its methods may be called at
-// once.
+// Proxy is a TCP proxy. Its methods may be called at once.
 type Proxy struct {
 	target string
 	listen string
@@ -64,10 +64,13 @@ func (c *counted) forget() {
 	}
 }
 
-// New opens a proxy to the address, on a port of its own.
-func New(target string) (*Proxy, error) {
+// Loopback is where a proxy listens for processes of this machine.
+var Loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+
+// New opens a proxy to the target at an address of this machine, on a port of its own.
+func New(at netip.Addr, target string) (*Proxy, error) {
 	silence()
-	p := &Proxy{target: target, listen: "127.0.0.1:0", proxy: make(chan *toxiproxy.Proxy, 1)}
+	p := &Proxy{target: target, listen: netip.AddrPortFrom(at, 0).String(), proxy: make(chan *toxiproxy.Proxy, 1)}
 	inner, err := p.open()
 	if err != nil {
 		return nil, err

@@ -43,7 +43,7 @@ func echo(t *testing.T) string {
 
 func proxied(t *testing.T) *Proxy {
 	t.Helper()
-	p, err := New(echo(t))
+	p, err := New(Loopback, echo(t))
 	if err != nil {
 		t.Fatal(err)
 	}

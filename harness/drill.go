@@ -268,7 +268,7 @@ func (r *record) beginDrill(b drillBegun) error {
 		return nil
 	}
 	for _, t := range r.plan.Triggers {
-		d.triggers = append(d.triggers, gate.NewTrigger(t, r.plan.TimeScale))
+		d.triggers = append(d.triggers, gate.NewTrigger(t, r.plan.TimeScale, r.plan.Load.Timeout))
 	}
 	d.none = "it has no end"
 	r.current = d

@@ -231,7 +231,7 @@ func (r *record) begin(b *begun) error {
 	r.begun = b
 	r.stages = stages{warmup: b.Warmup, steady: b.Steady, looks: b.Looks}
 	for _, t := range r.plan.Triggers {
-		r.triggers = append(r.triggers, gate.NewTrigger(t, r.plan.TimeScale))
+		r.triggers = append(r.triggers, gate.NewTrigger(t, r.plan.TimeScale, r.plan.Load.Timeout))
 	}
 	series, err := timeline.NewSeries(r.timeline())
 	r.series = series

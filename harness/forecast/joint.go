@@ -158,7 +158,7 @@ func (o *oracle) triggers() []Trigger {
 	out := make([]Trigger, len(plan.Triggers))
 	live := make([]*gate.Trigger, len(plan.Triggers))
 	for i, t := range plan.Triggers {
-		live[i] = gate.NewTrigger(t, plan.TimeScale)
+		live[i] = gate.NewTrigger(t, plan.TimeScale, plan.Load.Timeout)
 		out[i] = o.trigger(t, live[i].Status().For)
 	}
 	end := s.End(s.Looks)

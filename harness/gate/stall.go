@@ -23,7 +23,8 @@ import (
 // This only says what the machine can explain, and not that it did: the requests
 // stay failed, and nothing passes by it. A gate on errors that wouldn't fail if
 // all of these had been answered is inconclusive in place of failed; see
-// [claim.blameStall]. What failed otherwise (5xx, a connection that was reset, a
+// [claim.blameStall]; and a trigger on errors whose condition wouldn't hold then has
+// no data. What failed otherwise (5xx, a connection that was reset, a
 // wrong answer) was the system's doing and counts as ever.
 type stall struct {
 	longest  time.Duration
@@ -72,16 +73,23 @@ func (s stall) why(timeout time.Duration) string {
 		formatSeconds(s.longest.Seconds()), formatSeconds(timeout.Seconds()), formatCount(s.sum))
 }
 
+// failuresIn says what a metric counts: requests that failed (1), as those do that
+// time out, ones that didn't (-1), or something else (0).
+func failuresIn(m scenario.Metric) float64 {
+	switch m.Name {
+	case "error_rate", "timeout_rate":
+		return 1
+	case "availability":
+		return -1
+	}
+	return 0
+}
+
 // ofErrors reports whether a claim limits how many requests fail, and so may be
 // broken by those that time out.
 func (c claim) ofErrors() bool {
-	switch c.Metric.Name {
-	case "error_rate", "timeout_rate":
-		return atMost(c.Op)
-	case "availability":
-		return !atMost(c.Op)
-	}
-	return false
+	failures := failuresIn(c.Metric)
+	return failures > 0 && atMost(c.Op) || failures < 0 && !atMost(c.Op)
 }
 
 // blameStall takes back a failure of a gate on errors that a stall of the load
@@ -96,10 +104,7 @@ func (c claim) blameStall(j *Judgement) {
 		return
 	}
 	rest, _ := tallyOf(c.Metric, &c.window) // it was judged, so it is there
-	answered := 1.0
-	if atMost(c.Op) {
-		answered = -1 // the metric counts those that weren't
-	}
+	answered := -failuresIn(c.Metric)
 	rest.k += answered * s.sum
 	for i, n := range s.timeouts {
 		rest.counts[i].K += answered * n

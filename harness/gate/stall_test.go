@@ -117,3 +117,31 @@ func TestStallStopsNoRun(t *testing.T) {
 		}
 	}
 }
+
+// Nor does a trigger fire, or resolve, on what a stall explains.
+func TestStallFiresNoTrigger(t *testing.T) {
+	t.Parallel()
+	broken := at(0, 15*time.Second, failed(timeline.ServerError))
+	for _, tt := range []struct {
+		why, when string
+		run       run
+		timeout   time.Duration
+		fires     bool
+		reason    string
+	}{
+		{"14 s", "error_rate > 5%", frozen(14*time.Second, always(hit())), 5 * time.Second, false, "stood still"},
+		{"by what was there", "availability < 95%", frozen(14*time.Second, always(hit())), 5 * time.Second, false, "stood still"},
+		{"and a system that fails", "error_rate > 1%", frozen(14*time.Second, broken), 5 * time.Second, true, ""},
+		{"and too few errors besides", "error_rate > 5%", frozen(14*time.Second, broken), 5 * time.Second, false, "stood still"},
+		{"no stall, no excuse", "error_rate > 5%", frozen(0, at(0, time.Minute, failed(timeline.Timeout))), 5 * time.Second, true, ""},
+		{"nor against a timeout that isn't known", "error_rate > 5%", frozen(14*time.Second, always(hit())), 0, true, ""},
+		{"a condition that doesn't hold anyway", "error_rate > 50%", frozen(14*time.Second, always(hit())), 5 * time.Second, false, ""},
+	} {
+		tt.run.seconds = 40
+		trigger := NewTrigger(scenario.Trigger{Condition: condition(t, tt.when)}, 1, tt.timeout)
+		fired := trigger.Observe(40*time.Second, tt.run.window(t), 0) == Firing
+		if s := trigger.Status(); fired != tt.fires || !strings.Contains(s.Reason, tt.reason) || (tt.reason == "") != (s.Reason == "") {
+			t.Errorf("%s: %s: fires %t, want %t; no data for %q, want %q", tt.why, tt.when, fired, tt.fires, s.Reason, tt.reason)
+		}
+	}
+}

@@ -109,15 +109,17 @@ type Status struct {
 // Trigger follows one rollback trigger through a run. It isn't safe for
 // concurrent use.
 type Trigger struct {
-	rule   scenario.Trigger
-	status Status
-	held   time.Duration // how long the condition has held, while pending
-	last   time.Duration // time of the last evaluation
+	rule    scenario.Trigger
+	timeout time.Duration
+	status  Status
+	held    time.Duration // how long the condition has held, while pending
+	last    time.Duration // time of the last evaluation
 }
 
-// NewTrigger returns an inactive trigger whose For is divided by scale.
-func NewTrigger(t scenario.Trigger, scale float64) *Trigger {
-	return &Trigger{rule: t, status: Status{State: Inactive, For: scaled(t.For, scale)}}
+// NewTrigger returns an inactive trigger whose For is divided by scale. Requests time
+// out after timeout; where that is 0, no stall of the load generator excuses anything.
+func NewTrigger(t scenario.Trigger, scale float64, timeout time.Duration) *Trigger {
+	return &Trigger{rule: t, timeout: timeout, status: Status{State: Inactive, For: scaled(t.For, scale)}}
 }
 
 // Status returns what is known so far.
@@ -134,7 +136,7 @@ func (t *Trigger) Observe(at time.Duration, w timeline.Window, stolen float64) S
 	s := &t.status
 	elapsed := max(at-t.last, 0)
 	t.last = at
-	now, why := see(t.rule.Condition, &w, at, stolen)
+	now, why := t.see(&w, at, stolen)
 	s.Evaluations++
 	if s.Reason = why; why != "" {
 		return s.State
@@ -178,9 +180,10 @@ type sight struct {
 	holds bool
 }
 
-// see evaluates a condition on a window that ends at a time. why says why it
+// see evaluates the condition on a window that ends at a time. why says why it
 // has no data; "" if it has.
-func see(c scenario.Condition, w *timeline.Window, at time.Duration, stolen float64) (s sight, why string) {
+func (t *Trigger) see(w *timeline.Window, at time.Duration, stolen float64) (s sight, why string) {
+	c := t.rule.Condition
 	m := c.Metric
 	few := func(n float64, of string) string {
 		if n >= MinRequests {
@@ -211,14 +214,20 @@ func see(c scenario.Condition, w *timeline.Window, at time.Duration, stolen floa
 		}
 		s.value = f.Slope.Value
 	case m.Estimator == scenario.ByShare:
-		t, missing := tallyOf(m, w)
+		counts, missing := tallyOf(m, w)
 		if missing == "" {
-			missing = few(t.n, t.of)
+			missing = few(counts.n, counts.of)
 		}
 		if missing != "" {
 			return s, missing
 		}
-		s.value = t.share()
+		s.value = counts.share()
+		if stalled := stallOf(w, t.timeout); c.Holds(s.value) && stalled.sum > 0 {
+			counts.k -= failuresIn(m) * stalled.sum
+			if !c.Holds(counts.share()) {
+				return s, stalled.why(t.timeout)
+			}
+		}
 	default:
 		if m.Source == scenario.FromGenerator {
 			if why := few(float64(max(w.Offered, w.Requests)), ofRequests); why != "" {

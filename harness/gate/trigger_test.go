@@ -86,7 +86,7 @@ func TestTriggerStates(t *testing.T) {
 	} {
 		t.Run(tt.why, func(t *testing.T) {
 			t.Parallel()
-			trigger := NewTrigger(scenario.Trigger{Condition: condition(t, tt.when), System: scenario.New, For: tt.hold}, tt.scale)
+			trigger := NewTrigger(scenario.Trigger{Condition: condition(t, tt.when), System: scenario.New, For: tt.hold}, tt.scale, 0)
 			var states strings.Builder
 			for i, v := range parseSeries(t, tt.values) {
 				states.WriteByte(trigger.Observe(time.Duration(i+1)*time.Minute, memoryWindow(v), 0)[0])
@@ -126,7 +126,7 @@ func evaluate(t testing.TB, when string, w timeline.Window, at time.Duration) (S
 // evaluateStarved is one on a machine that lost a share of its CPU time.
 func evaluateStarved(t testing.TB, when string, w timeline.Window, at time.Duration, stolen float64) (Status, bool) {
 	t.Helper()
-	trigger := NewTrigger(scenario.Trigger{Condition: condition(t, when)}, 1)
+	trigger := NewTrigger(scenario.Trigger{Condition: condition(t, when)}, 1, 0)
 	fired := trigger.Observe(at, w, stolen) == Firing
 	return trigger.Status(), fired
 }
@@ -181,7 +181,7 @@ func TestTriggerMetrics(t *testing.T) {
 	// On an empty window nothing fires, whatever is asked.
 	for _, m := range scenario.All() {
 		for _, op := range []scenario.Op{scenario.Less, scenario.Greater} {
-			trigger := NewTrigger(scenario.Trigger{Condition: scenario.Condition{Metric: m, Op: op, Threshold: 0.5}}, 1)
+			trigger := NewTrigger(scenario.Trigger{Condition: scenario.Condition{Metric: m, Op: op, Threshold: 0.5}}, 1, 0)
 			if s := trigger.Observe(time.Minute, timeline.Window{}, 0); s != Inactive || trigger.Status().Reason == "" {
 				t.Errorf("%s %s on nothing: %s, %q", m.Name, op, s, trigger.Status().Reason)
 			}
@@ -428,7 +428,7 @@ func TestWindowReachesBackForWhatIsRare(t *testing.T) {
 	} {
 		end := time.Duration(len(tt.perSecond)) * time.Second
 		w := stretched(t, tt.metric, rareRun(t, 1000, tt.perSecond...), end, tt.earliest)
-		trigger := NewTrigger(scenario.Trigger{Condition: condition(t, tt.metric+" < 80%")}, 1)
+		trigger := NewTrigger(scenario.Trigger{Condition: condition(t, tt.metric+" < 80%")}, 1, 0)
 		trigger.Observe(end, w, 0)
 		if s := trigger.Status(); w.To != end || w.To-w.From != tt.length || !strings.Contains(s.Reason, tt.reason) || (s.Reason == "") != (tt.reason == "") {
 			t.Errorf("%s: %s from %v to %v, %q; want %v, %q", tt.why, tt.metric, w.From, w.To, s.Reason, tt.length, tt.reason)
@@ -439,7 +439,7 @@ func TestWindowReachesBackForWhatIsRare(t *testing.T) {
 // As the window is no longer than it must be, what changes shows within seconds.
 func TestRareTriggerSeesAChangeSoon(t *testing.T) {
 	t.Parallel()
-	trigger := NewTrigger(scenario.Trigger{Condition: condition(t, "http2_adoption < 80%"), For: 5 * time.Minute}, 60)
+	trigger := NewTrigger(scenario.Trigger{Condition: condition(t, "http2_adoption < 80%"), For: 5 * time.Minute}, 60, 0)
 	all := make([]int64, 40)
 	for i := range all {
 		all[i] = 7
@@ -478,7 +478,7 @@ func ExampleTrigger() {
 		fmt.Println(err)
 		return
 	}
-	trigger := NewTrigger(scenario.Trigger{Condition: c, For: 3 * time.Minute}, 60) // 3 m become 3 s
+	trigger := NewTrigger(scenario.Trigger{Condition: c, For: 3 * time.Minute}, 60, 0) // 3 m become 3 s
 	for second, failures := range []int64{0, 4, 5, 6, 4} {
 		w := timeline.Window{}
 		w.Requests, w.Class[timeline.OK] = 100, 100-failures

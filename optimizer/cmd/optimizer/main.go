@@ -33,8 +33,12 @@ import (
 	"phasegate/optimizer"
 )
 
-// drainTimeout bounds the wait for requests in flight after a signal.
-const drainTimeout = 30 * time.Second
+// drainTimeout bounds the wait for requests in flight after a signal, and lastResort that for
+// all else to end then.
+const (
+	drainTimeout = 30 * time.Second
+	lastResort   = 10 * time.Second
+)
 
 func main() {
 	signal.Ignore(syscall.SIGPIPE) // that nobody reads standard error any more is no reason to end
@@ -95,7 +99,15 @@ func serve(ctx context.Context, hup <-chan os.Signal, o *optimizer.Optimizer, lo
 	if err := o.Start(ctx); err != nil {
 		return failed("start", err)
 	}
-	fmt.Fprintf(stdout, "optimizer listening on %s admin http://%s\n", o.URL(), o.AdminAddr())
+	said := make(chan struct{})
+	go func() {
+		defer close(said)
+		fmt.Fprintf(stdout, "optimizer listening on %s admin http://%s\n", o.URL(), o.AdminAddr())
+	}()
+	select {
+	case <-said:
+	case <-ctx.Done(): // nobody need read the line for a signal to be heard
+	}
 	for running := true; running; {
 		select {
 		case <-hup:
@@ -108,12 +120,26 @@ func serve(ctx context.Context, hup <-chan os.Signal, o *optimizer.Optimizer, lo
 		}
 	}
 	logger.Info("draining", "for_at_most", drainTimeout)
-	bound, cancel := context.WithTimeout(context.Background(), drainTimeout)
-	defer cancel()
-	if err := o.Stop(bound); err != nil {
+	if err := end(o.Stop); err != nil {
 		return failed("stop", err)
 	}
 	return 0
+}
+
+// end stops by stop, within drainTimeout. What doesn't end soon after that is a fault of this
+// program's, by which the process isn't held: the error says where all goroutines are.
+func end(stop func(context.Context) error) error {
+	bound, cancel := context.WithTimeout(context.Background(), drainTimeout)
+	defer cancel()
+	stopped := make(chan error, 1)
+	go func() { stopped <- stop(bound) }()
+	select {
+	case err := <-stopped:
+		return err
+	case <-time.After(drainTimeout + lastResort):
+		stacks := make([]byte, 1<<20)
+		return fmt.Errorf("it hasn't ended %v after its time, which is a defect; goroutines:\n%s", lastResort, stacks[:runtime.Stack(stacks, true)])
+	}
 }
 
 // news takes lines of the log and has a goroutine write them, so that nothing waits for

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -12,6 +13,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -137,4 +139,47 @@ func TestNobodyReadsStandardError(t *testing.T) {
 	case <-time.After(30 * time.Second):
 		t.Fatal("it doesn't end")
 	}
+}
+
+// A signal is heard though nobody reads standard output, which is full.
+func TestNobodyReadsTheLine(t *testing.T) {
+	t.Parallel()
+	_, stdout := io.Pipe()
+	ctx, cancel := context.WithCancel(t.Context())
+	code := make(chan int, 1)
+	go func() {
+		code <- run(ctx, []string{"--upstream", "http://127.0.0.1:1", "--listen", "127.0.0.1:0"}, stdout, io.Discard)
+	}()
+	time.Sleep(50 * time.Millisecond) // mostly enough for the line to be under way
+	cancel()
+	select {
+	case c := <-code:
+		if c != 0 {
+			t.Errorf("exit code %d", c)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("it goes on")
+	}
+	stdout.Close()
+}
+
+// What never ends doesn't hold the process, and what ends in time is told as it is.
+func TestTheProcessEnds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		begun, freed := time.Now(), make(chan struct{})
+		err := end(func(context.Context) error { <-freed; return nil })
+		if took := time.Since(begun); err == nil || !strings.Contains(err.Error(), "TestTheProcessEnds") || took != drainTimeout+lastResort {
+			t.Errorf("after %v: %v", took, err)
+		}
+		close(freed)
+		fault := errors.New("fault")
+		err = end(func(ctx context.Context) error {
+			<-ctx.Done()
+			return fault
+		})
+		if err != fault {
+			t.Error(err)
+		}
+	})
 }

@@ -149,22 +149,21 @@ func (c *Conn) release() {
 	}
 }
 
-// cutOff ends the connection under whoever has it.
+// cutOff ends the connection under whoever has it. That the end is there to read has to be
+// told here, as the loops are gone by now, and a deadline may be overwritten by who has it.
 func (c *Conn) cutOff() {
 	c.io.RLock()
 	if !c.closed {
 		_ = unix.Shutdown(c.fd, unix.SHUT_RDWR)
 	}
 	c.io.RUnlock()
+	c.ended.Store(true)
+	c.state.CompareAndSwap(lent, lentReadable)
 	c.SetDeadline(time.Unix(1, 0))
 }
 
 // serve is the borrower's goroutine.
 func (c *Conn) serve() {
-	c.between.Store(false)
-	c.back = false
-	c.reading.until.Store(0)
-	c.writing.until.Store(0)
 	if len(c.unsent) > 0 {
 		if _, err := c.Write(c.unsent); err != nil {
 			c.release()

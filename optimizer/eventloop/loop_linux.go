@@ -187,10 +187,10 @@ func (l *loop) wait() int {
 }
 
 func (l *loop) tell(e *unix.EpollEvent) {
-	switch fd := int(e.Fd); fd {
-	case l.server.listener:
+	switch fd := int(e.Fd); {
+	case fd == l.server.listener && !l.left: // then the number may be a connection's
 		l.accept()
-	case l.event:
+	case fd == l.event:
 		var count [8]byte
 		_, _ = unix.Read(l.event, count[:])
 		acquired()
@@ -340,7 +340,10 @@ func (l *loop) flush() {
 // lend gives the connection to a goroutine, with what was read and not answered.
 func (l *loop) lend(c *Conn, unread []byte) {
 	c.unread = append(c.unread[:0], unread...)
-	c.first, c.used = !c.used, true
+	c.first, c.used, c.back = !c.used, true, false
+	c.between.Store(false)
+	c.reading.until.Store(0)
+	c.writing.until.Store(0)
 	if c.reading.news == nil {
 		c.reading.news, c.writing.news = make(chan struct{}, 1), make(chan struct{}, 1)
 	}

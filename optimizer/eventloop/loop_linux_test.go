@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"testing"
 	"time"
 
@@ -122,6 +123,46 @@ func TestTwoTurnsInOnePass(t *testing.T) {
 			}
 			if !bytes.Equal(got, want) {
 				t.Errorf("%d bytes, must be %d, the first as they are", len(got), len(want))
+			}
+		})
+	}
+}
+
+// What is told to who has a connection isn't lost: neither that he is to leave, if his
+// goroutine hasn't begun, nor that he is cut off, if he sets a deadline of his own.
+func TestWhoHasAConnectionIsTold(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		tell func(*Conn)
+		read error
+	}{
+		"leave":   {func(c *Conn) { c.leave(true) }, os.ErrDeadlineExceeded},
+		"cut off": {func(c *Conn) { c.cutOff(); c.SetDeadline(time.Time{}) }, io.EOF},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(pair[1])
+			told := make(chan error, 1)
+			s := &Server{cfg: Config{Serve: func(c *Conn) {
+				_, err := c.Read(make([]byte, 1))
+				told <- err
+			}}.withDefaults()}
+			c := &Conn{fd: pair[0], loop: &loop{server: s}, reading: waiter{news: make(chan struct{}, 1)}, writing: waiter{news: make(chan struct{}, 1)}}
+			c.state.Store(lent)
+			defer c.release()
+			tt.tell(c)
+			go c.serve()
+			select {
+			case err := <-told:
+				if !errors.Is(err, tt.read) {
+					t.Errorf("he read %v, must be %v", err, tt.read)
+				}
+			case <-time.After(20 * time.Second):
+				t.Error("he waits")
 			}
 		})
 	}

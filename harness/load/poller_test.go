@@ -290,7 +290,7 @@ func TestTheLastTimeoutOfAnIdleConnection(t *testing.T) {
 	})
 	sink := &memory{}
 	load := smallLoad()
-	load.Rate, load.Timeout = flat(20), 60*ms
+	load.Rate, load.Timeout = flat(20), time.Second
 	arm := oneArm(t, url)
 	arm.Connections = 1
 	g := generator(t, Config{Arms: []Arm{arm}, Load: load, Length: 100 * ms, Sink: sink})

@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/net/http2"
+
 	"phasegate/optimizer/pemfile"
 )
 
@@ -243,8 +245,8 @@ func (c *conn) ready() { c.pool.handshakes.add(c.handshake) }
 
 // Protocols, as indices.
 const (
-	http1 = iota
-	http2
+	overHTTP1 = iota
+	overHTTP2
 )
 
 // Read reads from the upstream.
@@ -257,7 +259,7 @@ func (c *conn) Read(p []byte) (int, error) {
 }
 
 // settingsAck is the frame that acknowledges the peer's SETTINGS (RFC 9113 §6.5).
-var settingsAck = []byte{0, 0, 0, frameSettings, 1, 0, 0, 0, 0}
+var settingsAck = []byte{0, 0, 0, byte(http2.FrameSettings), byte(http2.FlagSettingsAck), 0, 0, 0, 0}
 
 // Write writes to the upstream.
 func (c *conn) Write(p []byte) (int, error) {
@@ -282,18 +284,18 @@ func (c *conn) uncount() { c.counted.Do(func() { c.pool.open.Add(-1) }) }
 func (c *conn) tooOld(now time.Time) bool { return now.Sub(c.born) >= c.pool.cfg.MaxConnectionAge }
 
 // frames follows the frames that arrive on an HTTP/2 connection, as far as the pool
-// decides by them: net/http keeps to itself whether there were SETTINGS, and whether
+// decides by them: x/net keeps to itself whether there were SETTINGS, and whether
 // and why there was a GOAWAY.
 type frames struct {
 	onSettings func() // the first ones aside
-	onGoAway   func(code uint32)
+	onGoAway   func(code http2.ErrCode)
 	settled    chan struct{} // closed when the first SETTINGS were read, applied and acknowledged
 	once       sync.Once
 
 	any     atomic.Bool   // something arrived
 	told    atomic.Bool   // SETTINGS arrived that aren't acknowledged yet
 	allowed atomic.Uint32 // streams, by the SETTINGS that arrived last
-	streams atomic.Uint32 // the same, by what net/http has applied and acknowledged
+	streams atomic.Uint32 // the same, by what x/net has applied and acknowledged
 	leaving atomic.Bool   // GOAWAY was seen
 
 	header  [9]byte
@@ -303,13 +305,13 @@ type frames struct {
 	kept    int
 }
 
-func newFrames(onSettings func(), onGoAway func(code uint32)) *frames {
+func newFrames(onSettings func(), onGoAway func(code http2.ErrCode)) *frames {
 	f := &frames{onSettings: onSettings, onGoAway: onGoAway, settled: make(chan struct{})}
 	f.allowed.Store(assumedStreams)
 	return f
 }
 
-// acknowledged puts the peer's SETTINGS in force: net/http keeps to them from now on.
+// acknowledged puts the peer's SETTINGS in force: x/net keeps to them from now on.
 func (f *frames) acknowledged() {
 	f.told.Store(false)
 	f.streams.Store(f.allowed.Load())
@@ -320,17 +322,9 @@ func (f *frames) acknowledged() {
 	}
 }
 
-// Frame types (RFC 9113 §6).
-const (
-	frameSettings = 4
-	frameGoAway   = 7
-)
-
-const (
-	maxConcurrentStreams = 3   // setting (RFC 9113 §6.5.2)
-	http11Required       = 0xd // error code (RFC 9113 §7)
-	assumedStreams       = 100 // of a connection whose SETTINGS name no limit, as RFC 9113 §6.5.2 recommends at least
-)
+// assumedStreams are those of a connection whose SETTINGS name no limit, as RFC 9113 §6.5.2
+// recommends at least.
+const assumedStreams = 100
 
 // read takes the next bytes that arrived.
 func (f *frames) read(p []byte) {
@@ -347,30 +341,31 @@ func (f *frames) read(p []byte) {
 			f.kept = 0
 		}
 		n := min(f.payload, len(p))
-		if kind := f.header[3]; kind == frameSettings || kind == frameGoAway {
+		kind := http2.FrameType(f.header[3])
+		if kind == http2.FrameSettings || kind == http2.FrameGoAway {
 			f.kept += copy(f.keep[f.kept:], p[:n])
 		}
 		p = p[n:]
 		if f.payload -= n; f.payload == 0 {
 			f.have = 0
-			f.frame(f.header[3], f.keep[:f.kept])
+			f.frame(kind, f.keep[:f.kept])
 		}
 	}
 }
 
 // frame looks at a frame with the begin of its payload.
-func (f *frames) frame(kind byte, payload []byte) {
+func (f *frames) frame(kind http2.FrameType, payload []byte) {
 	switch {
-	case kind == frameSettings:
+	case kind == http2.FrameSettings:
 		for ; len(payload) >= 6; payload = payload[6:] {
-			if binary.BigEndian.Uint16(payload) == maxConcurrentStreams {
+			if http2.SettingID(binary.BigEndian.Uint16(payload)) == http2.SettingMaxConcurrentStreams {
 				f.allowed.Store(binary.BigEndian.Uint32(payload[2:]))
 			}
 		}
-		f.told.Store(f.told.Load() || f.header[4]&1 == 0) // unless it acknowledges ours
-	case kind == frameGoAway && len(payload) >= 8:
+		f.told.Store(f.told.Load() || http2.Flags(f.header[4])&http2.FlagSettingsAck == 0) // unless it acknowledges ours
+	case kind == http2.FrameGoAway && len(payload) >= 8:
 		if !f.leaving.Swap(true) {
-			f.onGoAway(binary.BigEndian.Uint32(payload[4:]))
+			f.onGoAway(http2.ErrCode(binary.BigEndian.Uint32(payload[4:])))
 		}
 	}
 }

@@ -7,9 +7,10 @@
 // place for a while (http2.go), and the log is told (switches.go).
 //
 // A connection of HTTP/1.1 carries one request at a time (http1.go). Those of HTTP/2 are
-// net/http's; they are opened one by one, take requests once SETTINGS were exchanged, as many as the peer allows, and
-// are followed by another one when streams run out. Leave to use either is given first
-// come, first served, to a bounded number of requests that wait (line.go).
+// golang.org/x/net's; they are opened one by one, take requests once SETTINGS were exchanged,
+// as many as the peer allows, and are followed by another one when streams run out. Leave to
+// use either is given first come, first served, to a bounded number of requests that wait
+// (line.go).
 //
 // A request that the upstream surely didn't process is sent again, and so is an
 // idempotent one whose connection ended without an answer, within a budget (retry.go).

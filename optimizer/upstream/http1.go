@@ -15,6 +15,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/net/http2"
 )
 
 // http1Conn is one connection of HTTP/1.1. One request at a time has it, and the
@@ -68,7 +70,7 @@ func (c *http1Conn) Read(p []byte) (int, error) {
 // with (RFC 9113 §3.4): of fewer than 256 bytes, without flags, on stream 0.
 func beginsHTTP2(answer [9]byte) bool {
 	answer[2] = 0 // the length
-	return answer == [9]byte{3: frameSettings}
+	return answer == [9]byte{3: byte(http2.FrameSettings)}
 }
 
 // Write writes to the upstream.
@@ -218,7 +220,7 @@ func (a *attempt) sendHTTP1(req *http.Request) (*http.Response, error) {
 		}
 	}
 	a.conn = c
-	p.used(http1, c.used)
+	p.used(overHTTP1, c.used)
 	c.used, c.left, c.begun = true, maxAnswerHeader, 0
 	c.wrote.Store(false)
 	c.in = readers.Get().(*bufio.Reader)

@@ -9,10 +9,12 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/net/http2"
 )
 
-// http2Conn is one HTTP/2 connection. What goes on within it is net/http's; how many
-// there are, and which request goes over which, is ours.
+// http2Conn is one HTTP/2 connection. What goes on within it is golang.org/x/net/http2's;
+// how many there are, and which request goes over which, is ours.
 //
 // Streams are counted here, and not by http.ClientConn's reservations: its hook misses a
 // stream that begins and ends while the hook runs.
@@ -20,7 +22,7 @@ type http2Conn struct {
 	cc   *http.ClientConn
 	wire *conn
 	used atomic.Bool
-	lost atomic.Bool // net/http takes no more requests for it, and says so only when asked to send one
+	lost atomic.Bool // x/net takes no more requests for it, and says so only when asked to send one
 
 	// The line's lock guards these.
 	active  int  // streams
@@ -37,7 +39,7 @@ type dialled struct{}
 
 // newHTTP2Transport makes what HTTP/2 connections are made with. TLS is none of its
 // affairs: it gets what is within, so that the pool can watch the frames.
-func newHTTP2Transport(cfg Config) *http.Transport {
+func newHTTP2Transport(cfg Config) (*http.Transport, error) {
 	t := &http.Transport{
 		Protocols:              new(http.Protocols),
 		DisableCompression:     true,
@@ -60,7 +62,11 @@ func newHTTP2Transport(cfg Config) *http.Transport {
 		},
 	}
 	t.Protocols.SetUnencryptedHTTP2(true)
-	return t
+	//lint:ignore SA1019 Go 1.26's own copy of x/net locks up for ever when a stream's window overflows (RFC 9113 §6.9.1)
+	if err := http2.ConfigureTransport(t); err != nil {
+		return nil, fmt.Errorf("have x/net speak HTTP/2: %w", err)
+	}
+	return t, nil
 }
 
 // speaksHTTP2 reports whether the next request goes over HTTP/2. After a fallback it
@@ -308,9 +314,9 @@ func (p *Pool) greet(ctx context.Context, wire *conn) (*http2Conn, error) {
 			p.streams = wire.frames.streams.Load()
 			p.line.serveLocked()
 		}()
-	}, func(code uint32) {
+	}, func(code http2.ErrCode) {
 		p.goAways.Add(1)
-		if code == http11Required {
+		if code == http2.ErrCodeHTTP11Required {
 			p.fallBack(wantsHTTP1, wire.born)
 		}
 		go func() { // without work it closes at once, and who waits for its streams gets others

@@ -415,7 +415,7 @@ func TestOneMoreConnectionComesToNothing(t *testing.T) {
 }
 
 // A connection on which a stream was reset with PROTOCOL_ERROR takes no more requests,
-// which net/http says only to who sends one: while an answer still comes on it, the others
+// which x/net says only to who sends one: while an answer still comes on it, the others
 // go over another one, those that may not be repeated too.
 func TestAConnectionThatIsNoLongerUsable(t *testing.T) {
 	t.Parallel()

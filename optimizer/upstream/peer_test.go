@@ -21,6 +21,7 @@ type peer struct {
 	address  string
 	settings []http2.Setting
 	serve    func(c *peerConn, r peerRequest) // called in a goroutine of its own, in the order of arrival per connection
+	headed   func(c *peerConn, r peerRequest) // called when the header is there; may be nil
 	opened   atomic.Int64
 	most     atomic.Int64 // connections beyond this are closed without a word; 0: none
 }
@@ -92,6 +93,9 @@ func (p *peer) talk(c *peerConn, running *sync.WaitGroup) {
 		case *http2.MetaHeadersFrame:
 			r := &peerRequest{stream: f.StreamID, path: f.PseudoValue("path")}
 			requests[f.StreamID] = r
+			if p.headed != nil {
+				p.headed(c, *r)
+			}
 			if f.StreamEnded() {
 				whole(r)
 			}

@@ -86,7 +86,9 @@ func New(cfg Config) (*Pool, error) {
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.line = &line{take: p.take, more: p.makeMore, first: p.dialsFirst, giveBack: p.leave, room: cfg.MaxWaiting, patience: cfg.WaitTimeout}
-	p.http2 = newHTTP2Transport(cfg)
+	if p.http2, err = newHTTP2Transport(cfg); err != nil {
+		return nil, err
+	}
 	return p, nil
 }
 
@@ -239,8 +241,8 @@ func (p *Pool) Stats() Stats {
 		Refused: map[string]uint64{"full": p.line.full.Load(), "timeout": p.line.gaveUp.Load()},
 		Retries: p.retries.copy(), RetriesDenied: p.retriesDenied.Load(),
 	}
-	one := Usage{Fresh: p.fresh[http1].Load(), Reused: p.reused[http1].Load()}
-	two := Usage{Fresh: p.fresh[http2].Load(), Reused: p.reused[http2].Load()}
+	one := Usage{Fresh: p.fresh[overHTTP1].Load(), Reused: p.reused[overHTTP1].Load()}
+	two := Usage{Fresh: p.fresh[overHTTP2].Load(), Reused: p.reused[overHTTP2].Load()}
 	p.line.mu.Lock()
 	p.sweep()
 	s.Waiting = p.line.queue.Len()

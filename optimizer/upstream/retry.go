@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"golang.org/x/net/http/httpguts"
+	"golang.org/x/net/http2"
 	"golang.org/x/time/rate"
 )
 
@@ -161,7 +162,7 @@ func (a *attempt) send(req *http.Request) (resp *http.Response, err error) {
 		resp, err = a.sendHTTP1(req)
 	} else {
 		trace := &httptrace.ClientTrace{WroteHeaders: func() { a.headed.Store(true) }}
-		a.pool.used(http2, c.used.Swap(true))
+		a.pool.used(overHTTP2, c.used.Swap(true))
 		resp, err = c.cc.RoundTrip(req.WithContext(httptrace.WithClientTrace(req.Context(), trace)))
 	}
 	switch {
@@ -187,28 +188,15 @@ func (a *attempt) send(req *http.Request) (resp *http.Response, err error) {
 	return resp, nil
 }
 
-// streamError has the form of net/http's error of an HTTP/2 stream, which is taken over
-// by errors.As into any type that is made like it.
-type streamError struct {
-	StreamID uint32
-	Code     uint32
-	Cause    error
-}
-
-// Error says so in words.
-func (e streamError) Error() string { return fmt.Sprintf("stream %d, code %d", e.StreamID, e.Code) }
-
-// fromPeer reports whether the upstream reset the stream. Else net/http did, for an answer
+// fromPeer reports whether the upstream reset the stream. Else x/net did, for an answer
 // that can't be taken, which would be the same another time; it has no name for either.
-func (e streamError) fromPeer() bool {
+func fromPeer(e http2.StreamError) bool {
 	return e.Cause != nil && e.Cause.Error() == "received from peer"
 }
 
-const refusedStream = 7 // error code (RFC 9113 §7)
-
 // retryable says why a request that failed may be sent again; "" if it may not be.
 func (a *attempt) retryable(req *http.Request, err error) string {
-	var stream streamError
+	var stream http2.StreamError
 	var network interface{ Timeout() bool }
 	if req.Context().Err() != nil || errors.As(err, &network) && network.Timeout() {
 		return ""
@@ -223,9 +211,9 @@ func (a *attempt) retryable(req *http.Request, err error) string {
 		return ""
 	case c == nil:
 		return retryLost
-	case errors.As(err, &stream) && stream.Code == refusedStream:
+	case errors.As(err, &stream) && stream.Code == http2.ErrCodeRefusedStream:
 		return retryRefused
-	case errors.As(err, &stream) && stream.Code == http11Required:
+	case errors.As(err, &stream) && stream.Code == http2.ErrCodeHTTP11Required:
 		a.pool.fallBack(wantsHTTP1, c.wire.born)
 		if !idempotent(req) {
 			return ""
@@ -235,25 +223,25 @@ func (a *attempt) retryable(req *http.Request, err error) string {
 		return retryGoAway
 	case !a.headed.Load() && (c.cc.Err() != nil || c.wire.frames.leaving.Load() || c.lost.Load()):
 		return retryUnsent
-	case idempotent(req) && (c.cc.Err() != nil || errors.As(err, &stream) && stream.fromPeer()):
+	case idempotent(req) && (c.cc.Err() != nil || errors.As(err, &stream) && fromPeer(stream)):
 		return retryLost
 	}
 	return ""
 }
 
 // aboveLastStream reports whether the upstream's GOAWAY said that it didn't touch the
-// request. net/http has two errors for that, and names neither of them.
+// request. x/net has two errors for that, and names neither of them.
 func aboveLastStream(err error) bool {
 	text := err.Error()
 	return strings.HasPrefix(text, "http2: Transport received Server's graceful shutdown GOAWAY") || strings.HasPrefix(text, "http2: Transport received GOAWAY from server")
 }
 
-// unusable reports whether net/http sent nothing because it is done with the connection:
+// unusable reports whether x/net sent nothing because it is done with the connection:
 // after the peer reset another stream with PROTOCOL_ERROR, after it stood idle for too long
 // by the wall clock, without stream numbers left. It has no name for that error either.
 func unusable(err error) bool { return strings.Contains(err.Error(), "http2: client conn not usable") }
 
-// tooLong reports whether net/http sent nothing because the upstream said that it takes no
+// tooLong reports whether x/net sent nothing because the upstream said that it takes no
 // header as long (RFC 9113 §6.5.2). It has no name for that error either.
 func tooLong(err error) bool {
 	return strings.HasPrefix(err.Error(), "http2: request header list larger than peer's advertised limit")
@@ -395,8 +383,8 @@ type placedBody struct {
 	left  atomic.Bool
 }
 
-// Read reads from the upstream. At the end net/http has the stream as good as back: a
-// request that comes too early waits within net/http.
+// Read reads from the upstream. At the end x/net has the stream as good as back: a
+// request that comes too early waits within x/net.
 func (b *placedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	framing "golang.org/x/net/http2"
+	"golang.org/x/net/http2"
 )
 
 // How many connections are opened goes by what the upstream allowed last, and not by its
@@ -22,7 +22,7 @@ func TestLaterSettingsAreFollowed(t *testing.T) {
 		defer p.Close()
 		raw, peer := net.Pipe()
 		allow := func(streams uint32) {
-			framing.NewFramer(peer, nil).WriteSettings(framing.Setting{ID: framing.SettingMaxConcurrentStreams, Val: streams})
+			http2.NewFramer(peer, nil).WriteSettings(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: streams})
 		}
 		go io.Copy(io.Discard, peer)
 		go allow(0)
@@ -55,7 +55,7 @@ func TestOneConnectionThatAllowsNothing(t *testing.T) {
 		for i, streams := range []uint32{0, 10} {
 			raw, peer := net.Pipe()
 			go io.Copy(io.Discard, peer)
-			go framing.NewFramer(peer, nil).WriteSettings(framing.Setting{ID: framing.SettingMaxConcurrentStreams, Val: streams})
+			go http2.NewFramer(peer, nil).WriteSettings(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: streams})
 			c, err := p.greet(t.Context(), &conn{Conn: raw, raw: raw, pool: p, born: time.Now(), handshake: "plain"})
 			if err != nil {
 				t.Fatal(err)

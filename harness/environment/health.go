@@ -10,6 +10,8 @@ import (
 	"net/url"
 	"time"
 
+	"golang.org/x/net/http2"
+
 	"phasegate/fixtures/upstream/wire"
 	"phasegate/harness/scenario"
 )
@@ -41,6 +43,10 @@ func (e *Environment) prober() (*prober, error) {
 	if e.speaks(scenario.H2C) && !e.speaks(scenario.HTTP1) {
 		transport.Protocols = new(http.Protocols)
 		transport.Protocols.SetUnencryptedHTTP2(true)
+		//lint:ignore SA1019 Go 1.26's own copy of x/net locks up for ever when a stream's window overflows (RFC 9113 §6.9.1)
+		if err := http2.ConfigureTransport(transport); err != nil {
+			return nil, fmt.Errorf("have x/net speak HTTP/2 with the systems: %w", err)
+		}
 	}
 	return &prober{&http.Client{
 		Transport:     transport,

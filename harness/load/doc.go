@@ -29,7 +29,7 @@
 // # Protocols
 //
 // HTTP/1.1 is spoken by this package itself, one request at a time on a
-// connection. HTTP/2 is net/http's, over TLS or in clear text; which connection
+// connection. HTTP/2 is golang.org/x/net's, over TLS or in clear text; which connection
 // and stream a request goes over, and how long it waited for that, is decided
 // and measured here. An HTTP/2 connection takes as many requests at a time as
 // the server allows and the scenario says. Both follow the same rules of timeout,

@@ -394,6 +394,49 @@ func TestHTTP2OnTheWire(t *testing.T) {
 	}
 }
 
+// A server that widens a stream's window beyond what there may be (RFC 9113 §6.9.1)
+// fails that stream's request, and holds up neither the others nor the run's end.
+func TestHTTP2WindowThatOverflows(t *testing.T) {
+	t.Parallel()
+	sink := &memory{}
+	load := smallLoad()
+	load.Rate, load.Timeout, load.Path, load.Protocols = flat(10), 10*time.Second, "/items/a", over(scenario.H2C)
+	g, err := New(Config{Arms: []Arm{oneArm(t, "http://h.example")}, Load: load, Length: 300 * ms, Sink: sink})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := frames(func(_, n int, f *http2.Framer, id uint32) bool {
+		if n == 1 {
+			_ = f.WriteWindowUpdate(id, 1<<31-1)
+		} else {
+			answerFrames(f, id, 0)
+		}
+		return false
+	})
+	g.dial = func(context.Context, string, string) (net.Conn, error) {
+		client, server := net.Pipe()
+		go s.serve(0, server)
+		return client, nil
+	}
+	ended := make(chan Report, 1)
+	go func() { // not in a bubble, which would wait for a lock for ever
+		report, err := g.Run(t.Context())
+		if err != nil {
+			t.Error(err)
+		}
+		g.Close()
+		ended <- report
+	}()
+	select {
+	case report := <-ended:
+		if got := sink.classes(); got != [timeline.Classes]int{timeline.OK: 2, timeline.Transport: 1} {
+			t.Errorf("classes %v, want one of transport, the others good: %+v", got, report.Arms[0].Failures)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("the run doesn't end")
+	}
+}
+
 // Of what is under way when a connection ends, only what the server has said it
 // didn't touch is sent again: one that cuts it off has failed its clients.
 func TestHTTP2ConnectionEndsUnderLoad(t *testing.T) {

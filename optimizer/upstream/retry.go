@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"strings"
@@ -197,8 +198,7 @@ func fromPeer(e http2.StreamError) bool {
 // retryable says why a request that failed may be sent again; "" if it may not be.
 func (a *attempt) retryable(req *http.Request, err error) string {
 	var stream http2.StreamError
-	var network interface{ Timeout() bool }
-	if req.Context().Err() != nil || errors.As(err, &network) && network.Timeout() {
+	if req.Context().Err() != nil || outOfTime(err) {
 		return ""
 	}
 	c := a.grant.stream
@@ -227,6 +227,14 @@ func (a *attempt) retryable(req *http.Request, err error) string {
 		return retryLost
 	}
 	return ""
+}
+
+// outOfTime reports whether the answer, or the connection, took longer than it may. That a
+// connection took nothing for too long is no such thing: who waited there is free to go.
+func outOfTime(err error) bool {
+	var network interface{ Timeout() bool }
+	var on *net.OpError
+	return errors.As(err, &network) && network.Timeout() && !(errors.As(err, &on) && on.Op == "write")
 }
 
 // aboveLastStream reports whether the upstream's GOAWAY said that it didn't touch the

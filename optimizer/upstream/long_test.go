@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/net/http2"
 
@@ -58,6 +59,20 @@ func TestUnreadAnswersAreBounded(t *testing.T) {
 	<-left
 	if n, err := io.Copy(io.Discard, resp.Body); err == nil || n > window {
 		t.Errorf("%d bytes came of one that isn't read, %v", n, err)
+	}
+}
+
+// A connection without work is closed, and a new one opened for who comes later.
+func TestIdleTimeOverHTTP2(t *testing.T) {
+	t.Parallel()
+	peer := newPeer(t, func(c *peerConn, r peerRequest) { c.answer(r.stream, "ok") })
+	p := newPool(t, upstream.Config{URL: peer.url(), Protocol: upstream.H2C, IdleTimeout: 100 * time.Millisecond})
+	for range 2 {
+		before := peer.opened.Load()
+		if _, body, err := ask(t, p, "GET"); err != nil || body != "ok" || peer.opened.Load() == before {
+			t.Errorf("%q, %v, on %d connections after %d", body, err, peer.opened.Load(), before)
+		}
+		until(t, "it is closed", func() bool { return p.Stats().Protocol["h2"].Idle == 0 })
 	}
 }
 

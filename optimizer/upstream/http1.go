@@ -28,8 +28,6 @@ type http1Conn struct {
 	used          bool
 	idle          time.Time // since when
 	left          int64     // bytes of a header that may still come; math.MaxInt64: a body comes
-	begin         [9]byte   // of the answer
-	begun         int       // bytes of that
 	in            *bufio.Reader
 	wrote, broken atomic.Bool // something of the present request left; not all could
 }
@@ -49,28 +47,30 @@ var (
 	writers = sync.Pool{New: func() any { return bufio.NewWriter(nil) }}
 )
 
-// Read reads from the upstream, no more than a header may be long. An answer in HTTP/2 ends
-// there: who waited for a line of it would wait for long, or take its end for a lost answer.
+// Read reads from the upstream, no more than a header may be long.
 func (c *http1Conn) Read(p []byte) (int, error) {
 	if c.left <= 0 {
 		return 0, ErrHeaderTooLong
 	}
 	n, err := c.conn.Read(p[:min(int64(len(p)), c.left)])
 	c.left -= int64(n)
-	if c.begun < len(c.begin) {
-		c.begun += copy(c.begin[c.begun:], p[:n])
-		if c.pool.tls == nil && c.pool.cfg.Protocol != H2C && c.begun == len(c.begin) && beginsHTTP2(c.begin) {
-			return 0, errSpeaksHTTP2
-		}
-	}
 	return n, err
 }
 
-// beginsHTTP2 reports whether an answer's begin is that of SETTINGS, which HTTP/2 begins
-// with (RFC 9113 §3.4): of fewer than 256 bytes, without flags, on stream 0.
-func beginsHTTP2(answer [9]byte) bool {
-	answer[2] = 0 // the length
-	return answer == [9]byte{3: byte(http2.FrameSettings)}
+// speaksHTTP2 reports whether the answer begins with SETTINGS, as HTTP/2 does (RFC 9113 §3.4):
+// of fewer than 256 bytes, without flags, on stream 0. Who read a line of it would wait for
+// long, or take its end for a lost answer. No answer of HTTP/1.1 is as short as that.
+func (x *http1Exchange) speaksHTTP2() bool {
+	if x.pool.tls != nil || x.pool.cfg.Protocol == H2C {
+		return false
+	}
+	begin, err := x.conn.in.Peek(9)
+	if err != nil {
+		return false // and the next to read has the error again
+	}
+	header := [9]byte(begin)
+	header[2] = 0 // the length
+	return header == [9]byte{3: byte(http2.FrameSettings)}
 }
 
 // Write writes to the upstream.
@@ -221,7 +221,7 @@ func (a *attempt) sendHTTP1(req *http.Request) (*http.Response, error) {
 	}
 	a.conn = c
 	p.used(overHTTP1, c.used)
-	c.used, c.left, c.begun = true, maxAnswerHeader, 0
+	c.used, c.left = true, maxAnswerHeader
 	c.wrote.Store(false)
 	c.in = readers.Get().(*bufio.Reader)
 	c.in.Reset(c)
@@ -302,6 +302,9 @@ func (x *http1Exchange) write(req *http.Request) error {
 // read reads the answer's header. An upstream may answer before it has read the whole
 // request, so that an error of sending it isn't all there is to know.
 func (x *http1Exchange) read(req *http.Request) (*http.Response, error) {
+	if x.speaksHTTP2() {
+		return nil, errSpeaksHTTP2
+	}
 	for {
 		resp, err := http.ReadResponse(x.conn.in, req)
 		if x.conn.left <= 0 {

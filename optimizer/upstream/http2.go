@@ -80,6 +80,9 @@ func (p *Pool) speaksHTTP2() bool {
 	case until == 0:
 		return true
 	case p.onTrial.Load() && time.Now().UnixNano() >= until:
+		if len(p.conns) > 0 { // one was on its way before the trial
+			p.tellHTTP2()
+		}
 		return p.fallenUntil.CompareAndSwap(until, 0)
 	}
 	if time.Now().UnixNano() >= until && p.fallenUntil.CompareAndSwap(until, time.Now().Add(p.cfg.FallbackFor).UnixNano()) {
@@ -180,8 +183,14 @@ func (p *Pool) sweep() {
 }
 
 // dialPause is how long no further connection is opened beside those that there are,
-// after that failed: the upstream may have a limit of its own.
+// after that failed, or gave one without streams: the upstream may have a limit of its own.
 const dialPause = 500 * time.Millisecond
+
+// pauseDials begins such a pause. The line's lock is held.
+func (p *Pool) pauseDials() {
+	p.noDialUntil = time.Now().Add(dialPause)
+	time.AfterFunc(dialPause, p.line.serve)
+}
 
 // dialMore opens as many connections as those who wait need, going by how many streams
 // the upstream last allowed, within upstream.max_connections_per_host. The line's lock is held.
@@ -192,7 +201,7 @@ func (p *Pool) dialMore(waiting int) {
 			each = max(each, int(c.wire.frames.streams.Load()))
 		}
 	}
-	// An upstream that allows no streams for now allows none on further connections.
+	// An upstream that allows no streams on any for now allows none on further ones.
 	if len(p.conns) > 0 && (time.Now().Before(p.noDialUntil) || each == 0) {
 		return
 	}
@@ -225,15 +234,16 @@ func (p *Pool) openHTTP2(planned bool) {
 		c.retire()
 	case c != nil:
 		p.conns = append(p.conns, c)
-		p.streams = c.wire.frames.streams.Load()
+		if p.streams = c.wire.frames.streams.Load(); p.streams == 0 && len(p.conns) > 1 {
+			p.pauseDials() // it has enough of them
+		}
 		if c.wire.born.After(p.fell) { // else the upstream thought better of it since
 			p.fallenUntil.Store(0)
 			p.bare.Store(false)
 			p.tellHTTP2()
 		}
 	case err != nil && planned:
-		p.noDialUntil = time.Now().Add(dialPause)
-		time.AfterFunc(dialPause, p.line.serve)
+		p.pauseDials()
 		if p.sweep(); len(p.conns)+p.dialing == 0 && p.fallenUntil.Load() == 0 { // else who waits does so for HTTP/1.1
 			p.line.fail(err)
 		}

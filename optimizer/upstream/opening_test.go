@@ -1,11 +1,15 @@
 package upstream
 
 import (
+	"context"
 	"errors"
+	"io"
 	"net"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	framing "golang.org/x/net/http2"
 )
 
 // Where each try to open the first connection fails, those who wait are told when all that had
@@ -109,4 +113,47 @@ func eventually(t *testing.T, p *Pool, what string, condition func() bool) {
 		time.Sleep(5 * time.Millisecond)
 	}
 	t.Fatalf("never: %s", what)
+}
+
+// An upstream whose further connections allow no streams has enough of them: they are tried
+// for one at a time, with a pause.
+func TestFurtherConnectionsWithoutStreams(t *testing.T) {
+	t.Parallel()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	var begun atomic.Int64
+	p, err := New(Config{
+		URL: "http://" + ln.Addr().String(), Protocol: H2C, WaitTimeout: time.Hour, Timeout: 2 * time.Hour,
+		Adopt: func(c *net.TCPConn) (net.Conn, error) {
+			c.Close()
+			allowed := uint32(0)
+			if begun.Add(1) == 1 {
+				allowed = 10
+			}
+			ours, theirs := net.Pipe()
+			context.AfterFunc(t.Context(), func() { theirs.Close() })
+			go io.Copy(io.Discard, theirs)
+			go framing.NewFramer(theirs, nil).WriteSettings(framing.Setting{ID: framing.SettingMaxConcurrentStreams, Val: allowed})
+			return ours, nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	for range 12 {
+		go p.line.enter(t.Context(), false)
+	}
+	eventually(t, p, "ten have a stream, two wait beside a second connection", func() bool {
+		return len(p.conns) >= 2 && p.conns[0].active == 10 && p.line.queue.Len() == 2
+	})
+	// As time passes, not as connections come.
+	for since := time.Now(); time.Since(since) < dialPause/2; time.Sleep(10 * time.Millisecond) {
+		if n, most := begun.Load(), 4+int64(time.Since(since)/dialPause); n > most {
+			t.Fatalf("%d were begun in %v", n, time.Since(since))
+		}
+	}
 }

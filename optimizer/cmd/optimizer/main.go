@@ -99,15 +99,8 @@ func serve(ctx context.Context, hup <-chan os.Signal, o *optimizer.Optimizer, lo
 	if err := o.Start(ctx); err != nil {
 		return failed("start", err)
 	}
-	said := make(chan struct{})
-	go func() {
-		defer close(said)
-		fmt.Fprintf(stdout, "optimizer listening on %s admin http://%s\n", o.URL(), o.AdminAddr())
-	}()
-	select {
-	case <-said:
-	case <-ctx.Done(): // nobody need read the line for a signal to be heard
-	}
+	// Nobody need read the line for what comes next to be heard.
+	go fmt.Fprintf(stdout, "optimizer listening on %s admin http://%s\n", o.URL(), o.AdminAddr())
 	for running := true; running; {
 		select {
 		case <-hup:

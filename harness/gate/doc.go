@@ -18,7 +18,7 @@
 // fails where the load generator sent late or the machine was starved, and a gate on
 // errors that fails by requests which timed out while the load generator stood still,
 // are inconclusive, if what surely was the system's doesn't fail them. Nothing passes
-// by that.
+// by that, and a trigger has no data then.
 //
 // Everything here is a pure function of what it is given. Time and data are
 // arguments, so that a rule of five minutes is tested without a clock.

@@ -472,9 +472,7 @@ func cure(lag time.Duration, of string, stolen, threshold float64) string {
 // with the longest lag taken off twice, their own and that of others, who then came
 // together with them.
 func (c claim) surelySlow() int64 {
-	at, w := limit(c.Condition), c.window
-	stalled := int64(stallOf(&w, c.data.Timeout).sum)
-	w.Requests, w.Class[timeline.Timeout] = w.Requests-stalled, w.Class[timeline.Timeout]-stalled
+	at, w := limit(c.Condition), stallOf(&c.window, c.data.Timeout).without(c.window)
 	slow := surelySlow(&w, at+c.lag(), c.data.Stolen)
 	if c.data.Stolen > MaxStolen {
 		return slow

@@ -2,6 +2,7 @@ package gate
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"phasegate/harness/scenario"
@@ -23,8 +24,8 @@ import (
 // This only says what the machine can explain, and not that it did: the requests
 // stay failed, and nothing passes by it. A gate on errors that wouldn't fail if
 // all of these had been answered is inconclusive in place of failed; see
-// [claim.blameStall]; and a trigger on errors whose condition wouldn't hold then has
-// no data. What failed otherwise (5xx, a connection that was reset, a
+// [claim.blameStall]; and a trigger on errors or latency whose condition wouldn't
+// hold then has no data. What failed otherwise (5xx, a connection that was reset, a
 // wrong answer) was the system's doing and counts as ever.
 type stall struct {
 	longest  time.Duration
@@ -65,6 +66,51 @@ func stallOf(w *timeline.Window, timeout time.Duration) stall {
 		s.sum += n
 	}
 	return s
+}
+
+// of is how many timeouts of an interval it may explain.
+func (s stall) of(i int) float64 {
+	if s.timeouts == nil {
+		return 0
+	}
+	return s.timeouts[i]
+}
+
+// without is the window in which the requests that it may explain were never due,
+// for who counts the requests that got no answer.
+func (s stall) without(w timeline.Window) timeline.Window {
+	w.Requests -= int64(s.sum)
+	w.Class[timeline.Timeout] -= int64(s.sum)
+	return w
+}
+
+// onTime tells of each interval of a window, as it is known at a time, whether the
+// load generator left its requests alone from when they were due until they had
+// ended: it was never later than tolerable for one of them, nor for one that fell
+// due meanwhile.
+func onTime(w *timeline.Window, at, tolerable time.Duration) []bool {
+	calm := make([]bool, len(w.Intervals))
+	until := time.Duration(-1) // it is late, as far as intervals up to here show
+	for i := range w.Intervals {
+		in := &w.Intervals[i]
+		if in.MaxLag > tolerable {
+			until = max(until, in.End, in.Start+in.MaxLag)
+		}
+		calm[i] = in.Start >= until
+	}
+	from := time.Duration(math.MaxInt64) // it is late next
+	for i := len(w.Intervals) - 1; i >= 0; i-- {
+		in := &w.Intervals[i]
+		if in.MaxLag > tolerable {
+			from = in.Start
+		}
+		ended := in.End + in.MaxLatency
+		if in.Pending() > 0 {
+			ended = max(ended, at)
+		}
+		calm[i] = calm[i] && ended <= from
+	}
+	return calm
 }
 
 // why says what happened.

@@ -122,6 +122,8 @@ func TestStallStopsNoRun(t *testing.T) {
 func TestStallFiresNoTrigger(t *testing.T) {
 	t.Parallel()
 	broken := at(0, 15*time.Second, failed(timeline.ServerError))
+	timedOut := failed(timeline.Timeout)
+	timedOut.Latency = 5 * time.Second
 	for _, tt := range []struct {
 		why, when string
 		run       run
@@ -136,10 +138,23 @@ func TestStallFiresNoTrigger(t *testing.T) {
 		{"no stall, no excuse", "error_rate > 5%", frozen(0, at(0, time.Minute, failed(timeline.Timeout))), 5 * time.Second, true, ""},
 		{"nor against a timeout that isn't known", "error_rate > 5%", frozen(14*time.Second, always(hit())), 0, true, ""},
 		{"a condition that doesn't hold anyway", "error_rate > 50%", frozen(14*time.Second, always(hit())), 5 * time.Second, false, ""},
+		{"nor by how long these took", "p95_latency > 50ms", frozen(14*time.Second, always(hit())), 5 * time.Second, false, "up to 14s late"},
+		{"on average", "mean_latency > 50ms", frozen(14*time.Second, always(hit())), 5 * time.Second, false, "up to 14s late"},
+		{"at the longest", "max_latency > 1s", frozen(14*time.Second, always(hit())), 5 * time.Second, false, "up to 14s late"},
+		{"a limit on latency that is kept is kept", "max_latency > 6s", frozen(14*time.Second, always(hit())), 5 * time.Second, false, ""},
+		{"a system that is slow at other times", "p95_latency > 50ms", frozen(14*time.Second, always(miss())), 5 * time.Second, true, ""},
+		{"slow on average", "mean_latency > 50ms", frozen(14*time.Second, always(miss())), 5 * time.Second, true, ""},
+		{"slow at the longest", "max_latency > 400ms", frozen(14*time.Second, always(miss())), 5 * time.Second, true, ""},
+		{"but not for as long", "max_latency > 500ms", frozen(14*time.Second, always(miss())), 5 * time.Second, false, "up to 14s late"},
+		{"and one that gives too few no answer at other times", "p95_latency > 50ms", frozen(14*time.Second, at(0, 15*time.Second, failed(timeline.Transport))), 5 * time.Second, false, "up to 14s late"},
+		{"or all of them", "p95_latency > 50ms", frozen(14*time.Second, always(failed(timeline.Timeout))), 5 * time.Second, true, ""},
+		{"timeouts well before it took as long as that", "mean_latency > 50ms", frozen(14*time.Second, at(0, 14*time.Second, timedOut)), 5 * time.Second, true, ""},
+		{"a lag that leaves time for an answer", "max_latency > 1s", frozen(2*time.Second, always(hit())), 5 * time.Second, true, ""},
 	} {
 		tt.run.seconds = 40
-		trigger := NewTrigger(scenario.Trigger{Condition: condition(t, tt.when)}, 1, tt.timeout)
-		fired := trigger.Observe(40*time.Second, tt.run.window(t), 0) == Firing
+		rule := scenario.Trigger{Condition: condition(t, tt.when)}
+		trigger := NewTrigger(rule, 1, tt.timeout)
+		fired := trigger.Observe(40*time.Second, tt.run.window(t, Thresholds(nil, []scenario.Trigger{rule})...), 0) == Firing
 		if s := trigger.Status(); fired != tt.fires || !strings.Contains(s.Reason, tt.reason) || (tt.reason == "") != (s.Reason == "") {
 			t.Errorf("%s: %s: fires %t, want %t; no data for %q, want %q", tt.why, tt.when, fired, tt.fires, s.Reason, tt.reason)
 		}

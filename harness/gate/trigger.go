@@ -3,6 +3,7 @@ package gate
 import (
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"phasegate/harness/scenario"
@@ -197,7 +198,7 @@ func (t *Trigger) see(w *timeline.Window, at time.Duration, stolen float64) (s s
 	case m.Name == "latency_improvement", m.Source == scenario.FromSequential, m.Source == scenario.FromNowhere, m.Estimator == scenario.ByTime:
 		return s, m.Name + " can't be measured in a trigger's window"
 	case m.Source == scenario.FromGenerator && m.Unit == scenario.Seconds:
-		return seeLatency(c, w, at, stolen, few)
+		return t.seeLatency(w, at, stolen, few)
 	case m.Name == "memory":
 		if len(w.Resources) == 0 {
 			return s, "the system's memory was not sampled"
@@ -247,14 +248,15 @@ func (t *Trigger) see(w *timeline.Window, at time.Duration, stolen float64) (s s
 	return s, ""
 }
 
-// seeLatency counts the victims of a stall too: requests that are still
+// seeLatency counts the victims of a system that hangs too: requests that are still
 // pending and fell due longer ago than the threshold have taken longer than
 // it, however they end. Their latency so far stands for their latency.
-func seeLatency(c scenario.Condition, w *timeline.Window, at time.Duration, stolen float64, few func(float64, string) string) (s sight, why string) {
+func (t *Trigger) seeLatency(w *timeline.Window, at time.Duration, stolen float64, few func(float64, string) string) (s sight, why string) {
 	type stuck struct {
 		n   int64
 		age time.Duration
 	}
+	c := t.rule.Condition
 	var victims []stuck
 	var total int64
 	var sum float64
@@ -277,36 +279,89 @@ func seeLatency(c scenario.Condition, w *timeline.Window, at time.Duration, stol
 	case "mean_latency":
 		s.value = (w.LatencySum + sum) / float64(n)
 		s.holds = c.Holds(s.value)
-		return s, ""
 	case "max_latency":
 		s.value = longest.Seconds()
 		s.holds = c.Holds(s.value)
-		return s, ""
-	}
-	merged := timeline.NewHistogram()
-	if w.Latency != nil {
-		merged.Merge(w.Latency)
-	}
-	for _, v := range victims {
-		_ = merged.RecordValues(min(v.age, timeline.Longest).Microseconds(), v.n)
-	}
-	value, ok := timeline.Quantile(merged, c.Metric.Quantile)
-	if !ok {
-		return s, noRequests(w)
-	}
-	s.value = min(value, longest).Seconds()
-	s.holds = c.Holds(s.value)
-	if over, counted := w.Over[limit(c)]; counted {
-		// Exactly: p95 > T if more than 5 % took longer than T.
-		const slack = 1e-9
-		tooMany := float64(over+total) > (1-c.Metric.Quantile)*float64(n)+slack
-		s.holds = tooMany != atMost(c.Op)
-	}
-	if why := excuse(w.MaxLag, "at most", stolen, c.Threshold); why != "" && s.holds && !atMost(c.Op) {
-		sure := surelySlow(w, limit(c)+w.MaxLag, stolen)
-		if float64(sure+total) <= (1-c.Metric.Quantile)*float64(n) {
-			return s, why
+	default:
+		merged := timeline.NewHistogram()
+		if w.Latency != nil {
+			merged.Merge(w.Latency)
+		}
+		for _, v := range victims {
+			_ = merged.RecordValues(min(v.age, timeline.Longest).Microseconds(), v.n)
+		}
+		value, ok := timeline.Quantile(merged, c.Metric.Quantile)
+		if !ok {
+			return s, noRequests(w)
+		}
+		s.value = min(value, longest).Seconds()
+		s.holds = c.Holds(s.value)
+		if over, counted := w.Over[limit(c)]; counted {
+			// Exactly: p95 > T if more than 5 % took longer than T.
+			const slack = 1e-9
+			tooMany := float64(over+total) > (1-c.Metric.Quantile)*float64(n)+slack
+			s.holds = tooMany != atMost(c.Op)
 		}
 	}
+	if why := excuse(w.MaxLag, "at most", stolen, c.Threshold); why != "" && s.holds && !atMost(c.Op) && !t.surelySlow(w, at, stolen, n) {
+		return s, why
+	}
 	return s, ""
+}
+
+// surelySlow reports whether a condition on latency holds by what nobody but the
+// system can have done to n requests, all others counted as if they had taken no
+// time. The latency of requests that the load generator was [onTime] for is the
+// system's; of others, what they took from their own send less the longest lag, and
+// timeouts that no [stall] explains. On a starved machine it is the latency of those
+// that waited for the upstream, and these timeouts.
+func (t *Trigger) surelySlow(w *timeline.Window, at time.Duration, stolen float64, n int64) bool {
+	c, lag := t.rule.Condition, w.MaxLag
+	stalled := stallOf(w, t.timeout)
+	calm := onTime(w, at, time.Duration(c.Threshold/10*float64(time.Second)))
+	counted := slices.Index(w.Limits, limit(c))
+	var over, pending int64
+	var sum float64
+	var longest time.Duration
+	for i := range w.Intervals {
+		in := &w.Intervals[i]
+		timeouts := float64(in.Class[timeline.Timeout]) - stalled.of(i)
+		switch {
+		case stolen > MaxStolen:
+			sum += in.BlockingSum + timeouts*t.timeout.Seconds()
+			if in.Blocking > 0 { // one took as long as they did on average
+				longest = max(longest, time.Duration(in.BlockingSum/float64(in.Blocking)*float64(time.Second)))
+			}
+		case calm[i]:
+			sum += in.LatencySum
+			longest = max(longest, in.MaxLatency)
+			if counted >= 0 {
+				over += in.Over[counted]
+			}
+		default:
+			sum += max(in.ServiceSum-float64(in.Requests)*lag.Seconds(), timeouts*t.timeout.Seconds())
+			longest = max(longest, in.MaxService-lag)
+		}
+		if timeouts > 0 {
+			longest = max(longest, t.timeout)
+		}
+		age := at - in.End
+		if !calm[i] {
+			age -= lag
+		}
+		if k := in.Pending(); k > 0 && age >= limit(c) {
+			pending += k
+			sum += float64(k) * age.Seconds()
+			longest = max(longest, age)
+		}
+	}
+	switch c.Metric.Name {
+	case "mean_latency":
+		return c.Holds(sum / float64(n))
+	case "max_latency":
+		return c.Holds(longest.Seconds())
+	}
+	rest := stalled.without(*w)
+	slow := max(over, surelySlow(&rest, limit(c)+lag, stolen))
+	return float64(slow+pending) > (1-c.Metric.Quantile)*float64(n)
 }

@@ -299,10 +299,10 @@ func (r *record) evaluate(at time.Duration) {
 			window, until = series.Window(arm, max(late-length, armed), late), late
 		}
 		earliest := max(until-gate.LongestWindow(t.Metric, rate, r.plan.TimeScale), armed)
-		window = gate.Stretch(t.Metric, window, earliest, func(from time.Duration) timeline.Window {
+		stretched := gate.Stretch(t.Metric, window, earliest, func(from time.Duration) timeline.Window {
 			return series.Counted(arm, from, until)
 		})
-		triggers[i].Observe(at, window, cpu.stolen(at-length, at))
+		triggers[i].Observe(at, window, stretched, cpu.stolen(at-length, at))
 	}
 }
 

@@ -177,10 +177,10 @@ func (o *oracle) triggers() []Trigger {
 					continue
 				}
 				earliest := max(at-gate.LongestWindow(t.Metric, rate, plan.TimeScale), s.Warmup)
-				seen := gate.Stretch(t.Metric, window, earliest, func(from time.Duration) timeline.Window {
+				stretched := gate.Stretch(t.Metric, window, earliest, func(from time.Duration) timeline.Window {
 					return o.h.recorder.Series().Counted(arm, from, at)
 				})
-				if live[i].Observe(at, seen, 0) == gate.Firing {
+				if live[i].Observe(at, window, stretched, 0) == gate.Firing {
 					out[i].Outlook = Impossible
 					out[i].Why = fmt.Sprintf("at the latest %s into the steady state, whatever the cache: %s is %s in its window", unit.Duration((at - s.Warmup).Seconds()),
 						t.Metric.Name, unit.Beside(live[i].Status().Worst, t.Threshold, string(t.Metric.Unit)))

@@ -154,7 +154,8 @@ func TestStallFiresNoTrigger(t *testing.T) {
 		tt.run.seconds = 40
 		rule := scenario.Trigger{Condition: condition(t, tt.when)}
 		trigger := NewTrigger(rule, 1, tt.timeout)
-		fired := trigger.Observe(40*time.Second, tt.run.window(t, Thresholds(nil, []scenario.Trigger{rule})...), 0) == Firing
+		w := tt.run.window(t, Thresholds(nil, []scenario.Trigger{rule})...)
+		fired := trigger.Observe(40*time.Second, w, w, 0) == Firing
 		if s := trigger.Status(); fired != tt.fires || !strings.Contains(s.Reason, tt.reason) || (tt.reason == "") != (s.Reason == "") {
 			t.Errorf("%s: %s: fires %t, want %t; no data for %q, want %q", tt.why, tt.when, fired, tt.fires, s.Reason, tt.reason)
 		}

@@ -126,18 +126,25 @@ func NewTrigger(t scenario.Trigger, scale float64, timeout time.Duration) *Trigg
 // Status returns what is known so far.
 func (t *Trigger) Status() Status { return t.status }
 
-// Observe evaluates the trigger at a time, later than the one before, on the
-// window that ends there, and returns its new state. stolen is the share of the
-// machine's CPU time that was lost to others in that window (see [MaxStolen]).
+// Observe evaluates the trigger at a time, later than the one before, on basic, the
+// window of [WindowLength] that ends there, and on what [Stretch] made of it, and
+// returns its new state. stolen is the share of the machine's CPU time that was lost
+// to others in that window (see [MaxStolen]).
 //
 // While the condition holds, the time between evaluations adds up until For is
 // reached; one evaluation at which it doesn't hold starts over. At one without
 // data the state stays, and the time since the last one doesn't count.
-func (t *Trigger) Observe(at time.Duration, w timeline.Window, stolen float64) State {
+//
+// On a stretched window the condition holds only while the basic one has a bad one
+// too, or a second's worth of them would count for as long as they are among the
+// last [MinRequests]. Without one it doesn't hold, and starts over, if by the share
+// of the stretched window chance would hardly have left them out. If it may have,
+// as of a fault that lasts and is rare, the state stays, and the time doesn't count.
+func (t *Trigger) Observe(at time.Duration, basic, stretched timeline.Window, stolen float64) State {
 	s := &t.status
 	elapsed := max(at-t.last, 0)
 	t.last = at
-	now, why := t.see(&w, at, stolen)
+	now, why := t.see(&basic, &stretched, at, stolen)
 	s.Evaluations++
 	if s.Reason = why; why != "" {
 		return s.State
@@ -145,6 +152,9 @@ func (t *Trigger) Observe(at time.Duration, w timeline.Window, stolen float64) S
 	s.WithData++
 	if s.Worst == nil || worse(t.rule.Op, now.value, *s.Worst) {
 		s.Worst = &now.value
+	}
+	if now.open {
+		return s.State
 	}
 	if !now.holds {
 		s.State = Inactive
@@ -179,11 +189,12 @@ func worse(op scenario.Op, a, b float64) bool {
 type sight struct {
 	value float64
 	holds bool
+	open  bool // whether it still holds can't be told
 }
 
-// see evaluates the condition on a window that ends at a time. why says why it
-// has no data; "" if it has.
-func (t *Trigger) see(w *timeline.Window, at time.Duration, stolen float64) (s sight, why string) {
+// see evaluates the condition on a window that ends at a time, and on the basic one
+// that it was stretched from. why says why it has no data; "" if it has.
+func (t *Trigger) see(basic, w *timeline.Window, at time.Duration, stolen float64) (s sight, why string) {
 	c := t.rule.Condition
 	m := c.Metric
 	few := func(n float64, of string) string {
@@ -229,6 +240,10 @@ func (t *Trigger) see(w *timeline.Window, at time.Duration, stolen float64) (s s
 				return s, stalled.why(t.timeout)
 			}
 		}
+		if s.holds = c.Holds(s.value); s.holds && w.From < basic.From {
+			s.holds, s.open = stillBad(c, counts, basic)
+		}
+		return s, ""
 	default:
 		if m.Source == scenario.FromGenerator {
 			if why := few(float64(max(w.Offered, w.Requests)), ofRequests); why != "" {
@@ -246,6 +261,24 @@ func (t *Trigger) see(w *timeline.Window, at time.Duration, stolen float64) (s s
 	}
 	s.holds = c.Holds(s.value)
 	return s, ""
+}
+
+// leastChance is how likely it must be that a fault which goes on has left out the
+// basic window, for it not to be over.
+const leastChance = 0.05
+
+// stillBad reports whether a condition that holds on a stretched window, with these
+// counts, does so by what the basic one has too; or whether that is open, since the
+// basic one has too few to tell.
+func stillBad(c scenario.Condition, stretched tally, basic *timeline.Window) (holds, open bool) {
+	recent, _ := tallyOf(c.Metric, basic) // it was stretched, so there are some
+	if atMost(c.Op) {
+		recent, stretched = recent.complement(), stretched.complement()
+	}
+	if recent.k > 0 {
+		return true, false
+	}
+	return false, math.Pow(1-stretched.share(), recent.n) >= leastChance
 }
 
 // seeLatency counts the victims of a system that hangs too: requests that are still

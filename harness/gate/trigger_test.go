@@ -89,7 +89,8 @@ func TestTriggerStates(t *testing.T) {
 			trigger := NewTrigger(scenario.Trigger{Condition: condition(t, tt.when), System: scenario.New, For: tt.hold}, tt.scale, 0)
 			var states strings.Builder
 			for i, v := range parseSeries(t, tt.values) {
-				states.WriteByte(trigger.Observe(time.Duration(i+1)*time.Minute, memoryWindow(v), 0)[0])
+				w := memoryWindow(v)
+				states.WriteByte(trigger.Observe(time.Duration(i+1)*time.Minute, w, w, 0)[0])
 			}
 			if states.String() != tt.states {
 				t.Errorf("states %s, want %s", states.String(), tt.states)
@@ -127,7 +128,7 @@ func evaluate(t testing.TB, when string, w timeline.Window, at time.Duration) (S
 func evaluateStarved(t testing.TB, when string, w timeline.Window, at time.Duration, stolen float64) (Status, bool) {
 	t.Helper()
 	trigger := NewTrigger(scenario.Trigger{Condition: condition(t, when)}, 1, 0)
-	fired := trigger.Observe(at, w, stolen) == Firing
+	fired := trigger.Observe(at, w, w, stolen) == Firing
 	return trigger.Status(), fired
 }
 
@@ -182,7 +183,7 @@ func TestTriggerMetrics(t *testing.T) {
 	for _, m := range scenario.All() {
 		for _, op := range []scenario.Op{scenario.Less, scenario.Greater} {
 			trigger := NewTrigger(scenario.Trigger{Condition: scenario.Condition{Metric: m, Op: op, Threshold: 0.5}}, 1, 0)
-			if s := trigger.Observe(time.Minute, timeline.Window{}, 0); s != Inactive || trigger.Status().Reason == "" {
+			if s := trigger.Observe(time.Minute, timeline.Window{}, timeline.Window{}, 0); s != Inactive || trigger.Status().Reason == "" {
 				t.Errorf("%s %s on nothing: %s, %q", m.Name, op, s, trigger.Status().Reason)
 			}
 		}
@@ -392,9 +393,10 @@ func TestWindowLength(t *testing.T) {
 	}
 }
 
-// rareRun has so many upstream requests and handshakes in each of its seconds,
-// and a hundred requests; from bad on those of the upstream go over HTTP/1.1.
-func rareRun(t testing.TB, bad int, perSecond ...int64) *timeline.Recorder {
+// rareRun has so many upstream requests, reads and handshakes in each of its seconds,
+// and a hundred requests. Some of the upstream's are bad: they go over HTTP/1.1, are
+// duplicates, or fail.
+func rareRun(t testing.TB, bad func(second int, n int64) int64, perSecond ...int64) *timeline.Recorder {
 	t.Helper()
 	rec, err := timeline.New(timeline.Config{Systems: []string{scenario.New}})
 	if err != nil {
@@ -404,10 +406,10 @@ func rareRun(t testing.TB, bad int, perSecond ...int64) *timeline.Recorder {
 	for second, n := range perSecond {
 		at := time.Duration(second) * time.Second
 		rec.Ledger(0, at, l)
-		l.Requests, l.Handshakes = l.Requests+n, l.Handshakes+n
-		if second < bad {
-			l.HTTP2 += n
-		}
+		k := bad(second, n)
+		l.Requests, l.HTTP2 = l.Requests+n, l.HTTP2+n-k
+		l.Reads, l.Duplicates = l.Reads+n, l.Duplicates+k
+		l.Handshakes, l.HandshakeFailures = l.Handshakes+n-k, l.HandshakeFailures+k
 		for i := range 100 {
 			o := hit()
 			o.Due = at + time.Duration(i)*10*ms
@@ -419,16 +421,26 @@ func rareRun(t testing.TB, bad int, perSecond ...int64) *timeline.Recorder {
 	return rec
 }
 
-// stretched is the window of five seconds that ends a run, stretched to earliest
-// at the most.
-func stretched(t testing.TB, metric string, rec *timeline.Recorder, end, earliest time.Duration) timeline.Window {
+// badFrom makes all bad from a second on.
+func badFrom(from int) func(second int, n int64) int64 {
+	return func(second int, n int64) int64 {
+		if second < from {
+			return 0
+		}
+		return n
+	}
+}
+
+// stretched is the window of five seconds that ends at a time, and what becomes of
+// it, stretched to earliest at the most.
+func stretched(t testing.TB, metric string, rec *timeline.Recorder, end, earliest time.Duration) (basic, w timeline.Window) {
 	t.Helper()
 	m, ok := scenario.Lookup(metric)
 	if !ok {
 		t.Fatalf("no metric %s", metric)
 	}
-	w := rec.Window(0, max(end-5*time.Second, earliest), end)
-	return Stretch(m, w, earliest, func(from time.Duration) timeline.Window { return rec.Series().Counted(0, from, end) })
+	basic = rec.Window(0, max(end-5*time.Second, earliest), end)
+	return basic, Stretch(m, basic, earliest, func(from time.Duration) timeline.Window { return rec.Series().Counted(0, from, end) })
 }
 
 // The window of what is rare reaches back as far as it needs, and no further than
@@ -462,9 +474,9 @@ func TestWindowReachesBackForWhatIsRare(t *testing.T) {
 		{"requests aren't rare", "error_rate", evenly(0, 60), 10 * time.Second, 5 * time.Second, ""},
 	} {
 		end := time.Duration(len(tt.perSecond)) * time.Second
-		w := stretched(t, tt.metric, rareRun(t, 1000, tt.perSecond...), end, tt.earliest)
+		basic, w := stretched(t, tt.metric, rareRun(t, badFrom(1000), tt.perSecond...), end, tt.earliest)
 		trigger := NewTrigger(scenario.Trigger{Condition: condition(t, tt.metric+" < 80%")}, 1, 0)
-		trigger.Observe(end, w, 0)
+		trigger.Observe(end, basic, w, 0)
 		if s := trigger.Status(); w.To != end || w.To-w.From != tt.length || !strings.Contains(s.Reason, tt.reason) || (s.Reason == "") != (tt.reason == "") {
 			t.Errorf("%s: %s from %v to %v, %q; want %v, %q", tt.why, tt.metric, w.From, w.To, s.Reason, tt.length, tt.reason)
 		}
@@ -479,17 +491,88 @@ func TestRareTriggerSeesAChangeSoon(t *testing.T) {
 	for i := range all {
 		all[i] = 7
 	}
-	rec := rareRun(t, 20, all...)
+	rec := rareRun(t, badFrom(20), all...)
 	m, _ := scenario.Lookup("http2_adoption")
 	for at := time.Second; at <= 40*time.Second; at += time.Second {
-		w := rec.Window(0, max(at-WindowLength(100, 60), 0), at)
-		earliest := max(at-LongestWindow(m, 100, 60), 0)
-		trigger.Observe(at, Stretch(m, w, earliest, func(from time.Duration) timeline.Window { return rec.Series().Counted(0, from, at) }), 0)
+		basic, w := stretched(t, "http2_adoption", rec, at, max(at-LongestWindow(m, 100, 60), 0))
+		trigger.Observe(at, basic, w, 0)
 	}
 	s := trigger.Status()
 	// Of 56 requests in eight seconds 14 in two are a quarter.
 	if s.FiredAt == nil || *s.PendingAt != 22*time.Second || *s.FiredAt != 27*time.Second || s.Evaluations != 40 || s.WithData != 33 {
 		t.Errorf("%+v", s)
+	}
+}
+
+// One second's bad ones are among the last fifty for long, and are a fault that lasts
+// for no longer than its second for that.
+func TestStretchedWindowProlongsNoFault(t *testing.T) {
+	t.Parallel()
+	const length, start = 165, 100
+	for _, tt := range []struct {
+		why   string
+		burst int64 // bad ones more, in the second from start on
+		bad   func(second int, n int64) int64
+		fired int           // at which second; 0 for never
+		at    map[int]State // after so many seconds
+	}{
+		{"three in a second", 3, nil, 0, map[int]State{
+			100: Inactive, 101: Pending, 105: Pending, // it is among the last five seconds
+			106: Pending, 130: Pending, // which it may have left out
+			145: Inactive,
+		}},
+		{"so many that chance would have brought more", 30, nil, 0, map[int]State{100: Inactive, 101: Pending, 105: Pending, 106: Inactive, 107: Inactive}},
+		{"all, from then on", 0, badFrom(start), 108, map[int]State{102: Inactive, 103: Pending, 107: Pending, 108: Firing, 165: Firing}},
+		{"all, for seven seconds", 0, func(s int, n int64) int64 {
+			if s < start || s >= start+7 {
+				return 0
+			}
+			return n
+		}, 108, map[int]State{103: Pending, 108: Firing, 112: Firing, 160: Inactive}},
+		{"one of twelve, and none for more than five seconds", 0, func(s int, _ int64) int64 {
+			if s >= start && s%10 == 0 {
+				return 1
+			}
+			return 0
+		}, 131, map[int]State{125: Pending, 130: Pending, 131: Firing, 165: Firing}},
+	} {
+		perSecond := make([]int64, length) // 1.2
+		for i := range perSecond {
+			if perSecond[i] = 1; i%5 == 4 {
+				perSecond[i] = 2
+			}
+		}
+		perSecond[start] += tt.burst
+		bad := tt.bad
+		if bad == nil {
+			bad = func(s int, _ int64) int64 {
+				if s == start {
+					return tt.burst
+				}
+				return 0
+			}
+		}
+		rec := rareRun(t, bad, perSecond...)
+		for _, when := range []string{"negotiation_success < 95%", "http2_adoption <= 95%", "duplicate_fetches > 5%"} {
+			rule := scenario.Trigger{Condition: condition(t, when), For: 5 * time.Minute}
+			trigger := NewTrigger(rule, 60, 0)
+			for second := 95; second <= length; second++ {
+				at := time.Duration(second) * time.Second
+				basic, w := stretched(t, rule.Metric.Name, rec, at, max(at-LongestWindow(rule.Metric, 100, 60), 0))
+				got := trigger.Observe(at, basic, w, 0)
+				if want, told := tt.at[second]; told && got != want {
+					t.Errorf("%s: %s: %s after %d s, want %s", tt.why, when, got, second, want)
+				}
+			}
+			s := trigger.Status()
+			fired := 0
+			if s.FiredAt != nil {
+				fired = int(s.FiredAt.Seconds())
+			}
+			if fired != tt.fired || s.Reason != "" || s.WithData != s.Evaluations {
+				t.Errorf("%s: %s: fired at %d, want %d: %+v", tt.why, when, fired, tt.fired, s)
+			}
+		}
 	}
 }
 
@@ -517,7 +600,7 @@ func ExampleTrigger() {
 	for second, failures := range []int64{0, 4, 5, 6, 4} {
 		w := timeline.Window{}
 		w.Requests, w.Class[timeline.OK] = 100, 100-failures
-		fmt.Println(trigger.Observe(time.Duration(second)*time.Second, w, 0))
+		fmt.Println(trigger.Observe(time.Duration(second)*time.Second, w, w, 0))
 	}
 	// Output:
 	// inactive

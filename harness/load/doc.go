@@ -18,7 +18,9 @@
 // clock: the generator's own delay in reading isn't the system's latency.
 // Elsewhere, and over HTTP/2, it is when the byte was read. Where the connections
 // are limited and all are busy, the request waits in line, and that is latency too.
-// The timeout counts from the due time, also for a request that is never sent.
+// The timeout counts from the due time, also for a request that is never sent, and
+// for an answer whose bytes keep coming: the dispatcher reads in turns, between
+// which it sends what is due.
 //
 // # Closed loop
 //

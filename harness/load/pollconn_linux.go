@@ -21,7 +21,8 @@ type pollConn struct {
 
 	readable bool   // something may have come that wasn't read
 	ended    bool   // the peer, or both, will send no more
-	reader   *fiber // waits for either
+	reader   *fiber // waits for either, or in line
+	lined    bool   // in the engine's line: nothing need be told for it to go on
 	deadline time.Time
 	closed   atomic.Bool
 	unsent   []byte    // what the kernel didn't take, or isn't given yet
@@ -47,7 +48,9 @@ func (c *pollConn) tell(events uint32) {
 	}
 	if c.ended || events&unix.EPOLLIN != 0 {
 		c.readable = true
-		c.wake()
+		if !c.lined {
+			c.wake()
+		}
 	}
 }
 
@@ -65,7 +68,19 @@ func (c *pollConn) Read(b []byte) (int, error) {
 		if c.closed.Load() {
 			return 0, net.ErrClosed
 		}
+		// What follows a byte that came too late is late too. What came in time is
+		// read, whenever that is.
+		if !c.deadline.IsZero() && c.arrival.After(c.deadline) {
+			return 0, c.failure("read", os.ErrDeadlineExceeded)
+		}
 		if c.readable || c.ended {
+			if c.l.left <= 0 {
+				c.lined = true
+				c.l.unread = append(c.l.unread, c)
+				c.reader = c.l.current
+				c.l.park()
+				continue
+			}
 			n, errno := c.receive(b)
 			switch {
 			case errno == unix.EINTR:
@@ -82,6 +97,7 @@ func (c *pollConn) Read(b []byte) (int, error) {
 			default:
 				// What comes from now on is told anew.
 				c.readable = n == len(b)
+				c.l.left -= n
 				return n, nil
 			}
 		}
@@ -104,11 +120,11 @@ func (c *pollConn) receive(b []byte) (int, unix.Errno) {
 	c.message.SetControllen(len(c.control))
 	n, _, errno := syscall.RawSyscall(unix.SYS_RECVMSG, uintptr(c.fd), uintptr(unsafe.Pointer(&c.message)), unix.MSG_DONTWAIT)
 	c.vector.Base = nil
-	now := time.Now()
-	c.arrival = now
 	if errno != 0 {
 		return 0, errno
 	}
+	now := time.Now()
+	c.arrival = now
 	acquired()
 	if header := (*unix.Cmsghdr)(unsafe.Pointer(&c.control[0])); c.message.Controllen > 0 && header.Level == unix.SOL_SOCKET && header.Type == unix.SCM_TIMESTAMPNS {
 		stamp := (*unix.Timespec)(unsafe.Pointer(&c.control[unix.CmsgLen(0)]))

@@ -6,10 +6,12 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -21,6 +23,8 @@ import (
 	"phasegate/harness/recording"
 	"phasegate/harness/scenario"
 	"phasegate/harness/timeline"
+
+	"golang.org/x/sys/unix"
 )
 
 // answers serves the connections of a listener by hand: serve gets each
@@ -301,5 +305,184 @@ func TestTheLastTimeoutOfAnIdleConnection(t *testing.T) {
 	}
 	if classes := sink.classes(); classes[timeline.OK] != 1 || classes[timeline.Timeout] != 1 {
 		t.Errorf("classes %v, want one answer and one timeout", classes)
+	}
+}
+
+// lies waits until the kernel holds so many bytes of a connection.
+func lies(t *testing.T, c *pollConn, n int) {
+	for {
+		switch held, err := unix.IoctlGetInt(c.fd, unix.SIOCINQ); {
+		case err != nil:
+			t.Error(err)
+			return
+		case held >= n:
+			return
+		}
+		time.Sleep(ms)
+	}
+}
+
+// Of what lies there, a turn is read before the loop comes first again. The rest
+// is in line, behind others, and is read without being told of again.
+func TestTurns(t *testing.T) {
+	t.Parallel()
+	const (
+		size, small = 10_000, 5
+		piece       = 100
+		turn        = 10 * piece
+		most        = turn + piece - 1 // a turn ends with a read
+	)
+	begin, more := make(chan struct{}), make(chan struct{})
+	url := answers(t, func(n int, c net.Conn, requests *bufio.Reader) {
+		<-begin
+		if n == 1 {
+			_, _ = c.Write(make([]byte, small))
+		} else {
+			_, _ = c.Write(make([]byte, size))
+			<-more
+			_, _ = c.Write(make([]byte, size))
+		}
+		_, _ = io.Copy(io.Discard, requests)
+	})
+	l := &poller{turn: turn}
+	want := [2]int{2 * size, small}
+	var got [2]int
+	var conns [2]*pollConn
+	for i := range want {
+		nc, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.spawn(func() {
+			c, err := l.adopt(nc)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer c.Close()
+			conns[i] = c.(*pollConn)
+			for got[i] < want[i] {
+				n, err := c.Read(make([]byte, piece))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				got[i] += n
+			}
+		})
+	}
+	if err := l.open(false, false); err != nil {
+		t.Fatal(err)
+	}
+	l.look() // nothing came yet
+	close(begin)
+	lies(t, conns[0], size)
+	lies(t, conns[1], small)
+	l.look()
+	if sum := got[0] + got[1]; sum < turn || sum > most {
+		t.Errorf("%d bytes were read at one look, want a turn of %d", sum, turn)
+	}
+	l.proceed()
+	l.proceed()
+	if got[1] != small || got[0] > 3*most {
+		t.Errorf("after two more turns %v bytes were read; the second connection's %d were in line", got, small)
+	}
+	close(more)
+	lies(t, conns[0], 2*size-got[0])
+	before := got[0]
+	if l.look(); got[0] != before {
+		t.Errorf("%d bytes were read of a connection that is in line", got[0]-before)
+	}
+	l.idle(time.Now())
+	if read := got[0] - before; read < turn || read > most {
+		t.Errorf("%d bytes were read while something is due, want a turn of %d", read, turn)
+	}
+	l.block(time.Hour) // not while somebody is in line
+	l.stop()
+	l.serve()
+	l.close()
+	if got != want {
+		t.Errorf("%v bytes were read in the end, want %v", got, want)
+	}
+}
+
+// A deadline ends reading also while bytes are there. Those that came in time are
+// read, however late that is.
+func TestDeadlineWhileBytesCome(t *testing.T) {
+	t.Parallel()
+	const size, piece = 10_000, 100
+	url := answers(t, func(_ int, c net.Conn, requests *bufio.Reader) {
+		for {
+			if b, err := requests.ReadByte(); err != nil {
+				return
+			} else if b == '!' {
+				_, _ = c.Write(make([]byte, size))
+			} else {
+				_, _ = c.Write([]byte{b})
+			}
+		}
+	})
+	for _, tt := range []struct {
+		why  string
+		late bool
+		want int
+	}{
+		{"in time", false, size},
+		{"late", true, piece},
+	} {
+		nc, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := newEngine()
+		got := 0
+		l.spawn(func() {
+			adopted, err := l.adopt(nc)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			c := adopted.(*pollConn)
+			defer c.Close()
+			// The kernel begins to note times soon after it was first asked to.
+			const unread = 20 * ms
+			for noted := false; !noted; noted = time.Since(c.arrived()) > unread/2 {
+				_, _ = c.Write([]byte("?"))
+				l.await(func() {
+					lies(t, c, 1)
+					time.Sleep(unread)
+				})
+				if _, err := c.Read(make([]byte, piece)); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+			asked := time.Now()
+			_, _ = c.Write([]byte("!"))
+			l.await(func() { lies(t, c, size) })
+			deadline := time.Now()
+			if tt.late {
+				deadline = asked
+			}
+			_ = c.SetDeadline(deadline)
+			l.await(func() { time.Sleep(ms) })
+			for err == nil {
+				var n int
+				n, err = c.Read(make([]byte, piece))
+				got += n
+			}
+			if !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("%s: %v, want a deadline exceeded", tt.why, err)
+			}
+		})
+		l.stop()
+		if err := l.open(true, false); err != nil {
+			t.Fatal(err)
+		}
+		l.serve()
+		l.close()
+		if got != tt.want {
+			t.Errorf("%s: %d bytes were read, want %d", tt.why, got, tt.want)
+		}
 	}
 }

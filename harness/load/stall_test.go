@@ -263,6 +263,61 @@ func TestStallOverSockets(t *testing.T) {
 	}
 }
 
+// An answer without an end is a timeout while bytes keep coming, and keeps no other
+// request from being answered. The protocols wait for the timeout together.
+func TestAnswerWithoutEnd(t *testing.T) {
+	t.Parallel()
+	const others = 10
+	var runs sync.WaitGroup
+	defer runs.Wait()
+	for _, tt := range []struct {
+		why      string
+		engine   func() engine
+		protocol scenario.Protocol
+	}{
+		{"HTTP/1.1", newEngine, scenario.HTTP1},
+		{"HTTP/1.1 where there is no poller", newGoroutines, scenario.HTTP1},
+		{"HTTP/2", newEngine, scenario.H2C},
+	} {
+		var answered atomic.Int64
+		raw := serveBoth(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/endless" {
+				fmt.Fprint(w, "ok")
+				answered.Add(1)
+				return
+			}
+			piece := make([]byte, 32<<10)
+			for {
+				if _, err := w.Write(piece); err != nil {
+					return
+				}
+				if answered.Load() == others {
+					time.Sleep(ms) // it only has to go on until the timeout now
+				}
+			}
+		}))
+		targets := "GET " + raw + "/endless\n" + strings.Repeat("GET "+raw+"/other\n", others)
+		sink := &memory{}
+		g := generator(t, Config{
+			Arms: []Arm{oneArm(t, raw)}, Recording: recorded(t, recording.ReadTargets, targets), Sink: sink,
+			Load:   scenario.Load{Rate: flat(100), Timeout: 3 * time.Second, Protocols: over(tt.protocol)},
+			Length: (others + 1) * 10 * ms,
+		})
+		g.newEngine = tt.engine
+		runs.Go(func() {
+			report, err := g.Run(t.Context())
+			if err != nil || report.Completed != others {
+				t.Errorf("%s: %d requests were completed, want %d: %v, %+v", tt.why, report.Completed, others, err, report.Arms)
+			}
+			for i, o := range sink.byDue() {
+				if (o.Class == timeline.Timeout) != (i == 0) {
+					t.Errorf("%s: request %d ended as %v", tt.why, i, o.Class)
+				}
+			}
+		})
+	}
+}
+
 // serveBoth serves HTTP/1.1 and HTTP/2 in clear text.
 func serveBoth(t testing.TB, h http.Handler) string {
 	t.Helper()

@@ -57,20 +57,26 @@ func (c *http1Conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// speaksHTTP2 reports whether the answer begins with SETTINGS, as HTTP/2 does (RFC 9113 §3.4):
-// of fewer than 256 bytes, without flags, on stream 0. Who read a line of it would wait for
-// long, or take its end for a lost answer. No answer of HTTP/1.1 is as short as that.
-func (x *http1Exchange) speaksHTTP2() bool {
+// peek waits for the answer's begin. It fails if that is SETTINGS, with which HTTP/2 begins
+// (RFC 9113 §3.4), of fewer than 256 bytes, without flags, on stream 0: who read a line of it
+// would wait for long, or take its end for a lost answer. No answer of HTTP/1.1 is as short.
+func (x *http1Exchange) peek() error {
 	if x.pool.tls != nil || x.pool.cfg.Protocol == H2C {
-		return false
+		return nil
 	}
 	begin, err := x.conn.in.Peek(9)
+	if errors.Is(err, io.EOF) {
+		return nil // it stays, and what came before may say more
+	}
 	if err != nil {
-		return false // and the next to read has the error again
+		return err
 	}
 	header := [9]byte(begin)
 	header[2] = 0 // the length
-	return header == [9]byte{3: byte(http2.FrameSettings)}
+	if header == [9]byte{3: byte(http2.FrameSettings)} {
+		return errSpeaksHTTP2
+	}
+	return nil
 }
 
 // Write writes to the upstream.
@@ -302,11 +308,12 @@ func (x *http1Exchange) write(req *http.Request) error {
 // read reads the answer's header. An upstream may answer before it has read the whole
 // request, so that an error of sending it isn't all there is to know.
 func (x *http1Exchange) read(req *http.Request) (*http.Response, error) {
-	if x.speaksHTTP2() {
-		return nil, errSpeaksHTTP2
-	}
+	err := x.peek()
 	for {
-		resp, err := http.ReadResponse(x.conn.in, req)
+		var resp *http.Response
+		if err == nil {
+			resp, err = http.ReadResponse(x.conn.in, req)
+		}
 		if x.conn.left <= 0 {
 			err = ErrHeaderTooLong
 		}

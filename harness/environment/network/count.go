@@ -3,7 +3,9 @@ package network
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
+	"github.com/Shopify/toxiproxy/v2/stream"
 	"github.com/Shopify/toxiproxy/v2/toxics"
 )
 
@@ -47,15 +49,27 @@ type meter struct {
 }
 
 // metered is what a meter knows of one connection.
-type metered struct{ bytes int64 }
+type metered struct {
+	bytes int64
+	held  *stream.StreamChunk // what nobody took when it was interrupted
+}
 
 // NewState is called for each connection.
 func (m *meter) NewState() any { return new(metered) }
 
-// Pipe is the library's noop, which looks at what passes.
+// Pipe is the library's noop, which looks at what passes, and can be interrupted where
+// that isn't taken: by a toxic that has ended the connection, and reads no more.
 func (m *meter) Pipe(stub *toxics.ToxicStub) {
 	state := stub.State.(*metered)
 	for {
+		if state.held != nil {
+			select {
+			case <-stub.Interrupt:
+				return
+			case stub.Output <- state.held:
+				state.held = nil
+			}
+		}
 		select {
 		case <-stub.Interrupt:
 			return
@@ -72,8 +86,29 @@ func (m *meter) Pipe(stub *toxics.ToxicStub) {
 					count(m.Count)
 				}
 			}
-			stub.Output <- c
+			state.held = c
 		}
+	}
+}
+
+// takeTime is how long what is held may take to go on when the meter is taken out.
+const takeTime = 500 * time.Millisecond
+
+// Cleanup is called when the meter is taken out, and Pipe has returned. What can't go on
+// is the connection's end: without it the other side would get what follows it.
+func (m *meter) Cleanup(stub *toxics.ToxicStub) {
+	state := stub.State.(*metered)
+	if state.held == nil {
+		return
+	}
+	select {
+	case stub.Output <- state.held:
+	case <-time.After(takeTime):
+		stub.Close()
+		go func() {
+			for range stub.Input { // see reset
+			}
+		}()
 	}
 }
 

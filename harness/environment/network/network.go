@@ -205,7 +205,7 @@ func (p *Proxy) Restore(ctx context.Context) error {
 		return nil
 	case <-timer.C:
 	}
-	inner.Stop()
+	stop(inner)
 	fresh, err := p.open()
 	if err != nil {
 		p.proxy <- inner
@@ -213,6 +213,20 @@ func (p *Proxy) Restore(ctx context.Context) error {
 	}
 	p.proxy <- fresh
 	return nil
+}
+
+// stop ends the library's proxy. It listens no more at once; what is held up by a connection
+// that it can't let go of is left to the process's end.
+func stop(inner *toxiproxy.Proxy) {
+	stopped := make(chan struct{})
+	go func() {
+		inner.Stop()
+		close(stopped)
+	}()
+	select {
+	case <-stopped:
+	case <-time.After(restoreTime):
+	}
 }
 
 // Met is how many connections have met the last worse network until it was restored,
@@ -243,7 +257,7 @@ func (p *Proxy) Close() {
 	ctx, cancel := context.WithTimeout(context.Background(), restoreTime)
 	defer cancel()
 	if inner, err := p.take(ctx); err == nil {
-		inner.Stop()
+		stop(inner)
 		p.proxy <- inner
 	}
 	if last := p.met.Load(); last != nil {

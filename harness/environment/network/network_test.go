@@ -249,3 +249,43 @@ func TestProxyErrors(t *testing.T) {
 		t.Error("made worse twice, and only the second could be taken back")
 	}
 }
+
+// The network is mended though something lies in a connection that has ended, and isn't closed
+// yet: nobody takes it.
+func TestRestoreOfAnEndedConnection(t *testing.T) {
+	t.Parallel()
+	p := proxied(t)
+	if err := p.Worsen(t.Context(), scenario.Network{Timeout: ms, SlowClose: time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	conn := dialed(t, p)
+	for range 20 { // the first ones are dropped, until the end
+		conn.Write([]byte("x"))
+		time.Sleep(5 * ms)
+	}
+	mended(t, p)
+}
+
+// mended restores the network while a client comes, and has another one use it then.
+func mended(t *testing.T, p *Proxy) {
+	t.Helper()
+	coming := time.AfterFunc(50*ms, func() {
+		if conn, err := net.Dial("tcp", p.Addr()); err == nil {
+			t.Cleanup(func() { conn.Close() })
+		}
+	})
+	defer coming.Stop()
+	restored := make(chan error, 1)
+	go func() { restored <- p.Restore(t.Context()) }()
+	select {
+	case err := <-restored:
+		if err != nil {
+			t.Fatal(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("it isn't mended")
+	}
+	if _, got, err := trip(dialed(t, p), 10); got != 10 {
+		t.Errorf("%d of 10 bytes came back: %v", got, err)
+	}
+}

@@ -56,7 +56,7 @@ func growthRows(g *result.Growth) []growthRow {
 		}
 	}
 	part("Live heap", g.Parts.LiveHeap, false, "What its garbage collector found in use, by the system's own metrics, at the same troughs.")
-	part("cache", g.Parts.CachePayload, true, "Part of the live heap: what the system accounts to its cache, by its own metrics.")
+	part("cache", g.Parts.CachePayload, true, "What the system accounts to its cache, by its own metrics: within the live heap, or beside it and so in the rest.")
 	part("The rest", g.Parts.Rest, false, "Resident memory less live heap: garbage not collected yet, stacks, buffers, the program itself, and whatever is kept beside the heap.")
 	return rows
 }

@@ -384,3 +384,44 @@ func (c *lateWriter) Close() error {
 	c.once.Do(func() { close(c.closed) })
 	return c.Conn.Close()
 }
+
+// What a read fails with before the answer's begin is told once: none follows it, which would
+// wait for the deadline.
+func TestAResetIsToldOnce(t *testing.T) {
+	t.Parallel()
+	address := listen(t, nil, func(conn net.Conn) { io.Copy(io.Discard, conn) })
+	p := newPool(t, upstream.Config{URL: "http://" + address, Adopt: func(c *net.TCPConn) (net.Conn, error) {
+		return &resetOnce{Conn: c}, nil
+	}})
+	req, err := http.NewRequestWithContext(t.Context(), "POST", p.URL().String(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := p.Do(req)
+		ended <- err
+	}()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("error %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("it reads again")
+	}
+}
+
+// resetOnce is a connection of which the first read fails.
+type resetOnce struct {
+	net.Conn
+	told atomic.Bool
+}
+
+// Read fails, and waits from then on.
+func (c *resetOnce) Read(p []byte) (int, error) {
+	if !c.told.Swap(true) {
+		return 0, syscall.ECONNRESET
+	}
+	return c.Conn.Read(p)
+}
